@@ -1,0 +1,17 @@
+"""BackTAL: background-click supervision for temporal action localization.
+
+The letters of every shape in this package:
+
+  B  videos of a batch
+  T  snippets of a video
+  D  feature channels (RGB first, then flow)
+  H  hidden channels
+  E  embedding channels
+  C  action classes; index C is the background
+  K  the largest snippets that make a video score
+"""
+
+__version__ = '0.1.0'
+
+# The snippet label of a snippet that nobody clicked.
+IGNORED = -100

@@ -1,0 +1,1 @@
+"""What predictions are worth, and where they go wrong."""
