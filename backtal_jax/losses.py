@@ -1,0 +1,215 @@
+"""The loss of BackTAL, one function a term (method.md, section 3).
+
+Every mean is a sum and a count with one division at the end, over the videos
+of the *global* batch that `mask` marks: the code is written as if for one
+device, and jit over a sharded batch keeps it exact on many. A term whose
+count is zero is 0, never NaN.
+
+Targets: `label` [B, C] multi-hot; `click` [B, T] integers, C where background
+was clicked, a class where an action was, IGNORED elsewhere; `mask` [B], 0 for
+videos that only fill the batch.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from backtal_jax import IGNORED, models
+
+
+def _mean(value: Float[Array, '*N'], weight: Float[Array, '*N']):
+  """Average over weight, 0 where there is none."""
+  count = weight.sum()
+  return (value * weight).sum() / jnp.where(count > 0, count, 1)
+
+
+def classification(
+  score: Float[Array, 'B C+1'],
+  label: Float[Array, 'B C'],
+  mask: Float[Array, 'B'],
+  *,
+  background: float,
+) -> Float[Array, '']:
+  """Cross-entropy of the video score with the normalised video label.
+
+  Args:
+    score: logits.
+    label: multi-hot.
+    mask: 1 for real videos.
+    background: the background's label, 1 for the base branch, 0 for supp.
+  """
+  target = jnp.pad(label, ((0, 0), (0, 1)), constant_values=background)
+  target /= target.sum(axis=1, keepdims=True) + 1e-10
+  return _mean(-(target * jax.nn.log_softmax(score)).sum(axis=1), mask)
+
+
+def sparsity(
+  foreground: Float[Array, 'B T'], mask: Float[Array, 'B']
+) -> Float[Array, '']:
+  """Sum the foreground weight over T (a sum, as the official program)."""
+  return _mean(jnp.abs(foreground).sum(axis=1), mask)
+
+
+def click(
+  cas: Float[Array, 'B T C+1'],
+  click: Int[Array, 'B T'],
+  mask: Float[Array, 'B'],
+) -> Float[Array, '']:
+  """Cross-entropy of the CAS at the annotated snippets of the whole batch."""
+  annotated = (click != IGNORED) * mask[:, None]
+  chosen = jax.nn.one_hot(click, cas.shape[-1], dtype=cas.dtype)
+  entropy = -(chosen * jax.nn.log_softmax(cas)).sum(axis=-1)
+  return _mean(entropy, annotated)
+
+
+def separation(
+  cas: Float[Array, 'B T C+1'],
+  label: Float[Array, 'B C'],
+  click: Int[Array, 'B T'],
+  mask: Float[Array, 'B'],
+  *,
+  topk_ratio: float,
+) -> Float[Array, '']:
+  """Push a class's top-k mean above its mean at the clicked background.
+
+  Args:
+    cas: of the base branch.
+    label: multi-hot.
+    click: snippet labels.
+    mask: 1 for real videos.
+    topk_ratio: share of the snippets in the top-k mean.
+  """
+  cas, background = cas[..., :-1], click == cas.shape[-1] - 1
+  top = models.video_score(cas, topk_ratio)
+  clicks = background.sum(axis=1)[:, None]
+  low = (cas * background[..., None]).sum(axis=1) / jnp.maximum(clicks, 1)
+  labelled = (label == 1).astype(cas.dtype)
+  classes = labelled.sum(axis=1)
+  # -log softmax([top, low])[0], averaged over the video's classes.
+  loss = (jax.nn.softplus(low - top) * labelled).sum(axis=1)
+  valid = mask * (clicks[:, 0] > 0) * (classes > 0)
+  return _mean(loss / jnp.maximum(classes, 1), valid)
+
+
+def _hinge(
+  similarity: Float[Array, 'B T T'],
+  anchor: Float[Array, 'B T'],
+  member: Float[Array, 'B T'],
+  *,
+  at_least: float | None = None,
+  at_most: float | None = None,
+) -> Float[Array, 'B']:
+  """Average over the anchors how far their worst pair is off the bound."""
+  member = member[:, None, :] > 0
+  # Cosines lie in [-1, 1]: ±2 never wins and leaves the gradient finite.
+  if at_least is not None:
+    worst = jnp.where(member, similarity, 2).min(axis=2)
+    loss = jax.nn.relu(at_least - worst)
+  else:
+    worst = jnp.where(member, similarity, -2).max(axis=2)
+    loss = jax.nn.relu(worst - at_most)
+  return (loss * anchor).sum(axis=1) / jnp.maximum(anchor.sum(axis=1), 1)
+
+
+def embedding(
+  embedding: Float[Array, 'B T E'],
+  cas: Float[Array, 'B T C+1'],
+  label: Float[Array, 'B C'],
+  click: Int[Array, 'B T'],
+  mask: Float[Array, 'B'],
+  *,
+  topk_ratio: float,
+  similar_min: float,
+  different_max: float,
+) -> Float[Array, '']:
+  """Draw action snippets together, background ones too, and both apart.
+
+  Background are the clicked snippets; action the top-k snippets of every
+  labelled class, one chosen by two classes counting twice.
+
+  Args:
+    embedding: unit vectors.
+    cas: of the suppressed branch; it only chooses snippets, no gradient.
+    label: multi-hot.
+    click: snippet labels.
+    mask: 1 for real videos.
+    topk_ratio: of the video score.
+    similar_min: the least cosine within a set.
+    different_max: the largest cosine between the sets.
+  """
+  background = (click == cas.shape[-1] - 1).astype(cas.dtype)
+  labelled = (label == 1).astype(cas.dtype)
+  k = models.topk_size(cas.shape[1], topk_ratio)
+  # Of every class and the background, so that the video score's sort serves.
+  chosen = models.topk_mask(cas, k)[..., :-1]
+  action = (chosen * labelled[:, None, :]).sum(axis=-1)
+  similarity = jnp.einsum(
+    'bte,bse->bts', embedding, embedding, precision=jax.lax.Precision.HIGHEST
+  )
+  loss = (
+    _hinge(similarity, action, action, at_least=similar_min)
+    + _hinge(similarity, background, background, at_least=similar_min)
+    + _hinge(similarity, action, background, at_most=different_max)
+    + _hinge(similarity, background, action, at_most=different_max)
+  )
+  valid = mask * (background.sum(axis=1) > 0) * (labelled.sum(axis=1) > 0)
+  return _mean(loss, valid)
+
+
+def total(
+  outputs: models.Outputs,
+  label: Float[Array, 'B C'],
+  clicks: Int[Array, 'B T'],
+  mask: Float[Array, 'B'],
+  *,
+  weights: dict[str, float],
+  topk_ratio: float,
+  separation_topk_ratio: float,
+  similar_min: float,
+  different_max: float,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """Sum the weighted terms; a term of weight 0 is not even computed.
+
+  Args:
+    outputs: of the network in training.
+    label: multi-hot.
+    clicks: snippet labels.
+    mask: 1 for real videos.
+    weights: of base, supp, sparsity, click, separation and embedding.
+    topk_ratio: of the video score.
+    separation_topk_ratio: of `separation`.
+    similar_min: of `embedding`.
+    different_max: of `embedding`.
+
+  Returns:
+    The sum, and every computed term before its weight.
+  """
+  mask = mask.astype(jnp.float32)
+  terms = {
+    'base': lambda: classification(
+      outputs.score_base, label, mask, background=1.0
+    ),
+    'supp': lambda: classification(
+      outputs.score_supp, label, mask, background=0.0
+    ),
+    'sparsity': lambda: sparsity(outputs.foreground, mask),
+    'click': lambda: click(outputs.cas_base, clicks, mask),
+    'separation': lambda: separation(
+      outputs.cas_base, label, clicks, mask, topk_ratio=separation_topk_ratio
+    ),
+    'embedding': lambda: embedding(
+      outputs.embedding,
+      outputs.cas_supp,
+      label,
+      clicks,
+      mask,
+      topk_ratio=topk_ratio,
+      similar_min=similar_min,
+      different_max=different_max,
+    ),
+  }
+  computed = {name: terms[name]() for name, w in weights.items() if w}
+  return sum(
+    (weights[name] * term for name, term in computed.items()),
+    jnp.zeros((), jnp.float32),
+  ), computed

@@ -1,0 +1,329 @@
+"""The network of BackTAL (method.md, section 2), channels last.
+
+Two branches share every parameter: *base* sees the features x, *supp* (the
+background suppressed) sees w·x, w[t] the foreground weight of a snippet.
+Everything in float32 but activations and products, which are in `dtype`.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+AFFINITY_KINDS = ('official', 'paper')
+_NEGATIVE_SLOPE = 0.01
+# PyTorch's Conv1d default: uniform in ±1/sqrt(fan_in).
+_kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+class Outputs(NamedTuple):
+  """What the network computes; the base branch only when training."""
+
+  score_base: Float[Array, 'B C+1'] | None
+  cas_base: Float[Array, 'B T C+1'] | None
+  score_supp: Float[Array, 'B C+1']
+  cas_supp: Float[Array, 'B T C+1']
+  feature_supp: Float[Array, 'B T H']
+  embedding: Float[Array, 'B T E']
+  foreground: Float[Array, 'B T']
+
+
+def topk_size(num_snippets: int, ratio: float) -> int:
+  """Return K = int(T · ratio), at least one snippet."""
+  return max(1, int(num_snippets * ratio))
+
+
+def topk_mask(cas: Float[Array, 'B T C'], k: int) -> Float[Array, 'B T C']:
+  """Mark the k largest snippets of every class with 1, the others with 0.
+
+  Exactly k also where values tie (the earlier snippets win). Sorting instead
+  of lax.top_k, which gathers a batch-sharded array on every device; a mask
+  instead of indices, so that the gradient needs no scatter.
+  """
+  cas = jax.lax.stop_gradient(cas)
+  kth = jnp.sort(cas, axis=1)[:, cas.shape[1] - k, None, :]
+  above, equal = cas > kth, cas == kth
+  room = k - above.sum(axis=1, keepdims=True)
+  tied = equal & (jnp.cumsum(equal, axis=1) <= room)
+  return (above | tied).astype(cas.dtype)
+
+
+def video_score(
+  cas: Float[Array, 'B T C'], ratio: float
+) -> Float[Array, 'B C']:
+  """Average the K = int(T · ratio) largest logits of every class."""
+  k = topk_size(cas.shape[1], ratio)
+  return (topk_mask(cas, k) * cas).sum(axis=1) / k
+
+
+def neighbours(x: Float[Array, 'B T *F']) -> list[Float[Array, 'B T *F']]:
+  """Return x[t-1], x[t] and x[t+1], zeros beyond the ends."""
+  padded = jnp.pad(x, [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2))
+  return [padded[:, k : k + x.shape[1]] for k in range(3)]
+
+
+def similarities(e: Float[Array, 'B T E']) -> list[Float[Array, 'B T']]:
+  """Return cos(e[t], e[t+j-1]) for j = 0, 1, 2; 0 beyond the ends."""
+  square = jnp.sum(e * e, axis=-1)
+  return [
+    jnp.sum(e * other, axis=-1)
+    * jax.lax.rsqrt(jnp.maximum(square * other_square, 1e-16))
+    for other, other_square in zip(
+      neighbours(e), neighbours(square), strict=True
+    )
+  ]
+
+
+def similarity_index(affinity: str, channels: int) -> np.ndarray:
+  """Return [3, channels]: the similarity j that scales channel c at offset k.
+
+  `paper`: the neighbour's own, j = k. `official`: j = (3c + k) // channels,
+  as the published checkpoints were trained (method.md 2.3); for every k that
+  cuts the channels into three runs.
+  """
+  k, c = np.mgrid[:3, :channels]
+  return k if affinity == 'paper' else (3 * c + k) // channels
+
+
+def _product(
+  x: Float[Array, '*N F'], kernel: Float[Array, 'F G'], dtype: Any
+) -> Float[Array, '*N G']:
+  """Multiply in `dtype`; float32 means float32 on accelerators too."""
+  precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+  return jnp.dot(x.astype(dtype), kernel.astype(dtype), precision=precision)
+
+
+def leaky_relu(x: Float[Array, '...']) -> Float[Array, '...']:
+  """Apply leaky ReLU with the official slope."""
+  return nn.leaky_relu(x, _NEGATIVE_SLOPE)
+
+
+class Conv(nn.Module):
+  """A convolution along T, zeros beyond the ends, PyTorch's initialisation.
+
+  Written as one product over the neighbours side by side: on every backend
+  that is the fast form, and so is its weight gradient.
+  """
+
+  features: int
+  width: int
+  use_bias: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B T F']) -> Float[Array, 'B T G']:
+    fan_in = self.width * x.shape[-1]
+    shape = (self.width, x.shape[-1], self.features)
+    kernel = self.param('kernel', _kernel_init, shape)
+    if self.width == 3:
+      x = jnp.concatenate(neighbours(x), -1)
+    x = _product(x, kernel.reshape(fan_in, self.features), self.dtype)
+    if self.use_bias:
+      bound = fan_in**-0.5
+      init = lambda key: jax.random.uniform(
+        key, (self.features,), minval=-bound, maxval=bound
+      )
+      x += self.param('bias', init).astype(self.dtype)
+    return x
+
+
+class Embedding(nn.Module):
+  """Map every snippet to a unit vector that tells action from background."""
+
+  reduce_dim: int
+  embedding_dim: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T E']:
+    x = Conv(self.reduce_dim, 3, dtype=self.dtype, name='conv_1')(x)
+    x = Conv(self.embedding_dim, 3, dtype=self.dtype, name='conv_2')(
+      leaky_relu(x)
+    ).astype(jnp.float32)
+    # rsqrt of a guarded square: the norm itself has a NaN gradient at 0.
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+class Filter(nn.Module):
+  """Weigh every snippet between background (0) and foreground (1)."""
+
+  reduce_dim: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T']:
+    x = Conv(self.reduce_dim, 1, dtype=self.dtype, name='conv_1')(x)
+    x = Conv(1, 1, dtype=self.dtype, name='conv_2')(leaky_relu(x))
+    return nn.sigmoid(x[..., 0].astype(jnp.float32))
+
+
+class AffinityConv(nn.Module):
+  """The affinity-weighted convolution of kernel size 3 (method.md 2.3).
+
+  y[t] = Σ_k Σ_c s_{g(k,c)}[t] · x[t+k-1, c] · W[k, c], where s_j is the
+  similarity with the left neighbour, itself and the right neighbour, and
+  g(k, c) is `similarity_index`. Two ways to the same sum: `__call__` scales
+  the input, `gated` shares the products of inputs that differ by a gate.
+  """
+
+  in_features: int
+  features: int
+  affinity: str = 'official'
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    shape = (3, self.in_features, self.features)
+    self.kernel = self.param('kernel', _kernel_init, shape)
+    self.index = similarity_index(self.affinity, self.in_features)
+
+  def __call__(
+    self, x: Float[Array, 'B T F'], similarity: list[Float[Array, 'B T']]
+  ) -> Float[Array, 'B T G']:
+    """Scale the three neighbours side by side, then one product over 3F."""
+    left, itself, right = (s[..., None].astype(self.dtype) for s in similarity)
+    unfolded = [
+      jnp.where(j == 0, left, jnp.where(j == 1, itself, right)) * neighbour
+      for j, neighbour in zip(self.index, neighbours(x), strict=True)
+    ]
+    unfolded = checkpoint_name(jnp.concatenate(unfolded, -1), 'wide')
+    return _product(
+      unfolded, self.kernel.reshape(-1, self.features), self.dtype
+    )
+
+  def gated(
+    self,
+    x: Float[Array, 'B T F'],
+    similarity: list[Float[Array, 'B T']],
+    gates: list[Float[Array, 'B T']],
+  ) -> list[Float[Array, 'B T G']]:
+    """Return the convolution of gate·x for every gate, multiplying once.
+
+    Similarity and gate are one number a snippet and channel group, so they
+    commute with the sum over the group's channels: the tap products
+    x[t+k-1, group] · W[k, group] serve every gate, and as x needs no
+    gradient the backward pass is one weight-gradient product.
+    """
+    gates = [neighbours(gate) for gate in gates]
+    outputs = [0.0 for _ in gates]
+    for k, shifted in enumerate(neighbours(x)):
+      for j in np.unique(self.index[k]):
+        (group,) = np.nonzero(self.index[k] == j)
+        group = slice(group[0], group[-1] + 1)
+        product = checkpoint_name(
+          _product(shifted[..., group], self.kernel[k, group], self.dtype),
+          'wide',
+        )
+        for n, gate in enumerate(gates):
+          scale = (similarity[j] * gate[k])[..., None]
+          outputs[n] += scale * product.astype(jnp.float32)
+    return [y.astype(self.dtype) for y in outputs]
+
+
+class Backbone(nn.Module):
+  """Two affinity convolutions and the classifier, for any number of gates."""
+
+  num_classes: int
+  hidden_dim: int
+  affinity: str
+  dropout_rate: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'B T D'],
+    similarity: list[Float[Array, 'B T']],
+    gates: list[Float[Array, 'B T']],
+    train: bool,
+  ) -> tuple[list[Float[Array, 'B T H']], list[Float[Array, 'B T C+1']]]:
+    """Return the first layer and the CAS of gate·x for every gate."""
+    conv_1, conv_2 = (
+      AffinityConv(
+        channels, self.hidden_dim, self.affinity, self.dtype, name=name
+      )
+      for channels, name in (
+        (x.shape[-1], 'conv_1'),
+        (self.hidden_dim, 'conv_2'),
+      )
+    )
+    dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
+    classifier = Conv(
+      self.num_classes + 1, 1, use_bias=False, dtype=self.dtype,
+      name='classifier',
+    )  # fmt: skip
+    first = [leaky_relu(y) for y in conv_1.gated(x, similarity, gates)]
+    cas = [
+      classifier(dropout(leaky_relu(conv_2(f, similarity)))) for f in first
+    ]
+    return first, [c.astype(jnp.float32) for c in cas]
+
+
+class BackTAL(nn.Module):
+  """Features to class activation sequences, video scores and embeddings.
+
+  Attributes:
+    num_classes: C, without the background.
+    feature_dim: D.
+    hidden_dim: H, the width of the two affinity convolutions.
+    reduce_dim: inner width of embedding and filter.
+    embedding_dim: E.
+    affinity: 'official' or 'paper'.
+    topk_ratio: share of the snippets whose mean is the video score.
+    dropout_rate: share of the second layer that is dropped in training.
+    dtype: of activations and products, float32 or bfloat16.
+  """
+
+  num_classes: int
+  feature_dim: int = 2048
+  hidden_dim: int = 2048
+  reduce_dim: int = 512
+  embedding_dim: int = 32
+  affinity: str = 'official'
+  topk_ratio: float = 0.125
+  dropout_rate: float = 0.7
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, feature: Float[Array, 'B T D'], *, train: bool) -> Outputs:
+    """Run both branches when training, the suppressed one alone otherwise.
+
+    Args:
+      feature: [B, T, D], any float type.
+      train: with dropout (an rng named 'dropout') and the base branch.
+    """
+    dtype = jnp.dtype(self.dtype)
+    x = feature.astype(dtype)
+    embedding = Embedding(
+      self.reduce_dim, self.embedding_dim, dtype, name='embedding'
+    )(x)
+    foreground = Filter(self.reduce_dim, dtype, name='filter')(x)
+    gates = [jnp.ones_like(foreground)] * train + [foreground]
+    first, cas = Backbone(
+      self.num_classes,
+      self.hidden_dim,
+      self.affinity,
+      self.dropout_rate,
+      dtype,
+      name='backbone',
+    )(x, similarities(embedding), gates, train)
+    score = [video_score(c, self.topk_ratio) for c in cas]
+    return Outputs(
+      score_base=score[0] if train else None,
+      cas_base=cas[0] if train else None,
+      score_supp=score[-1],
+      cas_supp=cas[-1],
+      feature_supp=first[-1],
+      embedding=embedding,
+      foreground=foreground,
+    )
+
+
+def init(model: BackTAL, rng: Any, num_snippets: int) -> dict:
+  """Draw the parameters, as PyTorch's Conv1d would."""
+  feature = jnp.zeros((1, num_snippets, model.feature_dim))
+  return model.init(rng, feature, train=False)['params']
