@@ -1,0 +1,96 @@
+"""Time grids of feature files, and linear resampling to T snippets."""
+
+import numpy as np
+
+from backtal_jax import errors
+
+
+def centre_times(count, *, stride, window, fps):
+  """Return when the snippets of a sliding window are centred.
+
+  Args:
+    count: number of snippets T'.
+    stride: frames from one snippet to the next.
+    window: frames in a snippet.
+    fps: frames per second.
+
+  Returns:
+    [T'] float64, seconds: (i·stride + window/2) / fps.
+  """
+  return (np.arange(count) * stride + 0.5 * window) / fps
+
+
+def resample(features, num_snippets, positions=None):
+  """Resample features linearly along time.
+
+  Source snippet i sits at position i. Without `positions` both grids divide
+  the same span into equal parts and meet at their parts' centres (OpenCV's
+  INTER_LINEAR: half-pixel centres, no smoothing when shrinking), so T' = T is
+  the identity. Beyond the first and last snippet the value stays (T' = 1
+  repeats).
+
+  Args:
+    features: [T', D].
+    num_snippets: T.
+    positions: [T] source positions, fractions allowed, of the result's
+      snippets; None for the centres described above.
+
+  Returns:
+    [T, D], of the floating type of `features` (float64 if it has none).
+
+  Raises:
+    errors.InputError: `features` is not [T', D] with T' ≥ 1.
+  """
+  features = np.asarray(features)
+  if features.ndim != 2 or not len(features):
+    raise errors.InputError(
+      f"features have shape {features.shape}, expected [T', D] with T' ≥ 1"
+    )
+  if not np.issubdtype(features.dtype, np.floating):
+    features = features.astype(np.float64)
+  count = len(features)
+  if positions is None:
+    positions = (np.arange(num_snippets) + 0.5) * (count / num_snippets) - 0.5
+  positions = np.asarray(positions, np.float64)
+  if positions.shape != (num_snippets,):
+    raise ValueError(f'positions {positions.shape}, expected {(num_snippets,)}')
+  positions = np.clip(positions, 0, count - 1)
+  left = positions.astype(np.int64)
+  right = np.minimum(left + 1, count - 1)
+  weight = (positions - left).astype(features.dtype)[:, None]
+  return features[left] * (1 - weight) + features[right] * weight
+
+
+def resample_times(features, times, duration, num_snippets):
+  """Resample features on any time grid to T equal parts of the video.
+
+  Args:
+    features: [T', D].
+    times: [T'] increasing, seconds: where the source snippets are centred
+      (see `centre_times`).
+    duration: seconds; the result's snippets are centred in T equal parts of
+      [0, duration].
+    num_snippets: T.
+
+  Returns:
+    [T, D], linear between centres, the edge value outside them.
+
+  Raises:
+    errors.InputError: as for `resample`; or `times` do not fit `features` or
+      do not increase; or `duration` is not positive.
+  """
+  times = np.asarray(times, np.float64)
+  if times.shape != np.shape(features)[:1]:
+    raise errors.InputError(
+      f'{times.shape} snippet times for features {np.shape(features)}'
+    )
+  if not np.all(np.diff(times) > 0):
+    raise errors.InputError('snippet times do not increase')
+  if not 0 < duration < np.inf:
+    raise errors.InputError(f'duration is {duration} s, expected more than 0')
+  wanted = (np.arange(num_snippets) + 0.5) * (duration / num_snippets)
+  # np.interp refuses an empty grid; `resample` says what is wrong with it.
+  positions = (
+    np.interp(wanted, times, np.arange(len(times))) if len(times) else None
+  )
+  return resample(features, num_snippets, positions)

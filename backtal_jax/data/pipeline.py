@@ -1,0 +1,129 @@
+"""Index plan to tf.data to batches.
+
+Order is a pure function of (seed, epoch): NumPy makes the plan [steps, B] of
+(epoch, video) pairs, tf.data only loads. Resuming is a row slice of the plan,
+several hosts are a column slice; no iterator state exists.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from backtal_jax import IGNORED
+
+PADDING = -1
+
+
+def train_plan(videos, batch_size, *, seed, num_epochs) -> np.ndarray:
+  """Shuffle every epoch anew; the last batch of an epoch is padded.
+
+  Args:
+    videos: indices into the source.
+    batch_size: B over all hosts.
+    seed: of the order.
+    num_epochs: how many.
+
+  Returns:
+    [num_epochs · steps, B, 2] of (epoch, video), video PADDING where the
+    last batch of an epoch is not full.
+  """
+  return np.concatenate(
+    [
+      _padded(
+        epoch,
+        np.random.default_rng([seed, epoch]).permutation(videos),
+        batch_size,
+      )
+      for epoch in range(num_epochs)
+    ]
+  )
+
+
+def eval_plan(num_videos, batch_size) -> np.ndarray:
+  """Return [steps, B, 2]: every video once, in order, then padding."""
+  return _padded(0, np.arange(num_videos), batch_size)
+
+
+def _padded(epoch, videos, batch_size):
+  steps = -(-len(videos) // batch_size)
+  plan = np.full((steps * batch_size, 2), (epoch, PADDING), np.int64)
+  plan[: len(videos), 1] = videos
+  return plan.reshape(steps, batch_size, 2)
+
+
+def batches(source, plan, clicks=None) -> Iterator[dict]:
+  """Load the plan's rows in order, in parallel, ahead of their use.
+
+  Args:
+    source: of videos, see `sources`.
+    plan: [steps, B, 2] of (epoch, video).
+    clicks: (video, epoch) -> [T] snippet labels that replace the source's.
+
+  Yields:
+    Dicts of feature [B, T, D] float32, label [B, C] float32, click [B, T]
+    int32, mask [B] bool (False for padding), video_index [B] int32, frame_num
+    [B] int32, duration [B] float64 seconds.
+
+  Raises:
+    errors.InputError: a video's file is wrong.
+  """
+  num_snippets, feature_dim, num_classes = source.shape
+  failures = []
+
+  def load(epoch, i):
+    if i == PADDING:
+      return (
+        np.zeros((num_snippets, feature_dim), np.float32),
+        np.zeros(num_classes, np.float32),
+        np.full(num_snippets, IGNORED, np.int32),
+        np.int32(0),
+        np.float64(0),
+      )
+    try:
+      video = source[i]
+      click = video.click if clicks is None else clicks(video, epoch)
+    except Exception as e:
+      # tf.data would bury it in an error of its own.
+      failures.append(e)
+      raise
+    return (
+      video.feature,
+      video.label,
+      click,
+      np.int32(video.frame_num),
+      np.float64(video.duration),
+    )
+
+  def as_tensors(pair):
+    feature, label, click, frame_num, duration = tf.numpy_function(
+      load,
+      [pair[0], pair[1]],
+      [tf.float32, tf.float32, tf.int32, tf.int32, tf.float64],
+      stateful=False,
+    )
+    return {
+      'feature': tf.ensure_shape(feature, (num_snippets, feature_dim)),
+      'label': tf.ensure_shape(label, (num_classes,)),
+      'click': tf.ensure_shape(click, (num_snippets,)),
+      'mask': pair[1] != PADDING,
+      'video_index': tf.cast(pair[1], tf.int32),
+      'frame_num': tf.ensure_shape(frame_num, ()),
+      'duration': tf.ensure_shape(duration, ()),
+    }
+
+  options = tf.data.Options()
+  options.deterministic = True
+  dataset = (
+    tf.data.Dataset.from_tensor_slices(plan.reshape(-1, 2))
+    .map(as_tensors, num_parallel_calls=tf.data.AUTOTUNE)
+    .batch(plan.shape[1], drop_remainder=True)
+    .prefetch(2)
+    .with_options(options)
+  )
+  try:
+    yield from dataset.as_numpy_iterator()
+  except tf.errors.OpError:
+    if failures:
+      raise failures[0] from None
+    raise

@@ -1,0 +1,246 @@
+"""A split of videos to segments, and segments to metrics."""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from etils import epath
+
+from backtal_jax import (
+  checkpoints,
+  errors,
+  files,
+  localization,
+  models,
+  runs,
+  sharding,
+)
+from backtal_jax.data import annotations, demo, pipeline, sources
+from backtal_jax.metrics import detection_map
+
+
+@functools.partial(jax.jit, static_argnames=('model',))
+def predict_step(params, feature, *, model) -> dict:
+  """Run the suppressed branch.
+
+  Args:
+    params: of the model.
+    feature: [B, T, D].
+    model: a models.BackTAL.
+
+  Returns:
+    cas [B, T, C+1] logits, score [B, C+1] softmax, magnitude [B, T] of the
+    first layer, foreground [B, T].
+  """
+  outputs = model.apply({'params': params}, feature, train=False)
+  feature = outputs.feature_supp.astype(jnp.float32)
+  return {
+    'cas': outputs.cas_supp,
+    'score': jax.nn.softmax(outputs.score_supp),
+    'magnitude': jnp.sqrt(jnp.sum(feature * feature, axis=-1)),
+    'foreground': outputs.foreground,
+  }
+
+
+def predict_split(model, params, source, mesh, *, batch_size):
+  """Predict every video of a source once.
+
+  Args:
+    model: a models.BackTAL.
+    params: of it.
+    source: of videos.
+    mesh: of devices.
+    batch_size: B over all devices.
+
+  Yields:
+    Of every video this host predicts, in order: its index and a dict of its
+    cas, score, magnitude, foreground, label, frame_num and duration.
+  """
+  plan = pipeline.eval_plan(len(source), sharding.batch_size(batch_size, mesh))
+  loaded = pipeline.batches(source, sharding.local_columns(plan))
+  pending = None
+  for on_device, batch in sharding.prefetch(loaded, mesh, ('feature',)):
+    # Dispatch first: the host localises a batch while the next one computes.
+    outputs = predict_step(params, on_device['feature'], model=model)
+    if pending:
+      yield from _unbatch(*pending)
+    pending = outputs, batch
+  if pending:
+    yield from _unbatch(*pending)
+
+
+def _unbatch(outputs, batch):
+  outputs = {k: sharding.local_rows(v) for k, v in outputs.items()}
+  for row in np.flatnonzero(batch['mask']):
+    video = {k: v[row] for k, v in outputs.items()}
+    for key in ('label', 'click', 'frame_num', 'duration'):
+      video[key] = batch[key][row]
+    yield int(batch['video_index'][row]), video
+
+
+def localize(name, video, options, classes):
+  """Turn one video's outputs into (segments, label is right).
+
+  Args:
+    name: of the video, for errors.
+    video: as `predict_split` yields it.
+    options: config.localization as a dict.
+    classes: names in index order.
+  """
+  if not (video['frame_num'] > 0 and 0 < video['duration'] < np.inf):
+    raise errors.InputError(
+      f'{name}: frame_num {video["frame_num"]} and duration '
+      f'{video["duration"]}, expected both to be positive'
+    )
+  found = localization.localize(
+    video['cas'],
+    video['score'],
+    video['magnitude'],
+    frame_num=int(video['frame_num']),
+    duration=float(video['duration']),
+    **options,
+  )
+  predicted = video['score'][:-1] >= options['class_threshold']
+  right = bool((predicted == (video['label'] == 1)).all())
+  return localization.format_video(*found, classes), right
+
+
+class Evaluator:
+  """Scores parameters on the evaluation split.
+
+  Args:
+    config: of the run.
+    model: a models.BackTAL.
+    source: of the evaluation split.
+    mesh: of devices.
+
+  Raises:
+    errors.InputError: the ground truth is missing, has other classes, or
+      lacks a video.
+  """
+
+  def __init__(self, config, model, source, mesh):
+    self._model, self._source, self._mesh = model, source, mesh
+    self._batch_size = config.eval.batch_size
+    self._tiou = list(config.eval.tiou)
+    self._options = dict(config.localization)
+    path = files.find(config.data.ground_truth, config.data.root)
+    self._classes = annotations.read_ground_truth(path).classes
+    if len(self._classes) != config.model.num_classes:
+      raise errors.InputError(
+        f'{path}: has {len(self._classes)} classes, config.model.num_classes '
+        f'is {config.model.num_classes}'
+      )
+    self._truth = detection_map.read_truth(
+      files.read_json(path), config.data.eval_split, str(path)
+    )
+    self._names = source.video_names()
+    _, absent = annotations.match_names(self._names, self._truth.videos)
+    if absent:
+      raise errors.InputError(
+        f'{path}: subset {config.data.eval_split!r} lacks {len(absent)} of the '
+        f'{len(self._names)} videos to evaluate: {", ".join(absent[:5])}'
+      )
+
+  def __call__(self, params) -> tuple[dict, dict]:
+    """Return (metrics, predictions in ActivityNet format)."""
+    start, results, right = time.time(), {}, []
+    for index, video in predict_split(
+      self._model,
+      params,
+      self._source,
+      self._mesh,
+      batch_size=self._batch_size,
+    ):
+      name = self._names[index]
+      results[name], is_right = localize(
+        name, video, self._options, self._classes
+      )
+      right.append(is_right)
+    shares = sharding.gather_objects([results, right])
+    results = {k: v for part, _ in shares for k, v in part.items()}
+    right = [r for _, part in shares for r in part]
+    predictions = localization.format_results(dict(sorted(results.items())))
+    segments, _ = detection_map.read_predictions(predictions, self._truth)
+    metrics = detection_map.detection_map(self._truth, segments, self._tiou)
+    metrics['accuracy'] = float(np.mean(right))
+    logging.info('%d videos in %.1f s', len(right), time.time() - start)
+    return metrics, predictions
+
+
+def scalars(metrics) -> dict:
+  """Flatten metrics for TensorBoard and metrics.jsonl."""
+  pairs = zip(metrics['tiou'], metrics['mAP'], strict=True)
+  return {f'mAP@{t:g}': v for t, v in pairs} | {
+    key: metrics[key] for key in ('average_mAP', 'accuracy', 'epoch')
+  }
+
+
+def table(metrics) -> str:
+  """Lay out mAP by tIoU and the average, in percent."""
+  head = [f'{t:g}' for t in metrics['tiou']] + ['average']
+  values = [*metrics['mAP'], metrics['average_mAP']]
+  return (
+    'tIoU  ' + ''.join(f'{h:>8}' for h in head)
+    + '\nmAP % ' + ''.join(f'{100 * v:8.1f}' for v in values)
+    + f'\nvideos with all labels right: {100 * metrics["accuracy"]:.1f} %'
+  )  # fmt: skip
+
+
+def write(workdir, metrics, predictions):
+  """Write predictions.json, then metrics.json, of the best epoch."""
+  files.write_json(workdir / 'predictions.json', predictions)
+  files.write_json(workdir / 'metrics.json', metrics, indent=1)
+
+
+def make_source(config, split):
+  """Open a split of config.data.root; the embedded set is made if missing."""
+  root = epath.Path(config.data.root)
+  if config.data.generate and not (root / 'ground_truth.json').exists():
+    demo.prepare(root)
+  return sources.NpzSource(
+    root / split,
+    num_snippets=config.data.num_snippets,
+    feature_dim=config.model.feature_dim,
+    num_classes=config.model.num_classes,
+  )
+
+
+def evaluate(config, checkpoint, workdir) -> dict:
+  """Score a checkpoint on the evaluation split.
+
+  Args:
+    config: of the model and the evaluation.
+    checkpoint: see checkpoints.restore_params.
+    workdir: gets predictions.json and metrics.json.
+
+  Returns:
+    The metrics.
+
+  Raises:
+    errors.InputError: a user error.
+  """
+  runs.check(workdir, config)
+  mesh = sharding.make_mesh(config.mesh)
+  model = models.BackTAL(**config.model)
+  shapes = jax.eval_shape(
+    lambda: models.init(model, jax.random.key(0), config.data.num_snippets)
+  )
+  params, epoch = checkpoints.restore_params(
+    checkpoint,
+    jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=sharding.replicated(mesh)
+      ),
+      shapes,
+    ),
+  )
+  source = make_source(config, config.data.eval_split)
+  metrics, predictions = Evaluator(config, model, source, mesh)(params)
+  metrics['epoch'] = epoch
+  if sharding.is_main_process():
+    write(workdir, metrics, predictions)
+  return metrics

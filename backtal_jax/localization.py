@@ -1,0 +1,227 @@
+"""From one video's class activation sequence (CAS) to scored segments.
+
+Section 4 of the method: normalise, upsample to frames, threshold, score each
+run of frames by its contrast to what surrounds it, drop overlapping ones. It
+runs in NumPy, video by video, with all thresholds of a class handled at once.
+"""
+
+import numpy as np
+
+# How many segments are compared with each other at once; bounds the memory.
+_BLOCK = 256
+
+
+def localize(
+  cas,
+  score,
+  magnitude,
+  *,
+  frame_num,
+  duration,
+  class_threshold,
+  cas_thresholds,
+  magnitude_thresholds,
+  outer_ratio,
+  confidence_weight,
+  nms_tiou,
+  trim,
+  whole_video_score,
+):
+  """Find the segments of one video (method.md, section 4).
+
+  Args:
+    cas: [T, C] or [T, C+1] logits, background last.
+    score: [C+1] softmax of the video scores, background last.
+    magnitude: [T] norms of the features; unused without magnitude_thresholds.
+    frame_num: length of the video in frames.
+    duration: length of the video in seconds.
+    class_threshold: classes with a lower score are not looked for.
+    cas_thresholds: (start, stop, step) on the normalised CAS; () is none.
+    magnitude_thresholds: (start, stop, step) on the normalised magnitude.
+    outer_ratio: reach of a run's surroundings, in lengths of the run.
+    confidence_weight: weight of the class's score in a segment's score.
+    nms_tiou: overlap from which the lower scored of two segments is dropped.
+    trim: part of its length that a segment loses at each end.
+    whole_video_score: score of a segment over the whole video, proposed along
+      with those from the CAS; 0 is none.
+
+  Returns:
+    labels [N] int, segments [N, 2] in seconds and scores [N], by class, then
+    by descending score.
+
+  Raises:
+    ValueError: there is no frame, or a threshold is negative.
+  """
+  score = np.asarray(score, np.float32)
+  labels = np.flatnonzero(score[:-1] >= np.float32(class_threshold))
+  signals = upsample(normalize(np.asarray(cas)[:, labels]), frame_num)
+  levels = _levels(cas_thresholds)
+  strong = None
+  if labels.size and len(magnitude_thresholds):
+    strong = _strong_runs(magnitude, magnitude_thresholds, frame_num)
+  found = [(np.zeros(0, int), np.zeros((0, 2)), np.zeros(0))]
+  for label, signal in zip(labels, signals, strict=True):
+    runs, contrast, num_cas = _propose(signal, levels, strong, outer_ratio)
+    # In float32, as the official program has it, equal proposals do tie.
+    scores = np.float32(contrast + confidence_weight * float(score[label]))
+    segments = runs / frame_num * duration
+    cut = trim * (segments[:, 1] - segments[:, 0])
+    segments, scores = segments + cut[:, None] * [1, -1], scores.astype(float)
+    if whole_video_score and num_cas:
+      # One after each proposal is meant, but the first suppresses the others.
+      segments = np.insert(segments, 1, [0, duration], axis=0)
+      scores = np.insert(scores, 1, whole_video_score)
+    kept = suppress(segments, scores, nms_tiou)
+    found.append((np.full(kept.size, label), segments[kept], scores[kept]))
+  return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+def normalize(values):
+  """Scale the positive part of each column of [T, N] to [0, 1].
+
+  Negative values stay negative; a column without a range is not divided.
+  """
+  values = np.asarray(values, np.float32)
+  low = np.maximum(values.min(0), 0)
+  span = np.maximum(values.max(0), 0) - low
+  return (values - low) / np.where(span > 0, span, np.float32(1))
+
+
+def upsample(values, frame_num):
+  """Resize [T, N] to [N, frame_num] as OpenCV's INTER_LINEAR does in float32.
+
+  Half-pixel centres, the ends repeated; also with fewer frames than snippets.
+  """
+  if frame_num < 1:
+    raise ValueError(f'frame_num is {frame_num}, expected at least 1')
+  last = len(values) - 1
+  scale = 1 / (frame_num / len(values))
+  place = ((np.arange(frame_num) + 0.5) * scale - 0.5).astype(np.float32)
+  place = place.clip(0, last)
+  left = place.astype(np.intp)
+  weight = place - left.astype(np.float32)
+  rows = np.ascontiguousarray(values.T)
+  near, far = rows[:, left], rows[:, np.minimum(left + 1, last)]
+  return near * (1 - weight) + far * weight
+
+
+def suppress(segments, scores, tiou):
+  """Drop every segment that overlaps one with a higher score too much.
+
+  Lengths are counted as end − start + 1 seconds, as the official program does.
+
+  Args:
+    segments: [N, 2] seconds.
+    scores: [N]; the earlier of two equal ones goes first.
+    tiou: overlap from which a segment is dropped.
+
+  Returns:
+    Indices of the kept segments, by descending score.
+  """
+  rest = np.argsort(-scores, kind='stable')
+  kept = [rest[:0]]
+  while rest.size:
+    head, rest = rest[:_BLOCK], rest[_BLOCK:]
+    apart = _overlap(segments[head], segments[head]) < tiou
+    alive = np.ones(head.size, bool)
+    for i in range(head.size):
+      if alive[i]:
+        alive[i + 1 :] &= apart[i, i + 1 :]
+    kept.append(head[alive])
+    if rest.size:
+      apart = _overlap(segments[rest], segments[kept[-1]]) < tiou
+      rest = rest[apart.all(1)]
+  return np.concatenate(kept)
+
+
+def format_video(labels, segments, scores, names):
+  """List one video's segments as ActivityNet's dictionaries, unrounded."""
+  return [
+    {'label': names[label], 'segment': segment, 'score': score}
+    for label, segment, score in zip(
+      labels.tolist(), segments.tolist(), scores.tolist(), strict=True
+    )
+  ]
+
+
+def format_results(videos):
+  """Wrap {video: list of dictionaries} as an ActivityNet prediction file."""
+  return {'version': 'VERSION 1.3', 'results': videos, 'external_data': {}}
+
+
+def _levels(thresholds):
+  """Expand (start, stop, step) to float32 levels that a frame must reach."""
+  levels = np.arange(*thresholds) if len(thresholds) else np.zeros(0)
+  if levels.size and levels[0] < 0:
+    raise ValueError(f'a threshold is {levels[0]}, expected at least 0')
+  # A frame must also be positive: reaching 0 means reaching the next float.
+  tiny = np.finfo(np.float32).smallest_subnormal
+  return np.maximum(levels.astype(np.float32), tiny)
+
+
+def _strong_runs(magnitude, thresholds, frame_num):
+  """Find the runs [N, 2] of frames whose features are strong."""
+  values = normalize(np.asarray(magnitude)[:, None]).clip(0, 1)
+  return _find_runs(
+    upsample(values, frame_num) >= _levels(thresholds)[:, None]
+  )[1]
+
+
+def _propose(signal, levels, strong, outer_ratio):
+  """List a class's runs [N, 2], contrasts [N] and how many are from its CAS."""
+  reached = signal >= levels[:, None]
+  row, runs = _find_runs(reached)
+  num_cas = len(runs)
+  contrast = _contrast(np.where(reached, signal, 0), row, runs, outer_ratio)
+  if strong is not None:
+    more = _contrast(signal[None], 0, strong, outer_ratio)
+    runs = np.concatenate([runs, strong])
+    contrast = np.concatenate([contrast, more])
+  return runs, contrast, num_cas
+
+
+def _find_runs(reached):
+  """Find the runs of consecutive True frames in every row.
+
+  Args:
+    reached: [K, F] bool, one row a threshold.
+
+  Returns:
+    row [N] and runs [N, 2], first frame and the one after the last, by row and
+    then by frame. A row that is True in frame 0 only has none.
+  """
+  rows, frames = reached.shape
+  padded = np.zeros(rows * (frames + 1) + 1, bool)
+  padded[1:].reshape(rows, frames + 1)[:, :-1] = reached
+  edges = np.flatnonzero(padded[1:] != padded[:-1]).reshape(-1, 2)
+  row = edges[:, 0] // (frames + 1)
+  runs = edges - row[:, None] * (frames + 1)
+  alone = (runs[:, 1] == 1) & (np.bincount(row, minlength=rows)[row] == 1)
+  return row[~alone], runs[~alone]
+
+
+def _contrast(values, row, runs, outer_ratio):
+  """Compare the mean of `values` [K, F] within runs to that around them."""
+  frames = values.shape[1]
+  total = np.zeros((len(values), frames + 1))
+  np.cumsum(values, axis=1, dtype=float, out=total[:, 1:])
+  start, end = runs.T
+  reach = outer_ratio * (end - start)
+  left = np.maximum((start - reach).astype(int), 0)
+  right = (end - 1 + reach).astype(int).clip(end, frames)
+  at_left, at_start, at_end, at_right = (
+    total[row, at] for at in (left, start, end, right)
+  )
+  outer = at_start - at_left + at_right - at_end
+  count = start - left + right - end
+  inner = (at_end - at_start) / (end - start)
+  return inner - outer / np.maximum(count, 1)
+
+
+def _overlap(a, b):
+  """Compute the overlap [N, M] of segments a [N, 2] and b [M, 2]."""
+  a = a[:, None]
+  common = np.minimum(a[..., 1], b[:, 1]) - np.maximum(a[..., 0], b[:, 0]) + 1
+  common = np.maximum(common, 0)
+  lengths = (a[..., 1] - a[..., 0] + 1) + (b[:, 1] - b[:, 0] + 1)
+  return common / (lengths - common)

@@ -1,0 +1,110 @@
+"""The command line: flags and modes only.
+
+python -m backtal_jax.main --config configs/thumos14.py [--workdir W]
+  [--mode train|evaluate] [--checkpoint DIR] [--config.section.field=value]
+"""
+
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+from absl import app, flags, logging
+from etils import epath
+from ml_collections import config_flags
+
+from backtal_jax import errors
+
+_CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', '', 'Folder of the run. Default: runs/<config.data.name>.'
+)
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'What to do.')
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint', '', 'To evaluate: a workdir, or one step of its checkpoints.'
+)
+flags.mark_flag_as_required('config')
+
+_CHOICES = {
+  ('model', 'affinity'): ('official', 'paper'),
+  ('model', 'dtype'): ('float32', 'bfloat16'),
+  ('data', 'source'): ('npz', 'tfds'),
+  ('data', 'placement'): ('host', 'device'),
+  ('train', 'on_nan'): ('stop', 'skip'),
+}
+_POSITIVE = {
+  'model': ('num_classes', 'feature_dim', 'hidden_dim', 'reduce_dim',
+            'embedding_dim', 'topk_ratio'),
+  'data': ('num_snippets',),
+  'train': ('batch_size', 'num_epochs', 'learning_rate', 'eval_every'),
+  'eval': ('batch_size',),
+}  # fmt: skip
+
+
+def check(config):
+  """Refuse values that no run can have.
+
+  Raises:
+    errors.InputError: names the field, its value and what was expected.
+  """
+  for (section, field), choices in _CHOICES.items():
+    value = config[section][field]
+    if value not in choices:
+      raise errors.InputError(
+        f'config.{section}.{field} is {value!r}, expected one of '
+        f'{", ".join(choices)}'
+      )
+  for section, fields in _POSITIVE.items():
+    for field in fields:
+      if not config[section][field] > 0:
+        raise errors.InputError(
+          f'config.{section}.{field} is {config[section][field]}, expected '
+          'more than 0'
+        )
+  metrics = ['average_mAP', 'last', *(f'mAP@{t:g}' for t in config.eval.tiou)]
+  if config.eval.best_metric not in metrics:
+    raise errors.InputError(
+      f'config.eval.best_metric is {config.eval.best_metric!r}, expected one '
+      f'of {", ".join(metrics)}'
+    )
+
+
+def run():
+  """Do what the flags say."""
+  # Late, so that a mistyped flag is told at once.
+  from backtal_jax import evaluate, train
+
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every rename
+  config = _CONFIG.value
+  check(config)
+  workdir = epath.Path(_WORKDIR.value or f'runs/{config.data.name}')
+  if _MODE.value == 'train':
+    metrics = train.train_and_evaluate(config, workdir)
+    print(f'best epoch: {metrics["epoch"]}')
+  else:
+    if not _CHECKPOINT.value:
+      raise errors.InputError('--mode evaluate needs --checkpoint')
+    metrics = evaluate.evaluate(config, _CHECKPOINT.value, workdir)
+  print(evaluate.table(metrics))
+  print(f'results: {workdir}')
+
+
+def _parse(argv):
+  """Parse flags; whatever ml_collections raises becomes one line."""
+  with errors.one_line():
+    try:
+      return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+      raise errors.InputError(str(e)) from e
+    except FileNotFoundError as e:
+      raise errors.InputError(f'--config: no such file: {e.filename}') from e
+
+
+def main(_):
+  """Run, telling user errors in one line."""
+  with errors.one_line():
+    run()
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse)

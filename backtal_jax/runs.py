@@ -1,0 +1,152 @@
+"""What a run leaves in its workdir while it goes on."""
+
+import json
+import sys
+
+import jax
+import tqdm
+from clu import metric_writers
+
+from backtal_jax import errors, files, sharding
+
+# Steps between two looks at the losses; every look waits for the device.
+_PERIOD = 20
+
+
+def check(workdir, config):
+  """Refuse a workdir that holds a run of another config.
+
+  Only `train.num_epochs` may have been raised since, and the number of
+  devices is how a run is made, not what it is.
+
+  Raises:
+    errors.InputError: names every field that differs.
+  """
+  path, ours = workdir / 'config.json', json.loads(config.to_json())
+  if not path.exists():
+    return
+  theirs = files.read_json(path)
+  if theirs['train']['num_epochs'] <= ours['train']['num_epochs']:
+    theirs['train']['num_epochs'] = ours['train']['num_epochs']
+  theirs['mesh'] = ours['mesh']
+  different = _differences('config', theirs, ours)
+  if different:
+    raise errors.InputError(
+      f'{workdir}: holds a run of another config: {"; ".join(different)}; '
+      'choose another --workdir'
+    )
+
+
+def claim(workdir, config):
+  """Make the workdir this run's: check it and write its config.json."""
+  check(workdir, config)
+  if sharding.is_main_process():
+    ours = json.loads(config.to_json())
+    files.write_json(workdir / 'config.json', ours, indent=1)
+
+
+def _differences(name, theirs, ours):
+  """List the fields of two configs that differ."""
+  if isinstance(theirs, dict) and isinstance(ours, dict):
+    return [
+      line
+      for key in sorted(theirs.keys() | ours.keys())
+      for line in _differences(f'{name}.{key}', theirs.get(key), ours.get(key))
+    ]
+  return [] if theirs == ours else [f'{name} is {theirs} there, {ours} here']
+
+
+class Log:
+  """Progress on screen, metrics.jsonl and TensorBoard, all up to a step.
+
+  Args:
+    workdir: of the run.
+    step: what was written after it, by a run that died, is dropped.
+    num_videos: of the whole run, for the progress bar.
+    done: of them, already seen.
+    names: of the videos, for errors.
+    on_nan: 'stop' or 'skip'.
+  """
+
+  def __init__(self, workdir, step, *, num_videos, done, names, on_nan):
+    self._path, self._pending = workdir / 'metrics.jsonl', []
+    self._names, self._on_nan = names, on_nan
+    self._main = sharding.is_main_process()
+    if self._main:
+      lines = self._path.read_text().splitlines() if self._path.exists() else []
+      kept = [line for line in lines if _is_until(line, step)]
+      with files.atomic(self._path, 'w') as f:
+        f.writelines(f'{line}\n' for line in kept)
+      self._writer = metric_writers.SummaryWriter(str(workdir))
+    self._bar = tqdm.tqdm(
+      total=num_videos,
+      initial=done,
+      unit='video',
+      disable=not self._main,
+      mininterval=0.2 if sys.stderr.isatty() else 10,
+    )
+
+  def write(self, step, scalars):
+    """Write scalars of a step."""
+    if self._main:
+      self._writer.write_scalars(step, scalars)
+      with self._path.open('a') as f:
+        f.write(json.dumps({'step': step, **scalars}) + '\n')
+
+  def add(self, step, metrics, batch, **others):
+    """Remember a step's metrics, still on the device; look once a period."""
+    self._pending.append((step, metrics, batch['video_index'], others))
+    self._bar.update(int(batch['mask'].sum()) * jax.process_count())
+    if len(self._pending) >= _PERIOD:
+      self.flush()
+
+  def flush(self):
+    """Read back and write the remembered steps.
+
+    Raises:
+      errors.InputError: a loss was not finite and on_nan is 'stop'.
+    """
+    pending, self._pending = self._pending, []
+    values = jax.device_get([metrics for _, metrics, _, _ in pending])
+    for (step, _, videos, others), scalars in zip(pending, values, strict=True):
+      finite = scalars.pop('finite')
+      scalars = {k: float(v) for k, v in scalars.items()}
+      if not finite:
+        self._not_finite(step, scalars, videos)
+      else:
+        self.write(step, scalars | others)
+        terms = {k[5:]: f'{v:.3g}' for k, v in scalars.items() if 'loss/' in k}
+        self._bar.set_postfix(terms, refresh=False)
+
+  def _not_finite(self, step, scalars, videos):
+    videos = [self._names[i] for i in videos if i >= 0]
+    message = (
+      f'step {step}: the loss or its gradient is not finite: '
+      + ', '.join(f'{k} {v:.4g}' for k, v in scalars.items())
+      + f'; videos of the batch: {", ".join(videos)}'
+    )
+    if self._on_nan == 'stop':
+      raise errors.InputError(
+        f'{message}. The last checkpoint is whole; config.train.on_nan=skip '
+        'goes on without such steps'
+      )
+    self.say(f'{message}. The step is skipped')
+
+  def say(self, text):
+    """Print above the progress bar."""
+    if self._main:
+      self._bar.write(text)
+
+  def close(self):
+    """Close the bar and the files."""
+    self._bar.close()
+    if self._main:
+      self._writer.close()
+
+
+def _is_until(line, step):
+  """Tell whether a line of metrics.jsonl is whole and not after a step."""
+  try:
+    return json.loads(line)['step'] <= step
+  except (ValueError, KeyError):
+    return False

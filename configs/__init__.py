@@ -1,0 +1,1 @@
+"""get_config() of every data set."""

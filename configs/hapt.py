@@ -1,0 +1,32 @@
+"""HAPT: real, untrimmed, human-labelled wearable recordings.
+
+  python -m backtal_jax.data.prepare hapt --archive "HAPT Data Set.zip" \
+      --output data/HAPT
+  python -m backtal_jax.main --config configs/hapt.py
+"""
+
+from configs import thumos14
+
+
+def get_config():
+  """Return the config of HAPT: THUMOS14's but for what is set here."""
+  c = thumos14.get_config().unlock()
+  c.model.num_classes = 9
+  c.model.feature_dim = 64
+  c.model.hidden_dim = 256
+  c.model.reduce_dim = 128
+  c.model.dropout_rate = 0.3
+  c.data.name = 'HAPT'
+  c.data.root = 'data/HAPT'
+  c.data.train_split = 'train'
+  c.data.num_snippets = 128
+  c.data.ground_truth = 'ground_truth.json'
+  c.train.batch_size = 16
+  c.train.num_epochs = 30
+  c.train.learning_rate = 1e-3
+  c.train.seed = 0
+  c.train.eval_every = 10
+  c.localization.class_threshold = 0.05
+  c.eval.tiou = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+  c.eval.best_metric = 'last'  # nothing is chosen on the test people
+  return c.lock()
