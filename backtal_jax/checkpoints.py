@@ -12,41 +12,47 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from backtal_jax import errors
 
+# Below every value that an evaluation gives.
+UNKNOWN = -1.0
+
 
 def _rank(metrics):
   """Order checkpoints by value; of equal ones the earliest is the best."""
   return metrics['value'], -metrics['epoch']
 
 
-def manager(workdir, read_only=False) -> ocp.CheckpointManager:
+def manager(workdir, create=True) -> ocp.CheckpointManager:
   """Open WORKDIR/checkpoints, keeping the two latest and the best."""
   options = ocp.CheckpointManagerOptions(
     best_fn=_rank,
     preservation_policy=preservation_policy.AnyPreservationPolicy(
       [
         preservation_policy.LatestN(2),
-        preservation_policy.BestN(
-          get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
-        ),
+        preservation_policy.BestN(get_metric_fn=_rank, n=1),
       ]
     ),
-    cleanup_tmp_directories=not read_only,
-    create=not read_only,
-    read_only=read_only,
+    cleanup_tmp_directories=create,
+    create=create,
   )
   folder = epath.Path(workdir).absolute() / 'checkpoints'
   return ocp.CheckpointManager(
-    folder, options=options, item_names=('params', 'training')
+    folder,
+    options=options,
+    item_handlers={
+      'params': ocp.StandardCheckpointHandler(),
+      'training': ocp.StandardCheckpointHandler(),
+    },
   )
 
 
-def save(manager, state, metrics=None):
+def save(manager, state, *, epoch, value=UNKNOWN):
   """Save a training state under its step; asynchronous.
 
   Args:
     manager: of the workdir.
     state: a train.TrainState.
-    metrics: {'epoch', 'value'} after an evaluation, else none.
+    epoch: how many are done.
+    value: the best checkpoint has the largest; UNKNOWN if not evaluated.
 
   Raises:
     errors.InputError: it cannot be written (a full disk, say).
@@ -60,7 +66,7 @@ def save(manager, state, metrics=None):
         params=ocp.args.StandardSave(params),
         training=ocp.args.StandardSave(state),
       ),
-      metrics=metrics,
+      metrics={'epoch': epoch, 'value': value},
       force=True,
     )
 
@@ -126,7 +132,7 @@ def restore_params(checkpoint, params):
       f'{checkpoint}: no checkpoint there; expected a workdir with a '
       'checkpoints folder'
     )
-  with manager(path, read_only=True) as opened:
+  with manager(path, create=False) as opened:
     step = opened.best_step() if step is None else step
     step = opened.latest_step() if step is None else step
     if step not in opened.all_steps():

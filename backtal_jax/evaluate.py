@@ -2,6 +2,7 @@
 
 import functools
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,13 @@ def localize(name, video, options, classes):
   return localization.format_video(*found, classes), right
 
 
+class Results(NamedTuple):
+  """What an evaluation gives."""
+
+  metrics: dict  # the keys of metrics.json, without the epoch
+  predictions: dict  # ActivityNet format
+
+
 class Evaluator:
   """Scores parameters on the evaluation split.
 
@@ -145,8 +153,8 @@ class Evaluator:
         f'{len(self._names)} videos to evaluate: {", ".join(absent[:5])}'
       )
 
-  def __call__(self, params) -> tuple[dict, dict]:
-    """Return (metrics, predictions in ActivityNet format)."""
+  def __call__(self, params) -> Results:
+    """Evaluate; every host returns the same."""
     start, results, right = time.time(), {}, []
     for index, video in predict_split(
       self._model,
@@ -168,7 +176,7 @@ class Evaluator:
     metrics = detection_map.detection_map(self._truth, segments, self._tiou)
     metrics['accuracy'] = float(np.mean(right))
     logging.info('%d videos in %.1f s', len(right), time.time() - start)
-    return metrics, predictions
+    return Results(metrics, predictions)
 
 
 def scalars(metrics) -> dict:
@@ -190,10 +198,22 @@ def table(metrics) -> str:
   )  # fmt: skip
 
 
-def write(workdir, metrics, predictions):
-  """Write predictions.json, then metrics.json, of the best epoch."""
-  files.write_json(workdir / 'predictions.json', predictions)
-  files.write_json(workdir / 'metrics.json', metrics, indent=1)
+def ranking_value(metrics, best_metric) -> float:
+  """Return what epochs are ranked by, see config.eval.best_metric."""
+  if best_metric == 'last':
+    return float(metrics['epoch'])
+  if best_metric == 'average_mAP':
+    return metrics['average_mAP']
+  tiou = float(best_metric.removeprefix('mAP@'))
+  return metrics['mAP'][metrics['tiou'].index(tiou)]
+
+
+def write(workdir, results):
+  """Write predictions.json, then metrics.json; process 0 does."""
+  if sharding.is_main_process():
+    workdir = epath.Path(workdir)
+    files.write_json(workdir / 'predictions.json', results.predictions)
+    files.write_json(workdir / 'metrics.json', results.metrics, indent=1)
 
 
 def make_source(config, split):
@@ -239,8 +259,7 @@ def evaluate(config, checkpoint, workdir) -> dict:
     ),
   )
   source = make_source(config, config.data.eval_split)
-  metrics, predictions = Evaluator(config, model, source, mesh)(params)
-  metrics['epoch'] = epoch
-  if sharding.is_main_process():
-    write(workdir, metrics, predictions)
-  return metrics
+  results = Evaluator(config, model, source, mesh)(params)
+  results.metrics['epoch'] = epoch
+  write(workdir, results)
+  return results.metrics

@@ -6,7 +6,9 @@ python -m backtal_jax.main --config configs/thumos14.py [--workdir W]
 
 import os
 
+# TensorFlow only reads files here, and says much when it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from absl import app, flags, logging
 from etils import epath

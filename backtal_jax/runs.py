@@ -61,30 +61,38 @@ class Log:
 
   Args:
     workdir: of the run.
-    step: what was written after it, by a run that died, is dropped.
-    num_videos: of the whole run, for the progress bar.
-    done: of them, already seen.
-    names: of the videos, for errors.
+    plan: [steps, B, 2] of the whole run.
+    start: steps done; what a run that died wrote beyond them is dropped.
+    source: of the videos, which errors name.
     on_nan: 'stop' or 'skip'.
   """
 
-  def __init__(self, workdir, step, *, num_videos, done, names, on_nan):
+  def __init__(self, workdir, plan, start, source, on_nan):
     self._path, self._pending = workdir / 'metrics.jsonl', []
-    self._names, self._on_nan = names, on_nan
+    self._names, self._on_nan = source.names, on_nan
     self._main = sharding.is_main_process()
     if self._main:
       lines = self._path.read_text().splitlines() if self._path.exists() else []
-      kept = [line for line in lines if _is_until(line, step)]
+      kept = [line for line in lines if _is_until(line, start)]
       with files.atomic(self._path, 'w') as f:
         f.writelines(f'{line}\n' for line in kept)
       self._writer = metric_writers.SummaryWriter(str(workdir))
+    videos = (plan[..., 1] != -1).sum(axis=1)
     self._bar = tqdm.tqdm(
-      total=num_videos,
-      initial=done,
+      total=int(videos.sum()),
+      initial=int(videos[:start].sum()),
       unit='video',
       disable=not self._main,
       mininterval=0.2 if sys.stderr.isatty() else 10,
     )
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._bar.close()
+    if self._main:
+      self._writer.close()
 
   def write(self, step, scalars):
     """Write scalars of a step."""
@@ -136,12 +144,6 @@ class Log:
     """Print above the progress bar."""
     if self._main:
       self._bar.write(text)
-
-  def close(self):
-    """Close the bar and the files."""
-    self._bar.close()
-    if self._main:
-      self._writer.close()
 
 
 def _is_until(line, step):

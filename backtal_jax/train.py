@@ -105,30 +105,6 @@ def make_train_step(config, model, optimizer):
   return jax.jit(step, donate_argnums=0)
 
 
-class _Best:
-  """Writes the results of an epoch when it is strictly the best so far."""
-
-  def __init__(self, workdir, metric, manager):
-    self._workdir, self._metric = workdir, metric
-    step = manager.best_step()
-    self._value = -1.0 if step is None else manager.metrics(step)['value']
-
-  def update(self, epoch, metrics, predictions) -> dict:
-    """Return what the checkpoint manager ranks the epoch by."""
-    if self._metric == 'last':
-      value = epoch
-    elif self._metric == 'average_mAP':
-      value = metrics['average_mAP']
-    else:
-      tiou = float(self._metric.removeprefix('mAP@'))
-      value = metrics['mAP'][metrics['tiou'].index(tiou)]
-    if value > self._value:
-      self._value = value
-      if sharding.is_main_process():
-        evaluate.write(self._workdir, metrics, predictions)
-    return {'epoch': epoch, 'value': float(value)}
-
-
 def initial_state(config, model, optimizer, manager, mesh):
   """Return the latest state, or a new one, on every device of the mesh."""
   state = create_state(
@@ -160,60 +136,66 @@ def train_and_evaluate(config, workdir):
   Raises:
     errors.InputError: a user error, or a loss that is not finite.
   """
-  mesh = sharding.make_mesh(config.mesh)
+  workdir, mesh = epath.Path(workdir), sharding.make_mesh(config.mesh)
   source = evaluate.make_source(config, config.data.train_split)
   model = models.BackTAL(**config.model)
   evaluator = evaluate.Evaluator(
     config, model, evaluate.make_source(config, config.data.eval_split), mesh
   )
-  plan, per_epoch = make_plan(config, source, mesh)
-  workdir = epath.Path(workdir)
-  runs.claim(workdir, config)
+  plan = make_plan(config, source, mesh)
   optimizer = make_optimizer(config.train)
   step_fn = make_train_step(config, model, optimizer)
+  runs.claim(workdir, config)
   with checkpoints.manager(workdir) as manager:
     state = initial_state(config, model, optimizer, manager, mesh)
-    best = _Best(workdir, config.eval.best_metric, manager)
-    step = int(state.step)
-    seen = np.count_nonzero(plan[..., 1] != pipeline.PADDING, axis=1)
-    log = runs.Log(
-      workdir,
-      step,
-      num_videos=int(seen.sum()),
-      done=int(seen[:step].sum()),
-      names=source.names,
-      on_nan=config.train.on_nan,
-    )
-    loaded = pipeline.batches(source, sharding.local_columns(plan[step:]))
-    for on_device, batch in sharding.prefetch(loaded, mesh, _TRAIN_KEYS):
-      state, metrics = step_fn(state, on_device)
-      step += 1
-      epoch, in_epoch = divmod(step, per_epoch)
-      log.add(step, metrics, batch, learning_rate=config.train.learning_rate)
-      if in_epoch == 0:
-        log.flush()
-        ranked = None
-        if epoch % config.train.eval_every == 0 or step == len(plan):
-          metrics, predictions = evaluator(state.params)
-          metrics['epoch'] = epoch
-          log.write(step, evaluate.scalars(metrics))
-          log.say(f'epoch {epoch}\n{evaluate.table(metrics)}')
-          ranked = best.update(epoch, metrics, predictions)
-        checkpoints.save(manager, state, ranked)
-      elif _is_due(step, config.train.checkpoint_every):
-        log.flush()
-        checkpoints.save(manager, state)
-    log.close()
+    end_of_epoch = make_end_of_epoch(config, workdir, evaluator, manager)
+    start, every = int(state.step), config.train.checkpoint_every
+    per_epoch = len(plan) // config.train.num_epochs
+    loaded = pipeline.batches(source, sharding.local_columns(plan[start:]))
+    with runs.Log(workdir, plan, start, source, config.train.on_nan) as log:
+      for step, (on_device, batch) in enumerate(
+        sharding.prefetch(loaded, mesh, _TRAIN_KEYS), start + 1
+      ):
+        state, metrics = step_fn(state, on_device)
+        log.add(step, metrics, batch, learning_rate=config.train.learning_rate)
+        if step % per_epoch == 0:
+          end_of_epoch(step // per_epoch, state, log)
+        elif every and step % every == 0:
+          log.flush()
+          checkpoints.save(manager, state, epoch=step // per_epoch)
     checkpoints.finish(manager)
   return files.read_json(workdir / 'metrics.json')
 
 
-def _is_due(step, every):
-  return every and step % every == 0
+def make_end_of_epoch(config, workdir, evaluator, manager):
+  """Return what follows an epoch: evaluation when due, and a checkpoint.
+
+  The results of the best epoch are written before its checkpoint: a run that
+  dies between the two evaluates that epoch again when it resumes.
+  """
+  best = manager.best_step()
+  best = checkpoints.UNKNOWN if best is None else manager.metrics(best)['value']
+
+  def end_of_epoch(epoch, state, log):
+    nonlocal best
+    log.flush()
+    value, last = checkpoints.UNKNOWN, epoch == config.train.num_epochs
+    if epoch % config.train.eval_every == 0 or last:
+      results = evaluator(state.params)
+      results.metrics['epoch'] = epoch
+      value = evaluate.ranking_value(results.metrics, config.eval.best_metric)
+      log.write(int(state.step), evaluate.scalars(results.metrics))
+      log.say(f'epoch {epoch}\n{evaluate.table(results.metrics)}')
+      if value > best:
+        best = value
+        evaluate.write(workdir, results)
+    checkpoints.save(manager, state, epoch=epoch, value=value)
+
+  return end_of_epoch
 
 
 def make_plan(config, source, mesh):
-  """Return the index plan over the labelled videos, and an epoch's steps."""
+  """Return the index plan of the whole run, over the labelled videos."""
   labelled = np.flatnonzero(source.labels().any(axis=1))
   if len(labelled) < len(source):
     print(f'{len(source) - len(labelled)} videos without a label are dropped')
@@ -221,10 +203,9 @@ def make_plan(config, source, mesh):
     raise errors.InputError(
       f'{config.data.root}/{config.data.train_split}: no video has a label'
     )
-  plan = pipeline.train_plan(
+  return pipeline.train_plan(
     labelled,
     sharding.batch_size(config.train.batch_size, mesh),
     seed=config.train.seed,
     num_epochs=config.train.num_epochs,
   )
-  return plan, len(plan) // config.train.num_epochs

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import re
+import reprlib
 import string
 
 from backtal_jax import errors
@@ -52,11 +53,11 @@ def number(value, what) -> float:
     if math.isfinite(result):
       return result
   raise errors.InputError(
-    f'{what} is {str(value)[:50]!r}, expected a finite number'
+    f'{what} is {reprlib.repr(value)}, expected a finite number'
   )
 
 
-def name(value, what) -> str:
+def _name(value, what) -> str:
   """Return a text that is not empty and can be written as UTF-8 again.
 
   Args:
@@ -68,10 +69,10 @@ def name(value, what) -> str:
       return value
   except UnicodeEncodeError:
     pass
-  raise errors.InputError(f'{what} is {str(value)[:50]!r}, expected a name')
+  raise errors.InputError(f'{what} is {reprlib.repr(value)}, expected a name')
 
 
-def read_text(path) -> str:
+def _read_text(path) -> str:
   """Read UTF-8 text without its byte-order mark."""
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')
@@ -81,7 +82,7 @@ def read_text(path) -> str:
     raise errors.InputError(f'{path}: not UTF-8 text: {e}') from e
 
 
-def read_object(path) -> dict:
+def _read_object(path) -> dict:
   """Read a JSON file that holds an object; a key twice in it is an error."""
 
   def unique(pairs):
@@ -92,7 +93,7 @@ def read_object(path) -> dict:
     return dict(pairs)
 
   try:
-    data = json.loads(read_text(path), object_pairs_hook=unique)
+    data = json.loads(_read_text(path), object_pairs_hook=unique)
   except errors.InputError:
     raise
   except (ValueError, RecursionError) as e:
@@ -102,13 +103,13 @@ def read_object(path) -> dict:
   return data
 
 
-def read_rows(path) -> list[tuple[int, list[str]]]:
+def _read_rows(path) -> list[tuple[int, list[str]]]:
   """Read CSV as (line number, cells); blank lines are left out."""
-  reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
+  reader = csv.reader(io.StringIO(_read_text(path), newline=''), strict=True)
   rows, line = [], 1
   try:
     for cells in reader:
-      cells = [cell.strip(_EDGES) for cell in cells]
+      cells = [' '.join(re.split('[\r\n]+', c)).strip(_EDGES) for c in cells]
       if any(cells):
         rows.append((line, cells))
       line = reader.line_num + 1
@@ -132,7 +133,7 @@ def read_clicks(path, format=''):
     errors.InputError: the file is of no known format, or of two.
   """
   check_format(format, CLICK_FORMATS)
-  rows = read_rows(path)
+  rows = _read_rows(path)
   format, header, columns = _click_columns(path, rows, format)
   width = len(header or columns)
   clicks, complaints = [], []
@@ -187,6 +188,72 @@ def _click_columns(path, rows, format):
   return found, header, [header.index(c) for c in CLICK_COLUMNS[found]]
 
 
+def read_activitynet(path):
+  """Read ActivityNet's JSON: also BackTAL's, HACS's and LACP's.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    [(video, subset, duration, fps, [(start, end, label)])], duration in
+    seconds and fps None where not told; and the classes in the order of
+    activity_list, without one the sorted labels.
+  """
+  data = _read_object(path)
+  database = data.get('database')
+  if not isinstance(database, dict):
+    raise errors.InputError(
+      f'{path}: no object "database" in it, expected ActivityNet\'s format'
+    )
+  rows, used = [], {}
+  for video, entry in database.items():
+    try:
+      rows.append((_name(video, 'the name'), *_database_entry(entry)))
+    except errors.InputError as e:
+      raise errors.InputError(f'{path}: video {video!r}: {e}') from e
+    used |= {label: video for _, _, label in rows[-1][-1]}
+  classes = data.get('activity_list')
+  if classes is None:
+    return rows, tuple(sorted(used))
+  if not isinstance(classes, list):
+    raise errors.InputError(f'{path}: activity_list is not a list of names')
+  classes = tuple(
+    _name(c, f'{path}: a class of activity_list') for c in classes
+  )
+  for label in (c for c in classes if classes.count(c) > 1):
+    raise errors.InputError(f'{path}: class {label!r} twice in activity_list')
+  for label in sorted(used.keys() - set(classes)):
+    raise errors.InputError(
+      f'{path}: video {used[label]!r}: class {label!r} is not in activity_list'
+    )
+  return rows, classes
+
+
+def _database_entry(entry):
+  """Return what stands for one video; raise InputError without the place."""
+  if not isinstance(entry, dict):
+    raise errors.InputError(f'found {reprlib.repr(entry)}, expected an object')
+  subset = _name(entry.get('subset'), 'subset')
+  duration, fps = (
+    None if entry.get(key) is None else number(entry[key], key)
+    for key in ('duration', 'fps')
+  )
+  listed = entry.get('annotations') or []
+  if not isinstance(listed, list):
+    raise errors.InputError('annotations is not a list, expected one')
+  segments = []
+  for item in listed:
+    bounds = item.get('segment') if isinstance(item, dict) else None
+    if not isinstance(bounds, list) or len(bounds) != 2:
+      raise errors.InputError(
+        f'annotation {reprlib.repr(item)}, expected a label and a segment of '
+        'start and end'
+      )
+    start, end = (number(bound, 'a bound') for bound in bounds)
+    segments.append((start, end, _name(item.get('label'), 'the label')))
+  return subset, duration, fps, segments
+
+
 def read_thumos14(path):
   """Read the official THUMOS14 text files, `video start end` a line.
 
@@ -195,8 +262,7 @@ def read_thumos14(path):
       own or not, or one such file. Ambiguous_*.txt is left out.
 
   Returns:
-    [(place for errors, class, subset, video, start, end)], times as text, by
-    class and subset.
+    [(video, subset, start, end, class)] in seconds, and the sorted classes.
   """
   # epath has no recursive glob; the official archives nest three deep.
   depths = ('*' + '/*' * n for n in range(4)) if path.is_dir() else ()
@@ -213,22 +279,26 @@ def read_thumos14(path):
       f'{path}: no CLASS_val.txt or CLASS_test.txt, expected the official '
       'THUMOS14 annotation files'
     )
-  rows = []
+  rows, subsets = [], {}
   for (label, subset), file in sorted(texts.items()):
-    for line, text in enumerate(read_text(file).split('\n'), 1):
-      cells = text.strip(_EDGES).split()
-      if len(cells) not in (0, 3):
+    for line, text in enumerate(_read_text(file).split('\n'), 1):
+      video, *bounds = text.strip(_EDGES).split() or ['']
+      where = f'{file}:{line}'
+      if video and len(bounds) != 2:
         raise errors.InputError(
-          f'{file}:{line}: {text[:80]!r}, expected `video start end`'
+          f'{where}: {text[:80]!r}, expected `video start end`'
         )
-      if cells:
-        rows.append((f'{file}:{line}', label, subset, *cells))
-  return rows
+      if video and subsets.setdefault(video, subset) != subset:
+        raise errors.InputError(f'{where}: video {video!r} is in val and test')
+      if video:
+        start, end = (number(bound, f'{where}: a bound') for bound in bounds)
+        rows.append((video, subset, start, end, label))
+  return rows, tuple(sorted({label for label, _ in texts}))
 
 
 def read_video_list(path) -> dict:
   """Read CSV `video_id,duration[,fps]` as {video: (seconds, fps or None)}."""
-  rows = read_rows(path)
+  rows = _read_rows(path)
   header = _lower(rows[0][1]) if rows else []
   if header not in (['video_id', 'duration'], ['video_id', 'duration', 'fps']):
     raise errors.InputError(

@@ -49,7 +49,7 @@ class Annotations:
   classes: tuple[str, ...]
 
   def subset(self, name) -> dict[str, Video]:
-    """Return the videos of a subset, in either case; never none."""
+    """Return the videos of a subset, any letter case; never none."""
     found = {
       k: v
       for k, v in self.videos.items()
@@ -124,22 +124,13 @@ def read_ground_truth(path, *, format='', video_list=None) -> Annotations:
     annotations = _read_thumos14(path)
   else:
     annotations = _read_activitynet(path)
-  if video_list is None:
-    return annotations
-  if video_list.name.endswith('.json'):
-    others = _read_activitynet(video_list).videos
-    told = {k: (v.duration, v.fps) for k, v in others.items()}
-  else:
-    told = formats.read_video_list(video_list)
-  videos = {}
-  for name, video in annotations.videos.items():
-    duration, fps = told.get(match_name(name, told), (None, None))
-    videos[name] = dataclasses.replace(
-      video,
-      duration=duration if video.duration is None else video.duration,
-      fps=fps if video.fps is None else video.fps,
-    )
-  return dataclasses.replace(annotations, videos=videos)
+  if video_list is not None:
+    annotations = _complete(annotations, epath.Path(video_list))
+  # Two videos that differ by the prefix alone could not be told apart.
+  for name in annotations.videos:
+    if f'v_{name}' in annotations.videos:
+      raise errors.InputError(f'{path}: duplicate video {name!r}, v_{name}')
+  return annotations
 
 
 def write_ground_truth(path, annotations):
@@ -260,7 +251,7 @@ def _click(video, time, label, annotator, ground_truth, format, fps):
         f'a frame number, but no frames a second for video {video!r}, '
         'expected them in the ground truth or as fps'
       )
-    seconds /= fps
+    seconds = formats.number(seconds / fps, 'the time')
   if seconds < 0:
     raise errors.InputError(f'the time is {seconds:g} s, expected 0 or later')
   if known and known.duration is not None and seconds > known.duration:
@@ -277,83 +268,40 @@ def _click(video, time, label, annotator, ground_truth, format, fps):
   return Click(video, seconds, label, annotator)
 
 
-def _collect(path, videos, classes):
-  """Return Annotations of [Video], whose names must differ."""
-  by_name = {video.name: video for video in videos}
-  for name in by_name:
-    if f'v_{name}' in by_name:
-      raise errors.InputError(f'{path}: duplicate video {name!r} and v_{name}')
-  return Annotations(by_name, tuple(classes))
-
-
 def _read_activitynet(path):
-  data = formats.read_object(path)
-  database = data.get('database')
-  if not isinstance(database, dict):
-    raise errors.InputError(
-      f'{path}: no object "database" in it, expected ActivityNet\'s format'
-    )
-  videos = []
-  for name, entry in database.items():
-    try:
-      videos.append(_video(formats.name(name, 'its name'), entry))
-    except errors.InputError as e:
-      raise errors.InputError(f'{path}: video {name!r}: {e}') from e
-  used = {s.label: v.name for v in videos for s in v.segments}
-  classes = data.get('activity_list')
-  if classes is None:
-    return _collect(path, videos, sorted(used))
-  if not isinstance(classes, list):
-    raise errors.InputError(f'{path}: activity_list is not a list of names')
-  classes = [
-    formats.name(c, f'{path}: activity_list: a class') for c in classes
-  ]
-  for label in (c for c in classes if classes.count(c) > 1):
-    raise errors.InputError(f'{path}: activity_list: {label!r} twice')
-  for label in sorted(used.keys() - set(classes)):
-    raise errors.InputError(
-      f'{path}: video {used[label]!r}: class {label!r} is not in activity_list'
-    )
-  return _collect(path, videos, classes)
-
-
-def _video(name, entry):
-  """Return one video of ActivityNet's database; InputError without place."""
-  if not isinstance(entry, dict):
-    raise errors.InputError(f'found {str(entry)[:50]!r}, expected an object')
-  subset = formats.name(entry.get('subset'), 'subset')
-  duration, fps = (
-    None if entry.get(key) is None else formats.number(entry[key], key)
-    for key in ('duration', 'fps')
-  )
-  listed = entry.get('annotations') or []
-  if not isinstance(listed, list):
-    raise errors.InputError('annotations is not a list')
-  segments = []
-  for item in listed:
-    bounds = item.get('segment') if isinstance(item, dict) else None
-    if not isinstance(bounds, list) or len(bounds) != 2:
-      raise errors.InputError(
-        f'annotation {str(item)[:80]!r}, expected a label and a segment of '
-        'start and end'
-      )
-    start, end = (formats.number(bound, 'a bound') for bound in bounds)
-    segments.append(
-      Segment(start, end, formats.name(item.get('label'), 'label'))
-    )
-  return Video(name, subset, duration, fps, tuple(segments))
+  rows, classes = formats.read_activitynet(path)
+  videos = {}
+  for name, subset, duration, fps, segments in rows:
+    segments = tuple(Segment(*segment) for segment in segments)
+    videos[name] = Video(name, subset, duration, fps, segments)
+  return Annotations(videos, classes)
 
 
 def _read_thumos14(path):
-  subsets, segments, classes = {}, collections.defaultdict(list), set()
-  for where, label, subset, name, start, end in formats.read_thumos14(path):
-    if subsets.setdefault(name, subset) != subset:
-      raise errors.InputError(f'{where}: {name} is in val and in test')
-    bounds = (formats.number(x, f'{where}: a bound') for x in (start, end))
-    segments[name].append(Segment(*bounds, label))
-    classes.add(label)
-  videos = [
-    Video(name, subsets[name], None, None, tuple(segments[name]))
-    for name in sorted(segments)
-  ]
-  return _collect(path, videos, sorted(classes))
+  rows, classes = formats.read_thumos14(path)
+  segments = collections.defaultdict(tuple)
+  for name, subset, *segment in rows:
+    segments[name, subset] += (Segment(*segment),)
+  videos = {
+    name: Video(name, subset, None, None, found)
+    for (name, subset), found in sorted(segments.items())
+  }
+  return Annotations(videos, classes)
+
+
+def _complete(annotations, path):
+  """Fill in durations and fps from a video list or other ground truth."""
+  if path.name.endswith('.json'):
+    videos = _read_activitynet(path).videos
+    told = {k: (v.duration, v.fps) for k, v in videos.items()}
+  else:
+    told = formats.read_video_list(path)
+  videos = {}
+  for name, video in annotations.videos.items():
+    duration, fps = told.get(match_name(name, told), (None, None))
+    videos[name] = dataclasses.replace(
+      video,
+      duration=duration if video.duration is None else video.duration,
+      fps=fps if video.fps is None else video.fps,
+    )
+  return dataclasses.replace(annotations, videos=videos)

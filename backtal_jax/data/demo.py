@@ -85,7 +85,7 @@ def _write(path, name, rng, looks, label, action, context, *, clicks):
   feature = rng.normal(size=(NUM_SNIPPETS, looks.shape[1])) * 0.25
   # Scenery that has nothing to do with the class.
   feature += looks[2 * num_classes + rng.integers(num_classes)] * 0.5
-  strength = rng.uniform(0.7, 1.3, size=(NUM_SNIPPETS, 1))
+  strength = rng.uniform(0.4, 1.6, size=(NUM_SNIPPETS, 1))
   feature += strength * np.where(action[:, None], looks[label], 0)
   feature += strength * np.where(
     context[:, None], looks[num_classes + label], 0

@@ -59,23 +59,20 @@ def read_truth(annotations, subset, where='ground truth'):
     Truth.
 
   Raises:
-    errors.InputError: a key or such a split is missing, or a type is wrong.
+    errors.InputError: it has another form, or no annotation of the split.
   """
   database = _get(annotations, 'database', dict, where)
   place = {video: f'{where}: video {video}' for video in database}
   subsets = {v: _get(database[v], 'subset', str, place[v]) for v in database}
-  videos = [v for v in database if subsets[v].lower() == subset.lower()]
-  videos.sort(key=_order)
+  videos = sorted(v for v in database if subsets[v].lower() == subset.lower())
   rows = [
     (i, *_segment(entry, place[video], (int, float, str)), 1)
     for i, video in enumerate(videos)
     for entry in _get(database[video], 'annotations', list, place[video])
   ]
   if not rows:
-    found = ', '.join(sorted(set(subsets.values())))
-    raise errors.InputError(
-      f'{where}: no annotation in subset {subset!r}, found subsets: {found}'
-    )
+    problem = f'{where}: no annotation in subset {subset!r}, found subsets: '
+    raise errors.InputError(problem + ', '.join(sorted({*subsets.values()})))
   labels = sorted({label for _, label, *_ in rows})
   number = {label: i for i, label in enumerate(labels)}
   segments = _segments([(i, number[label], *row) for i, label, *row in rows])
@@ -97,14 +94,13 @@ def read_predictions(predictions, truth, where='predictions'):
     Segments, and the number of predictions left out.
 
   Raises:
-    errors.InputError: a key is missing, a type or a number is wrong, or two
-      names mean the same video.
+    errors.InputError: it has another form, or two names for one video.
   """
   results = _get(predictions, 'results', dict, where)
   index = _match_videos(results, truth.videos, where)
   number = {label: i for i, label in enumerate(truth.labels)}
   rows, absent = [], collections.Counter()
-  for video in sorted(results, key=_order):
+  for video in sorted(results):
     place = f'{where}: video {video}'
     for entry in _get(results, video, list, where):
       label, *times = _segment(entry, place, (int, float))
@@ -114,11 +110,10 @@ def read_predictions(predictions, truth, where='predictions'):
       else:
         absent[label] += 1
   if absent:
-    text = '%s: %d predictions of classes not in the split are ignored: %s'
+    text = '%s: ignored %d predictions of classes that the split lacks: %s'
     logging.warning(text, where, absent.total(), ', '.join(sorted(absent)))
   if outside := sum(row[0] < 0 for row in rows):
-    text = '%s: %d predictions in videos not in the split count as wrong'
-    logging.warning(text, where, outside)
+    logging.warning('%s: %d predictions are in other videos', where, outside)
   return _segments(rows), absent.total()
 
 
@@ -126,8 +121,8 @@ def match(truth, predictions, tiou):
   """Let each prediction, best score first, take the best ground truth left.
 
   Args:
-    truth: Truth.
-    predictions: Segments.
+    truth: Truth, from `read_truth`.
+    predictions: Segments, from `read_predictions`.
     tiou: thresholds in (0, 1], the least overlap of a match.
 
   Returns:
@@ -136,7 +131,7 @@ def match(truth, predictions, tiou):
   """
   order = np.lexsort((-predictions.score, predictions.label))
   ranked = Segments(*(x[order] for x in predictions))
-  rank, target, overlap = _pairs(truth, ranked, min(tiou))
+  rank, target, overlap = pairs(truth, ranked, min(tiou))
   first = np.searchsorted(rank, np.arange(len(order)))
   matched = np.full((len(tiou), len(order)), -1, np.int32)
   for row, threshold in zip(matched, tiou, strict=True):
@@ -158,11 +153,11 @@ def detection_map(truth, predictions, tiou):
     fractions of 1.
   """
   order, matched = match(truth, predictions, tiou)
-  classes = range(len(truth.labels))
-  cuts = np.searchsorted(predictions.label[order], classes[1:])
-  count = np.bincount(truth.segments.label)
+  cuts = np.arange(1, len(truth.labels))
+  cuts = np.searchsorted(predictions.label[order], cuts)
   hits = np.split(matched >= 0, cuts, axis=1)
-  ap = np.stack([average_precision(hits[c], count[c]) for c in classes])
+  count = np.bincount(truth.segments.label)
+  ap = np.stack([*map(average_precision, hits, count)])
   return {
     'tiou': [float(t) for t in tiou],
     'mAP': ap.mean(0).tolist(),
@@ -224,10 +219,7 @@ def format_table(result, truth):
 
 def main(argv=None):
   """Run the command line."""
-  parser = argparse.ArgumentParser(
-    prog='python -m backtal_jax.metrics.detection_map',
-    description='Mean average precision by the protocol of ActivityNet.',
-  )
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--ground_truth', required=True, help='ActivityNet JSON')
   parser.add_argument('--predictions', required=True, help='ActivityNet JSON')
   parser.add_argument('--subset', required=True, help='the split, e.g. test')
@@ -236,17 +228,16 @@ def main(argv=None):
   args = parser.parse_args(argv)
   with errors.one_line():
     tiou = parse_tiou(args.tiou)
-    annotations = files.read_json(args.ground_truth)
-    truth = read_truth(annotations, args.subset, args.ground_truth)
-    results = files.read_json(args.predictions)
-    predictions, _ = read_predictions(results, truth, args.predictions)
+    gt, found = args.ground_truth, args.predictions
+    truth = read_truth(files.read_json(gt), args.subset, gt)
+    predictions, _ = read_predictions(files.read_json(found), truth, found)
     result = detection_map(truth, predictions, tiou)
     if args.output:
       files.write_json(args.output, result, indent=1)
     print(format_table(result, truth))
 
 
-def _pairs(truth, predictions, least):
+def pairs(truth, predictions, least):
   """List pairs in the same video and class that overlap by `least` or more.
 
   Returns:
@@ -266,19 +257,15 @@ def _pairs(truth, predictions, least):
     rank = np.repeat(np.arange(low, high), count[low:high])
     step = np.arange(rank.size) + begin[low] - begin[rank]
     target = by_key[first[rank] + step]
-    overlap = _tiou(predictions, rank, truth.segments, target)
-    best = np.lexsort((-overlap, rank))
-    best = best[overlap[best] >= least]
+    a, b = predictions.start[rank], predictions.end[rank]
+    c, d = truth.segments.start[target], truth.segments.end[target]
+    common = np.maximum(np.minimum(b, d) - np.maximum(a, c), 0)
+    union = (b - a) + (d - c) - common
+    overlap = np.divide(common, union, np.zeros_like(common), where=union > 0)
+    near = np.flatnonzero(overlap >= least)
+    best = near[np.lexsort((-overlap[near], rank[near]))]
     parts.append((rank[best], target[best], overlap[best]))
   return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
-def _tiou(a, i, b, j):
-  """Compute the tIoU of segments a[i] and b[j]; 0 where they are empty."""
-  common = np.minimum(a.end[i], b.end[j]) - np.maximum(a.start[i], b.start[j])
-  common = np.maximum(common, 0)
-  union = (a.end - a.start)[i] + (b.end - b.start)[j] - common
-  return np.divide(common, union, np.zeros_like(common), where=union > 0)
 
 
 def _assign(first, last, target, num_truth):
@@ -307,10 +294,6 @@ def _assign(first, last, target, num_truth):
     at[refused] += 1
     asking = refused[at[refused] < last[refused]]
   return taker
-
-
-def _order(video):
-  return video.removeprefix('v_'), video
 
 
 def _match_videos(results, videos, where):
@@ -350,7 +333,7 @@ def _segment(entry, where, kinds):
 def _number(value, field, where, kinds=(int, float)):
   """Read a finite number."""
   number = math.nan
-  if isinstance(value, kinds) and not isinstance(value, bool):
+  if type(value) in kinds:
     with contextlib.suppress(ValueError, OverflowError):
       number = float(value)
   _expect(math.isfinite(number), where, field, value, 'a finite number')

@@ -1,0 +1,129 @@
+"""Clicks drawn from ground truth, where nobody has clicked.
+
+All times are seconds; the annotator's name is 'simulated'.
+"""
+
+import numpy as np
+
+from backtal_jax import errors
+from backtal_jax.data import annotations, clicks
+
+
+def simulate_background(
+  ground_truth,
+  subset,
+  *,
+  seed,
+  gap_share=1.0,
+  margin=0.0,
+  wrong_share=0.0,
+  min_gap=0.0,
+) -> list[annotations.Click]:
+  """Click background as an annotator would, once in a gap.
+
+  Of one seed, the gaps clicked at a smaller share are among those clicked at
+  a larger one, at the same times.
+
+  Args:
+    ground_truth: Annotations.
+    subset: whose videos are clicked.
+    seed: of everything random.
+    gap_share: share of the gaps that get a click, in whole gaps.
+    margin: what a click keeps from an action at least; gaps without room for
+      that do not count.
+    wrong_share: share of clicks that are moved into an action of their video.
+    min_gap: gaps shorter than this do not count.
+
+  Returns:
+    Clicks by video name and time.
+
+  Raises:
+    errors.InputError: a share or a time is out of range, a video has no
+      duration, or too few clicks are in videos with actions to be wrong.
+  """
+  _check(gap_share=gap_share, wrong_share=wrong_share)
+  _check(np.inf, margin=margin, min_gap=min_gap)
+  rng = np.random.default_rng(seed)
+  videos = sorted(ground_truth.subset(subset).items())
+  rooms = [(v, r) for _, v in videos for r in _rooms(v, margin, min_gap)]
+  places = rng.random((len(rooms), 2)).tolist()
+  order = rng.permutation(len(rooms))[: round(gap_share * len(rooms))].tolist()
+  num_wrong = round(wrong_share * len(order))
+  wrong = set([i for i in order if clicks.actions(rooms[i][0])][:num_wrong])
+  if len(wrong) < num_wrong:
+    raise errors.InputError(
+      f'wrong_share is {wrong_share}, {num_wrong} clicks, but only '
+      f'{len(wrong)} are in videos with actions'
+    )
+  return _simulated(
+    _background(*rooms[i], *places[i], i in wrong) for i in order
+  )
+
+
+def simulate_actions(ground_truth, subset, *, seed) -> list[annotations.Click]:
+  """Click every instance of an action once, anywhere in it.
+
+  Instances without length inside their video get none.
+
+  Args:
+    ground_truth: Annotations.
+    subset: whose videos are clicked.
+    seed: of the times.
+
+  Returns:
+    Clicks by video name and time.
+  """
+  rng = np.random.default_rng(seed)
+  found = []
+  for name, video in sorted(ground_truth.subset(subset).items()):
+    limit = np.inf if video.duration is None else video.duration
+    for segment in video.segments:
+      place = rng.random()
+      bounds = max(segment.start, 0.0), min(segment.end, limit)
+      if bounds[0] < bounds[1]:
+        found.append((name, _place([bounds], place), segment.label))
+  return _simulated(found)
+
+
+def _check(highest=1, **values):
+  for field, value in values.items():
+    if not 0 <= value <= highest:
+      raise errors.InputError(
+        f'{field} is {value}, expected a number of 0 to {highest}'
+      )
+
+
+def _simulated(found):
+  return [annotations.Click(*click, 'simulated') for click in sorted(found)]
+
+
+def _rooms(video, margin, min_gap):
+  """Return where each gap may be clicked; ends of the video need no margin."""
+  rooms = []
+  for start, end in clicks.gaps(video):
+    low = start + margin * (start > 0)
+    high = end - margin * (end < video.duration)
+    if end - start >= min_gap and np.nextafter(low, np.inf) < high:
+      rooms.append((low, high))
+  return rooms
+
+
+def _background(video, room, right_place, wrong_place, is_wrong):
+  """Return (video name, time, label) of one click."""
+  if is_wrong:
+    time = _place(clicks.actions(video), wrong_place)
+  else:
+    # Never on a boundary: there it would count as inside the action.
+    lowest, highest = np.nextafter(room, room[::-1]).tolist()
+    time = min(max(_place([room], right_place), lowest), highest)
+  return video.name, time, annotations.BACKGROUND
+
+
+def _place(bounds, share):
+  """Return the time at a share 0…1 of [(start, end)], set end to end."""
+  left = share * sum(end - start for start, end in bounds)
+  for start, end in bounds:
+    if left <= end - start:
+      return min(start + left, end)
+    left -= end - start
+  return bounds[-1][1]  # Rounding only.

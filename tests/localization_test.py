@@ -1,0 +1,306 @@
+"""Localisation against golden files, plain loops and hand computation."""
+
+import json
+import math
+import pathlib
+
+import hypothesis
+import hypothesis.strategies as st
+import localization_oracle as oracle
+import numpy as np
+import pytest
+
+from backtal_jax import localization
+
+GOLDEN = pathlib.Path(__file__).parent / 'golden'
+# The table of method.md, section 3.
+SETTINGS = {
+  'thumos14': {
+    'class_threshold': 0.25,
+    'cas_thresholds': (0, 0.25, 0.025),
+    'magnitude_thresholds': (0.3, 0.8, 0.075),
+    'outer_ratio': 0.25,
+    'confidence_weight': 0.2,
+    'nms_tiou': 0.55,
+    'trim': 0,
+    'whole_video_score': 0,
+  },
+  'activitynet12': {
+    'class_threshold': 0.1,
+    'cas_thresholds': (0, 0.15, 0.025),
+    'magnitude_thresholds': (),
+    'outer_ratio': 20,
+    'confidence_weight': 0.6,
+    'nms_tiou': 0.7,
+    'trim': 0.02,
+    'whole_video_score': 0.6,
+  },
+  'hacs': {
+    'class_threshold': 0.075,
+    'cas_thresholds': (0, 0.2, 0.025),
+    'magnitude_thresholds': (),
+    'outer_ratio': 200,
+    'confidence_weight': 0.6,
+    'nms_tiou': 0.71,
+    'trim': 0.02,
+    'whole_video_score': 0.6,
+  },
+}
+PLAIN = {
+  'class_threshold': 0.1,
+  'cas_thresholds': (0, 1, 0.5),
+  'magnitude_thresholds': (),
+  'outer_ratio': 1,
+  'confidence_weight': 0.5,
+  'nms_tiou': 0.7,
+  'trim': 0,
+  'whole_video_score': 0,
+}
+
+
+def one_class(cas, magnitude=(), **changes):
+  """Localise one class of score 0.8 in a video of 2 s a snippet."""
+  settings = {'frame_num': len(cas), 'duration': 2.0 * len(cas), **PLAIN}
+  labels, segments, scores = localization.localize(
+    np.array(cas, np.float32)[:, None],
+    np.array([0.8, 0.2], np.float32),
+    np.array(magnitude, np.float32),
+    **{**settings, **changes},
+  )
+  assert (labels == 0).all()
+  return segments.tolist(), scores
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_official_program(name):
+  expected = json.loads((GOLDEN / f'localization_{name}.json').read_text())
+  with np.load(GOLDEN / f'localization_{name}.npz') as inputs:
+    for video, rows in expected['results'].items():
+      found = localization.localize(
+        inputs[f'{video}/cas'].T,
+        inputs[f'{video}/score'],
+        np.linalg.norm(inputs[f'{video}/feature'], axis=0),
+        frame_num=int(inputs[f'{video}/frame_num']),
+        duration=float(inputs[f'{video}/duration']),
+        **SETTINGS[name],
+      )
+      found = localization.format_video(*found, expected['classes'])
+      assert [r['label'] for r in found] == [r['label'] for r in rows]
+      for key, tolerance in (('segment', 1e-4), ('score', 1e-5)):
+        np.testing.assert_allclose(
+          [r[key] for r in found], [r[key] for r in rows], 0, tolerance
+        )
+
+
+def check_against_oracle(cas, score, magnitude, **settings):
+  labels, segments, scores = localization.localize(
+    cas, score, magnitude, **settings
+  )
+  expected = oracle.localize(cas, score, magnitude, **settings)
+  assert labels.tolist() == [row[0] for row in expected]
+  np.testing.assert_allclose(
+    segments, np.reshape([row[1:3] for row in expected], (-1, 2)), 0, 1e-9
+  )
+  np.testing.assert_allclose(scores, [row[3] for row in expected], 0, 1e-6)
+  return len(expected)
+
+
+LOGIT = st.one_of(
+  st.integers(-4, 6).map(lambda x: x / 2),
+  st.floats(-2, 4, width=32, allow_subnormal=False),
+)
+
+
+@st.composite
+def videos(draw):
+  snippets, classes = draw(st.integers(1, 9)), draw(st.integers(1, 3))
+
+  def array(*shape):
+    size = math.prod(shape)
+    values = draw(st.lists(LOGIT, min_size=size, max_size=size))
+    return np.array(values, np.float32).reshape(shape)
+
+  logit = array(classes + 1)
+  score = np.exp(logit) / np.exp(logit).sum()
+  triple = st.sampled_from([(0, 0.25, 0.1), (0, 1, 0.5), (0.3, 0.8, 0.075)])
+  return (array(snippets, classes + 1), score, np.abs(array(snippets))), {
+    'frame_num': draw(st.integers(1, 40)),
+    'duration': draw(st.sampled_from([0.5, 7.3, 60.0])),
+    'class_threshold': draw(st.sampled_from([0.0, 0.1, 0.4])),
+    'cas_thresholds': draw(st.one_of(triple, st.just(()))),
+    'magnitude_thresholds': draw(st.one_of(triple, st.just(()))),
+    'outer_ratio': draw(st.sampled_from([0, 0.25, 1, 2.5, 200])),
+    'confidence_weight': draw(st.sampled_from([0.2, 0.6])),
+    'nms_tiou': draw(st.sampled_from([0.3, 0.55, 0.71, 1.0])),
+    'trim': draw(st.sampled_from([0, 0.02])),
+    'whole_video_score': draw(st.sampled_from([0, 0.6])),
+  }
+
+
+@hypothesis.settings(deadline=None, max_examples=400)
+@hypothesis.given(videos())
+def test_small_videos_equal_plain_loops(case):
+  arrays, settings = case
+  check_against_oracle(*arrays, **settings)
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_long_videos_equal_plain_loops(name):
+  rng = np.random.default_rng(0)
+  cas = rng.normal(size=(150, 4)).astype(np.float32)
+  score = np.array([0.4, 0.05, 0.45, 0.1], np.float32)
+  magnitude = rng.random(150, np.float32)
+  found = check_against_oracle(
+    cas, score, magnitude, frame_num=2011, duration=67.1, **SETTINGS[name]
+  )
+  assert found > 50
+
+
+def test_suppression_in_blocks_equals_plain_loops():
+  rng = np.random.default_rng(1)
+  start = rng.random(1200) * 900
+  segments = np.stack([start, start + rng.random(1200) * 60], 1)
+  scores = rng.integers(0, 50, 1200) / 50.0
+  kept = localization.suppress(segments, scores, 0.5)
+  rows = np.column_stack([segments, scores])
+  assert [tuple(row) for row in rows[kept].tolist()] == oracle.suppress(
+    [tuple(row) for row in rows.tolist()], 0.5
+  )
+  assert 100 < kept.size < 1000
+
+
+def test_scores_by_hand():
+  # Normalised: -1/3, 1, 1/3, 0. At 0 frames 1-2 are a run and nothing positive
+  # is around; at 0.5 frame 1 is one, the class score adds 0.5 * 0.8.
+  segments, scores = one_class([-1, 3, 1, 0])
+  assert segments == [[2, 4], [2, 6]]
+  np.testing.assert_allclose(scores, [1 + 0.4, 2 / 3 + 0.4], 1e-6)
+  # (4 - 2 + 1) / (6 - 2 + 1) is 0.6: from there on the lower one is dropped.
+  assert one_class([-1, 3, 1, 0], nms_tiou=0.61)[0] == [[2, 4], [2, 6]]
+  assert one_class([-1, 3, 1, 0], nms_tiou=0.59)[0] == [[2, 4]]
+
+
+def test_surroundings_by_hand():
+  # Normalised: 1, 0.5, 0, 0.25, 0.25, 0. Around the run of frames 0-1 is frame
+  # 2 (up to int(1 + 2), excluded); around that of 3-4 are frames 1, 2 and 5.
+  segments, scores = one_class(
+    [4, 2, 0, 1, 1, 0], cas_thresholds=(0, 0.1, 0.1), confidence_weight=0
+  )
+  assert segments == [[0, 4], [6, 10]]
+  np.testing.assert_allclose(scores, [0.75, 0.25 - 0.5 / 3], atol=1e-6)
+
+
+def test_trim_and_whole_video_by_hand():
+  segments, scores = one_class(
+    [0, 0, 0, 0, 4],
+    cas_thresholds=(0, 0.1, 0.1),
+    trim=0.1,
+    whole_video_score=0.5,
+  )
+  np.testing.assert_allclose(segments, [[8.2, 9.8], [0, 10]])
+  np.testing.assert_allclose(scores, [1.4, 0.5], 1e-6)
+
+
+def test_magnitude_by_hand():
+  # Magnitudes 0, 0.5, 1 and 0: runs [1, 2] at 0.25 and [2, 2] at 0.75. Inner
+  # and outer come from the CAS 0, 1, 0.25, 0, which isn't thresholded.
+  settings = {
+    'cas_thresholds': (),
+    'magnitude_thresholds': (0.25, 1, 0.5),
+    'confidence_weight': 0,
+    'whole_video_score': 0.6,
+  }
+  segments, scores = one_class([0, 4, 1, 0], [1, 2, 3, 1], **settings)
+  assert segments == [[2, 6], [4, 6]]
+  np.testing.assert_allclose(scores, [0.625, 0.25 - 1], 1e-6)
+
+
+def test_frame_zero_alone_is_no_proposal():
+  assert one_class([3, 0, 0, 0])[0] == []
+  # At 0.5 frame 0 is alone; at 0 frame 3 is there too.
+  assert one_class([3, 0, 0, 1])[0] == [[0, 2], [6, 8]]
+  assert len(one_class([3, 0, 0, 1], cas_thresholds=(0.5, 1, 1))[0]) == 0
+  assert one_class([0, 3, 0, 0])[0] == [[2, 4]]
+
+
+@pytest.mark.parametrize('value', [-1, 0, 2])
+def test_constant_cas_has_no_proposal(value):
+  assert one_class([value] * 4)[0] == []
+
+
+def test_one_frame_has_no_proposal():
+  assert one_class([0, 5, 0], frame_num=1)[0] == []
+
+
+def test_no_class_above_the_threshold():
+  labels, segments, scores = localization.localize(
+    np.ones((3, 2), np.float32),
+    np.array([0.1, 0.9], np.float32),
+    np.ones(3),
+    frame_num=9,
+    duration=1.0,
+    **SETTINGS['thumos14'],
+  )
+  assert labels.shape == scores.shape == (0,)
+  assert segments.shape == (0, 2)
+  assert labels.dtype.kind == 'i'
+
+
+def test_threshold_of_a_class_is_inclusive():
+  assert one_class([0, 3, 0], class_threshold=0.8)[0]
+  assert not one_class([0, 3, 0], class_threshold=0.81)[0]
+
+
+def test_background_channel_is_unused():
+  rng = np.random.default_rng(2)
+  cas = rng.normal(size=(30, 4)).astype(np.float32)
+  score = np.array([0.3, 0.3, 0.3, 0.1], np.float32)
+  settings = dict(SETTINGS['hacs'], frame_num=100, duration=4.0)
+  with_it = localization.localize(cas, score, None, **settings)
+  without = localization.localize(cas[:, :3], score, None, **settings)
+  assert len(with_it[0])
+  for a, b in zip(with_it, without, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_upsample_by_hand():
+  up = lambda values, n: localization.upsample(
+    np.array(values, np.float32)[:, None], n
+  )[0].tolist()
+  assert up([0, 1], 4) == [0, 0.25, 0.75, 1]
+  assert up([0, 1, 2, 3], 2) == [0.5, 2.5]
+  assert up([5], 3) == [5, 5, 5]
+
+
+def test_equal_scores_keep_the_first():
+  segments = np.array([[0.0, 10], [0, 10.5], [50, 60]])
+  kept = localization.suppress(segments, np.array([0.5, 0.5, 0.5]), 0.7)
+  assert kept.tolist() == [0, 2]
+
+
+def test_bad_arguments_are_refused():
+  with pytest.raises(ValueError, match='frame_num is 0'):
+    one_class([0, 1], frame_num=0)
+  with pytest.raises(ValueError, match=r'threshold is -0\.5'):
+    one_class([0, 1], cas_thresholds=(-0.5, 1, 0.5))
+
+
+def test_results_are_plain_json():
+  found = localization.localize(
+    np.array([[0, 1], [3, 0], [0, 0]], np.float32),
+    np.array([0.75, 0.25], np.float32),
+    None,
+    frame_num=3,
+    duration=3.0,
+    **{**PLAIN, 'confidence_weight': 0},
+  )
+  rows = localization.format_video(*found, ['jump'])
+  results = localization.format_results({'v': rows, 'empty': []})
+  assert json.loads(json.dumps(results)) == {
+    'version': 'VERSION 1.3',
+    'results': {
+      'v': [{'label': 'jump', 'segment': [1.0, 2.0], 'score': 1.0}],
+      'empty': [],
+    },
+    'external_data': {},
+  }
