@@ -8,6 +8,7 @@ The letters of every shape in this package:
   H  hidden channels
   E  embedding channels
   C  action classes; index C is the background
+  C1 C + 1, the background included
   K  the largest snippets that make a video score
 """
 

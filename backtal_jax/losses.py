@@ -12,7 +12,7 @@ videos that only fill the batch.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from backtal_jax import IGNORED, models
 
@@ -24,7 +24,7 @@ def _mean(value: Float[Array, '*N'], weight: Float[Array, '*N']):
 
 
 def classification(
-  score: Float[Array, 'B C+1'],
+  score: Float[Array, 'B C1'],
   label: Float[Array, 'B C'],
   mask: Float[Array, 'B'],
   *,
@@ -51,7 +51,7 @@ def sparsity(
 
 
 def click(
-  cas: Float[Array, 'B T C+1'],
+  cas: Float[Array, 'B T C1'],
   click: Int[Array, 'B T'],
   mask: Float[Array, 'B'],
 ) -> Float[Array, '']:
@@ -63,7 +63,7 @@ def click(
 
 
 def separation(
-  cas: Float[Array, 'B T C+1'],
+  cas: Float[Array, 'B T C1'],
   label: Float[Array, 'B C'],
   click: Int[Array, 'B T'],
   mask: Float[Array, 'B'],
@@ -79,8 +79,10 @@ def separation(
     mask: 1 for real videos.
     topk_ratio: share of the snippets in the top-k mean.
   """
-  cas, background = cas[..., :-1], click == cas.shape[-1] - 1
-  top = models.video_score(cas, topk_ratio)
+  background = click == cas.shape[-1] - 1
+  # Of every class and the background, so that the video score's sort serves.
+  top = models.video_score(cas, topk_ratio)[:, :-1]
+  cas = cas[..., :-1]
   clicks = background.sum(axis=1)[:, None]
   low = (cas * background[..., None]).sum(axis=1) / jnp.maximum(clicks, 1)
   labelled = (label == 1).astype(cas.dtype)
@@ -113,7 +115,7 @@ def _hinge(
 
 def embedding(
   embedding: Float[Array, 'B T E'],
-  cas: Float[Array, 'B T C+1'],
+  cas: Float[Array, 'B T C1'],
   label: Float[Array, 'B C'],
   click: Int[Array, 'B T'],
   mask: Float[Array, 'B'],
@@ -160,7 +162,7 @@ def total(
   outputs: models.Outputs,
   label: Float[Array, 'B C'],
   clicks: Int[Array, 'B T'],
-  mask: Float[Array, 'B'],
+  mask: Shaped[Array, 'B'],
   *,
   weights: dict[str, float],
   topk_ratio: float,
@@ -174,7 +176,7 @@ def total(
     outputs: of the network in training.
     label: multi-hot.
     clicks: snippet labels.
-    mask: 1 for real videos.
+    mask: 1 or True for real videos.
     weights: of base, supp, sparsity, click, separation and embedding.
     topk_ratio: of the video score.
     separation_topk_ratio: of `separation`.

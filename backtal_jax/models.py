@@ -23,10 +23,10 @@ _kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 class Outputs(NamedTuple):
   """What the network computes; the base branch only when training."""
 
-  score_base: Float[Array, 'B C+1'] | None
-  cas_base: Float[Array, 'B T C+1'] | None
-  score_supp: Float[Array, 'B C+1']
-  cas_supp: Float[Array, 'B T C+1']
+  score_base: Float[Array, 'B C1'] | None
+  cas_base: Float[Array, 'B T C1'] | None
+  score_supp: Float[Array, 'B C1']
+  cas_supp: Float[Array, 'B T C1']
   feature_supp: Float[Array, 'B T H']
   embedding: Float[Array, 'B T E']
   foreground: Float[Array, 'B T']
@@ -240,7 +240,7 @@ class Backbone(nn.Module):
     similarity: list[Float[Array, 'B T']],
     gates: list[Float[Array, 'B T']],
     train: bool,
-  ) -> tuple[list[Float[Array, 'B T H']], list[Float[Array, 'B T C+1']]]:
+  ) -> tuple[list[Float[Array, 'B T H']], list[Float[Array, 'B T C1']]]:
     """Return the first layer and the CAS of gate·x for every gate."""
     conv_1, conv_2 = (
       AffinityConv(

@@ -1,0 +1,32 @@
+"""Eight fake devices for every test, and where real data would lie."""
+
+import os
+import pathlib
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 8)
+
+SHARED = pathlib.Path(__file__).parents[2] / 'shared'
+
+
+@pytest.fixture(scope='session')
+def shared():
+  """Return the folder of real data; skip where it is absent."""
+  if not SHARED.is_dir():
+    pytest.skip('needs ../shared, the real annotation files')
+  return SHARED
+
+
+@pytest.fixture(scope='session')
+def demo_root(tmp_path_factory):
+  """Make the embedded data set once."""
+  from backtal_jax.data import demo
+
+  root = tmp_path_factory.mktemp('data') / 'demo'
+  demo.prepare(root)
+  return root

@@ -1,0 +1,206 @@
+"""The loss against the official program, by hand, and by invariance."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import KINDS, Case
+
+from backtal_jax import IGNORED, losses
+
+_THEIRS = {'sparsity': 'norm'}
+
+
+@functools.cache
+def _compiled(kind):
+  case = Case(kind)
+
+  def loss(params, batch):
+    outputs = case.model.apply({'params': params}, batch['feature'], train=True)
+    return case.loss(outputs, batch['label'], batch['click'], batch['mask'])
+
+  return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def _grads(kind, batch):
+  return _compiled(kind)(Case(kind).params, batch)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_terms_and_gradients_equal_the_official_ones(kind):
+  case = Case(kind)
+  (total, terms), grads = _grads(kind, case.batch)
+  assert float(total) == pytest.approx(
+    float(case.arrays['loss/total']), rel=1e-5
+  )
+  assert len(terms) == 6
+  for name, term in terms.items():
+    # Had by subtraction in the two with another top-k ratio.
+    loose = name == 'separation' and case.topk_ratio == 0.6
+    expected = case.arrays[f'loss/{_THEIRS.get(name, name)}']
+    assert float(term) == pytest.approx(
+      float(expected), rel=3e-5 if loose else 1e-5
+    ), name
+  for ours, theirs in zip(
+    jax.tree.leaves(grads), jax.tree.leaves(case.tree('grad')), strict=True
+  ):
+    assert np.linalg.norm(ours - theirs) <= 1e-4 * np.linalg.norm(theirs)
+
+
+def _padded(batch, rows):
+  """Append videos that only fill the batch, full of misleading values."""
+  rng = np.random.default_rng(0)
+  size = len(batch['mask'])
+  pad = {
+    'feature': rng.normal(size=(rows, *batch['feature'].shape[1:])),
+    'label': np.ones((rows, *batch['label'].shape[1:])),
+    'click': rng.integers(0, 7, size=(rows, *batch['click'].shape[1:])),
+    'mask': np.zeros(rows, bool),
+  }
+  order = rng.permutation(size + rows)
+  return {
+    k: jnp.concatenate([v, jnp.asarray(pad[k], v.dtype)])[order]
+    for k, v in batch.items()
+  }
+
+
+@pytest.mark.parametrize('kind', ['thumos14', 'hacs'])
+def test_masked_videos_count_nowhere(kind):
+  case = Case(kind)
+  (total, _), grads = _grads(kind, case.batch)
+  (masked, _), masked_grads = _grads(kind, _padded(case.batch, 3))
+  np.testing.assert_allclose(total, masked, 1e-6)
+  for a, b in zip(
+    jax.tree.leaves(grads), jax.tree.leaves(masked_grads), strict=True
+  ):
+    np.testing.assert_allclose(a, b, 1e-4, 1e-6)
+
+
+def _case_with(**changes):
+  case = Case('thumos14')
+  case.batch |= changes
+  return case
+
+
+def test_without_clicks_the_click_terms_are_zero_and_all_is_finite():
+  batch = Case('thumos14').batch
+  case = _case_with(click=jnp.full_like(batch['click'], IGNORED))
+  (_, terms), grads = _grads('thumos14', case.batch)
+  assert terms['click'] == terms['separation'] == terms['embedding'] == 0
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_action_clicks_alone_leave_the_background_terms_zero():
+  batch = Case('thumos14').batch
+  case = _case_with(click=jnp.where(batch['click'] == 6, 2, batch['click']))
+  (_, terms), _ = _grads('thumos14', case.batch)
+  assert terms['click'] > 0
+  assert terms['separation'] == terms['embedding'] == 0
+
+
+@pytest.mark.parametrize('term', ['separation', 'embedding'])
+def test_a_video_without_label_is_left_out_of_sum_and_count(term):
+  case = Case('thumos14')
+  unlabelled = case.batch | {'label': case.batch['label'].at[0].set(0)}
+  (_, with_it), grads = _grads('thumos14', unlabelled)
+  without = {k: v[1:] for k, v in case.batch.items()}
+  (_, without_it), _ = _grads('thumos14', without)
+  np.testing.assert_allclose(with_it[term], without_it[term], 1e-5)
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_an_empty_batch_has_no_loss():
+  case = _case_with(mask=jnp.zeros(4, bool))
+  (total, _), grads = _grads('thumos14', case.batch)
+  assert total == 0
+  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
+
+
+def test_a_weight_of_zero_switches_a_term_off():
+  case = Case('thumos14')
+  out = case.model.apply(
+    {'params': case.params}, case.batch['feature'], train=True
+  )
+  weights = dict.fromkeys(
+    ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding'), 0.0
+  )
+  options = {
+    'topk_ratio': 0.125,
+    'separation_topk_ratio': 0.125,
+    'similar_min': 0.5,
+    'different_max': 0.1,
+  }
+  b = case.batch
+  total, terms = losses.total(
+    out, b['label'], b['click'], b['mask'], weights=weights | {'base': 2.0},
+    **options,
+  )  # fmt: skip
+  assert list(terms) == ['base']
+  np.testing.assert_allclose(total, 2 * terms['base'])
+
+
+def test_separation_by_hand():
+  # One class, four snippets, the two last clicked: top-1 is 2, background 0.5.
+  cas = jnp.array([[[2.0, 0], [1, 0], [0, 0], [1, 0]]])
+  click = jnp.array([[IGNORED, IGNORED, 1, 1]])
+  loss = losses.separation(
+    cas, jnp.ones((1, 1)), click, jnp.ones(1), topk_ratio=0.25
+  )
+  assert float(loss) == pytest.approx(np.log(1 + np.exp(0.5 - 2)))
+
+
+def test_embedding_by_hand():
+  # The action is snippet 0, chosen by both classes; the click is snippet 1.
+  e = np.array([[1.0, 0], [0.6, 0.8], [0, 1]])[None]
+  cas = np.array([[5.0, 5, 0], [0, 0, 0], [1, 1, 0]])[None]
+  click = np.array([[IGNORED, 2, IGNORED]])
+  options = {'topk_ratio': 0.4, 'similar_min': 0.5, 'different_max': 0.1}
+  loss = losses.embedding(
+    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 2)), jnp.asarray(click),
+    jnp.ones(1), **options,
+  )  # fmt: skip
+  # Each set holds one direction (cosine 1); between them 0.6, twice.
+  assert float(loss) == pytest.approx(2 * (0.6 - 0.1), abs=1e-6)
+  # Two clicks, one of them orthogonal to the action.
+  click[0, 2] = 2
+  loss = losses.embedding(
+    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 2)), jnp.asarray(click),
+    jnp.ones(1), **options,
+  )  # fmt: skip
+  # Clicks: cosine 0.8, no hinge; action to its nearest click 0.6; clicks to
+  # the action 0.6 and 0.
+  assert float(loss) == pytest.approx(0.5 + (0.5 + 0) / 2, abs=1e-6)
+
+
+def test_embedding_counts_a_snippet_that_two_classes_choose_twice():
+  # Class 0 chooses snippet 0, classes 1 and 2 snippet 1; the click is 2.
+  e = np.array([[1.0, 0], [0.6, 0.8], [0.8, 0.6]])[None]
+  cas = np.array([[9.0, 0, 0, 0], [0, 9, 9, 0], [1, 1, 1, 0]])[None]
+  loss = losses.embedding(
+    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 3)),
+    jnp.array([[IGNORED, IGNORED, 3]]), jnp.ones(1),
+    topk_ratio=0.4, similar_min=0.9, different_max=0.1,
+  )  # fmt: skip
+  action = 0.9 - 0.6  # of every anchor, the worst pair has cosine 0.6
+  to_background = ((0.8 - 0.1) + 2 * (0.96 - 0.1)) / 3
+  from_background = 0.96 - 0.1
+  assert float(loss) == pytest.approx(
+    action + to_background + from_background, abs=1e-6
+  )
+
+
+def test_the_sort_of_the_video_score_serves_the_embedding_loss():
+  case = Case('thumos14')
+  text = (
+    jax.jit(lambda p: _loss_only(case, p)).lower(case.params).compile()
+  ).as_text()
+  # One for each branch: equal ratios on THUMOS14.
+  assert text.count(' sort(') == 2
+
+
+def _loss_only(case, params):
+  b = case.batch
+  out = case.model.apply({'params': params}, b['feature'], train=True)
+  return case.loss(out, b['label'], b['click'], b['mask'])[0]

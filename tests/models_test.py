@@ -1,0 +1,146 @@
+"""The network against the official program's outputs, and its own rules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import KINDS, Case
+
+from backtal_jax import models
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_evaluation_outputs_equal_the_official_ones(kind):
+  case = Case(kind)
+  apply = jax.jit(case.model.apply, static_argnames='train')
+  out = apply({'params': case.params}, case.batch['feature'], train=False)
+  close = lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5)
+  close(jax.nn.softmax(out.score_supp), case.arrays['eval/score_supp'])
+  close(out.cas_supp.swapaxes(1, 2), case.arrays['eval/cas_supp'])
+  close(out.feature_supp.swapaxes(1, 2), case.arrays['eval/feature_supp_1'])
+  assert out.cas_base is None and out.score_base is None
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_training_outputs_equal_the_official_ones(kind):
+  case = Case(kind)
+  out = case.model.apply(
+    {'params': case.params}, case.batch['feature'], train=True
+  )
+  close = lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5)
+  for branch in ('base', 'supp'):
+    score = getattr(out, f'score_{branch}')
+    close(score, case.arrays[f'train/score_{branch}'])
+    cas = getattr(out, f'cas_{branch}')
+    close(cas.swapaxes(1, 2), case.arrays[f'train/cas_{branch}'])
+  close(out.embedding.swapaxes(1, 2), case.arrays['train/embedding'])
+  close(out.foreground[:, None], case.arrays['train/fore_weights'])
+
+
+def _plain_affinity(x, similarity, kernel, kind):
+  """Compute the affinity convolution with a loop over everything."""
+  length, channels = x.shape
+  y = np.zeros((length, kernel.shape[2]))
+  for t in range(length):
+    for k in range(3):
+      if not 0 <= t + k - 1 < length:
+        continue
+      for c in range(channels):
+        j = k if kind == 'paper' else (3 * c + k) // channels
+        y[t] += similarity[j][t] * x[t + k - 1, c] * kernel[k, c]
+  return y
+
+
+@pytest.mark.parametrize('kind', models.AFFINITY_KINDS)
+@pytest.mark.parametrize('channels', [3, 4, 5, 8])
+def test_both_forms_of_the_affinity_convolution_equal_its_definition(
+  kind, channels
+):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(1, 6, channels)))
+  similarity = [jnp.asarray(rng.normal(size=(1, 6))) for _ in range(3)]
+  gate = jnp.asarray(rng.uniform(size=(1, 6)))
+  layer = models.AffinityConv(channels, 2, kind)
+  variables = layer.init(jax.random.key(0), x, similarity)
+  kernel = np.asarray(variables['params']['kernel'])
+  s = [a[0] for a in similarity]
+  expected = _plain_affinity(x[0], s, kernel, kind)
+  gated = _plain_affinity(x[0] * gate[0][:, None], s, kernel, kind)
+  close = lambda a, b: np.testing.assert_allclose(a[0], b, 1e-5, 1e-5)
+  close(layer.apply(variables, x, similarity), expected)
+  one, other = layer.apply(
+    variables, x, similarity, [jnp.ones((1, 6)), gate], method='gated'
+  )
+  close(one, expected)
+  close(other, gated)
+
+
+def test_topk_mask_marks_exactly_k_also_where_values_tie():
+  cas = jnp.array([[3.0, 1, 2, 2, 2, 0]])[..., None]
+  mask = models.topk_mask(cas, 3)[0, :, 0]
+  np.testing.assert_array_equal(mask, [1, 0, 1, 1, 0, 0])
+
+
+def test_video_score_is_the_mean_of_the_largest_and_so_is_its_gradient():
+  cas = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 3)))
+  expected = np.sort(cas, axis=1)[:, -4:].mean(axis=1)
+  np.testing.assert_allclose(models.video_score(cas, 0.25), expected, 1e-6)
+  gradient = jax.grad(lambda c: models.video_score(c, 0.25).sum())(cas)
+  largest = np.asarray(cas) >= np.sort(cas, axis=1)[:, -4:-3]
+  np.testing.assert_array_equal(gradient, largest / 4)
+
+
+@pytest.mark.parametrize('ratio, k', [(0.125, 93), (0.6, 450), (1e-4, 1)])
+def test_topk_size_truncates_and_is_never_zero(ratio, k):
+  assert models.topk_size(750, ratio) == k
+
+
+def test_parameters_are_drawn_as_pytorch_does():
+  model = models.BackTAL(4, 32, 64, 16, 8)
+  params = models.init(model, jax.random.key(0), 10)
+  fan_in = {
+    ('embedding', 'conv_1'): 32 * 3,
+    ('embedding', 'conv_2'): 16 * 3,
+    ('filter', 'conv_1'): 32,
+    ('filter', 'conv_2'): 16,
+    ('backbone', 'conv_1'): 32 * 3,
+    ('backbone', 'conv_2'): 64 * 3,
+    ('backbone', 'classifier'): 64,
+  }
+  for (module, layer), size in fan_in.items():
+    for tensor in params[module][layer].values():
+      largest = np.abs(tensor).max() * size**0.5
+      assert largest <= 1 + 1e-6
+      assert largest > 0.9 or tensor.size < 20
+      if tensor.size > 200:  # uniform: variance bound² / 3
+        assert np.var(tensor) * size * 3 == pytest.approx(1, rel=0.2)
+
+
+def test_dropout_masks_of_the_branches_are_independent():
+  model = models.BackTAL(4, 6, 64, 4, 4, dropout_rate=0.5)
+  params = models.init(model, jax.random.key(0), 10)
+  # With a weight of 1 everywhere the branches differ by dropout alone.
+  params['filter']['conv_2'] = {
+    'kernel': jnp.zeros((1, 4, 1)),
+    'bias': jnp.full(1, 100.0),
+  }
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 10, 6)))
+  run = lambda train: model.apply(
+    {'params': params}, x, train=train, rngs={'dropout': jax.random.key(1)}
+  )
+  out = run(True)
+  assert np.abs(out.cas_base - out.cas_supp).max() > 1e-3
+  assert np.abs(run(False).cas_supp - out.cas_supp).max() > 1e-3
+
+
+def test_zero_features_have_finite_gradients():
+  model = models.BackTAL(4, 6, 8, 4, 4, dropout_rate=0.0)
+  params = models.init(model, jax.random.key(0), 10)
+  params = jax.tree.map(jnp.zeros_like, params)
+
+  def total(params):
+    out = model.apply({'params': params}, jnp.zeros((1, 10, 6)), train=True)
+    return sum(jnp.sum(leaf) for leaf in out)
+
+  gradients = jax.grad(total)(params)
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
