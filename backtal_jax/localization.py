@@ -33,46 +33,32 @@ def localize(
     cas: [T, C] or [T, C+1] logits, background last.
     score: [C+1] softmax of the video scores, background last.
     magnitude: [T] norms of the features; unused without magnitude_thresholds.
-    frame_num: length of the video in frames.
-    duration: length of the video in seconds.
+    frame_num, duration: length of the video in frames and in seconds.
     class_threshold: classes with a lower score are not looked for.
-    cas_thresholds: (start, stop, step) on the normalised CAS; () is none.
+    cas_thresholds: (start, stop, step) ≥ 0 on the normalised CAS; () is none.
     magnitude_thresholds: (start, stop, step) on the normalised magnitude.
     outer_ratio: reach of a run's surroundings, in lengths of the run.
     confidence_weight: weight of the class's score in a segment's score.
     nms_tiou: overlap from which the lower scored of two segments is dropped.
     trim: part of its length that a segment loses at each end.
-    whole_video_score: score of a segment over the whole video, proposed along
-      with those from the CAS; 0 is none.
+    whole_video_score: score of [0, duration] beside CAS segments; 0 is none.
 
   Returns:
     labels [N] int, segments [N, 2] in seconds and scores [N], by class, then
     by descending score.
-
-  Raises:
-    ValueError: there is no frame, or a threshold is negative.
   """
   score = np.asarray(score, np.float32)
   labels = np.flatnonzero(score[:-1] >= np.float32(class_threshold))
   signals = upsample(normalize(np.asarray(cas)[:, labels]), frame_num)
   levels = _levels(cas_thresholds)
-  strong = None
-  if labels.size and len(magnitude_thresholds):
-    strong = _strong_runs(magnitude, magnitude_thresholds, frame_num)
-  found = [(np.zeros(0, int), np.zeros((0, 2)), np.zeros(0))]
+  strong = _strong_runs(magnitude, magnitude_thresholds, frame_num)
+  found = [(labels[:0], np.zeros((0, 2)), np.zeros(0))]
   for label, signal in zip(labels, signals, strict=True):
     runs, contrast, num_cas = _propose(signal, levels, strong, outer_ratio)
-    # In float32, as the official program has it, equal proposals do tie.
-    scores = np.float32(contrast + confidence_weight * float(score[label]))
-    segments = runs / frame_num * duration
-    cut = trim * (segments[:, 1] - segments[:, 0])
-    segments, scores = segments + cut[:, None] * [1, -1], scores.astype(float)
-    if whole_video_score and num_cas:
-      # One after each proposal is meant, but the first suppresses the others.
-      segments = np.insert(segments, 1, [0, duration], axis=0)
-      scores = np.insert(scores, 1, whole_video_score)
-    kept = suppress(segments, scores, nms_tiou)
-    found.append((np.full(kept.size, label), segments[kept], scores[kept]))
+    scores = contrast + confidence_weight * float(score[label])
+    whole = whole_video_score if num_cas else 0
+    ranked = _rank(runs / frame_num, scores, duration, trim, whole, nms_tiou)
+    found.append((np.full(len(ranked[1]), label), *ranked))
   return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
@@ -90,7 +76,10 @@ def normalize(values):
 def upsample(values, frame_num):
   """Resize [T, N] to [N, frame_num] as OpenCV's INTER_LINEAR does in float32.
 
-  Half-pixel centres, the ends repeated; also with fewer frames than snippets.
+  Half-pixel centres, the ends repeated, also with fewer frames than snippets.
+
+  Raises:
+    ValueError: there is no frame.
   """
   if frame_num < 1:
     raise ValueError(f'frame_num is {frame_num}, expected at least 1')
@@ -161,10 +150,10 @@ def _levels(thresholds):
 
 def _strong_runs(magnitude, thresholds, frame_num):
   """Find the runs [N, 2] of frames whose features are strong."""
-  values = normalize(np.asarray(magnitude)[:, None]).clip(0, 1)
-  return _find_runs(
-    upsample(values, frame_num) >= _levels(thresholds)[:, None]
-  )[1]
+  if not len(thresholds):
+    return np.zeros((0, 2), int)
+  strength = upsample(normalize(np.asarray(magnitude)[:, None]), frame_num)
+  return _find_runs(strength >= _levels(thresholds)[:, None])[1]
 
 
 def _propose(signal, levels, strong, outer_ratio):
@@ -173,11 +162,26 @@ def _propose(signal, levels, strong, outer_ratio):
   row, runs = _find_runs(reached)
   num_cas = len(runs)
   contrast = _contrast(np.where(reached, signal, 0), row, runs, outer_ratio)
-  if strong is not None:
+  if len(strong):
     more = _contrast(signal[None], 0, strong, outer_ratio)
     runs = np.concatenate([runs, strong])
     contrast = np.concatenate([contrast, more])
   return runs, contrast, num_cas
+
+
+def _rank(runs, scores, duration, trim, whole_video_score, nms_tiou):
+  """Turn runs [N, 2], parts of the video, into the segments that are kept."""
+  segments = runs * duration
+  cut = trim * (segments[:, 1:] - segments[:, :1])
+  segments = segments + cut * [1, -1]
+  # In float32, as the official program has it, equal proposals do tie.
+  scores = scores.astype(np.float32).astype(float)
+  if whole_video_score:
+    # One after each proposal is meant, but the first suppresses the others.
+    segments = np.concatenate([segments[:1], [[0, duration]], segments[1:]])
+    scores = np.concatenate([scores[:1], [whole_video_score], scores[1:]])
+  kept = suppress(segments, scores, nms_tiou)
+  return segments[kept], scores[kept]
 
 
 def _find_runs(reached):

@@ -223,7 +223,7 @@ def main(argv=None):
   parser.add_argument('--ground_truth', required=True, help='ActivityNet JSON')
   parser.add_argument('--predictions', required=True, help='ActivityNet JSON')
   parser.add_argument('--subset', required=True, help='the split, e.g. test')
-  parser.add_argument('--tiou', default='0.5:0.05:0.95', help='%(default)s')
+  parser.add_argument('--tiou', default='0.5:0.05:0.95', help='(%(default)s)')
   parser.add_argument('--output', help='JSON file for the result')
   args = parser.parse_args(argv)
   with errors.one_line():

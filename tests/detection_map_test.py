@@ -1,0 +1,468 @@
+"""mAP against the golden files, plain loops, hand computation, real files."""
+
+import json
+import logging
+import pathlib
+import random
+import subprocess
+import sys
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from backtal_jax import errors
+from backtal_jax.metrics import detection_map
+
+ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = ROOT / 'tests' / 'golden'
+DATA = ROOT.parent / 'shared' / 'data'
+TIOU = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+
+
+def evaluate(annotations, results, subset='test', tiou=(0.5,)):
+  truth = detection_map.read_truth(annotations, subset)
+  predictions, ignored = detection_map.read_predictions(
+    {'results': results}, truth
+  )
+  return detection_map.detection_map(truth, predictions, tiou), ignored
+
+
+def annotate(videos, subset='test'):
+  """Make annotations of {video: [(label, start, end)]}."""
+  return {
+    'database': {
+      name: {
+        'subset': subset,
+        'annotations': [{'label': c, 'segment': [s, e]} for c, s, e in rows],
+      }
+      for name, rows in videos.items()
+    }
+  }
+
+
+def predict(videos):
+  """Make results of {video: [(label, start, end, score)]}."""
+  return {
+    name: [{'label': c, 'segment': [s, e], 'score': x} for c, s, e, x in rows]
+    for name, rows in videos.items()
+  }
+
+
+def plain_map(truth, found, tiou):
+  """Section 5 of method.md in plain loops: {label: [AP at each tIoU]}."""
+  result = {}
+  for label in sorted({c for rows in truth.values() for c, *_ in rows}):
+    ranked = [
+      (video, s, e, x)
+      for video in sorted(found)
+      for c, s, e, x in found[video]
+      if c == label
+    ]
+    ranked.sort(key=lambda row: -row[3])
+    total = sum(c == label for rows in truth.values() for c, *_ in rows)
+    result[label] = []
+    for threshold in tiou:
+      taken, hits = set(), []
+      for video, s, e, _ in ranked:
+        rows = [
+          (i, a, b)
+          for i, (c, a, b) in enumerate(truth.get(video, []))
+          if c == label
+        ]
+        rows = [(i, plain_tiou(s, e, a, b)) for i, a, b in rows]
+        hits.append(False)
+        for i, overlap in sorted(rows, key=lambda row: -row[1]):
+          if overlap < threshold:
+            break
+          if (video, i) not in taken:
+            taken.add((video, i))
+            hits[-1] = True
+            break
+      precision = [sum(hits[: n + 1]) / (n + 1) for n in range(len(hits))]
+      result[label].append(
+        sum(max(precision[n:]) for n in range(len(hits)) if hits[n]) / total
+      )
+  return result
+
+
+def plain_tiou(s, e, a, b):
+  inter = max(0, min(e, b) - max(s, a))
+  union = (e - s) + (b - a) - inter
+  return inter / union if union > 0 else 0
+
+
+SECOND = st.integers(0, 6)
+LABEL = st.sampled_from('ab')
+SPAN = st.tuples(SECOND, SECOND).map(sorted)
+NAME = st.sampled_from(['x', 'y', 'z'])
+SCORE = st.sampled_from([0.25, 0.5, 0.6])
+
+
+@hypothesis.settings(deadline=None, max_examples=400)
+@hypothesis.given(
+  st.dictionaries(
+    NAME,
+    st.lists(st.tuples(LABEL, SPAN).map(lambda t: (t[0], *t[1])), max_size=6),
+  ),
+  st.dictionaries(
+    NAME,
+    st.lists(
+      st.tuples(LABEL, SPAN, SCORE).map(lambda t: (t[0], *t[1], t[2])),
+      max_size=12,
+    ),
+  ),
+)
+def test_small_cases_equal_plain_loops(truth, found):
+  hypothesis.assume(any(truth.values()))
+  tiou = [0.1, 0.25, 0.5, 1.0]
+  known = {c for rows in truth.values() for c, *_ in rows}
+  expected = plain_map(truth, found, tiou)
+  result, ignored = evaluate(annotate(truth), predict(found), tiou=tiou)
+  assert ignored == sum(c not in known for r in found.values() for c, *_ in r)
+  assert list(result['ap_per_class']) == list(expected)
+  for label, ap in expected.items():
+    np.testing.assert_allclose(result['ap_per_class'][label], ap, 0, 1e-12)
+  mean = np.mean(list(expected.values()), axis=0)
+  np.testing.assert_allclose(result['mAP'], mean, 0, 1e-12)
+  np.testing.assert_allclose(result['average_mAP'], mean.mean(), 0, 1e-12)
+
+
+def test_many_pairs_equal_plain_loops(monkeypatch):
+  # Small chunks, and chains of predictions that displace one another.
+  monkeypatch.setattr(detection_map, '_CHUNK', 7)
+  rng = np.random.default_rng(0)
+  draw = lambda n: (
+    (c, s, s + d)
+    for c, s, d in zip(
+      rng.choice(['a', 'b'], n).tolist(),
+      rng.integers(0, 30, n).tolist(),
+      rng.integers(1, 20, n).tolist(),
+      strict=True,
+    )
+  )
+  truth = {f'v{i}': list(draw(20)) for i in range(4)}
+  found = {f'v{i}': [(*r, rng.random()) for r in draw(80)] for i in range(5)}
+  tiou = [0.1, 0.3, 0.5, 0.7]
+  result, _ = evaluate(annotate(truth), predict(found), tiou=tiou)
+  for label, ap in plain_map(truth, found, tiou).items():
+    np.testing.assert_allclose(result['ap_per_class'][label], ap, 0, 1e-12)
+
+
+def test_official_program():
+  read = lambda name: json.loads(
+    (GOLDEN / f'detection_{name}.json').read_text()
+  )
+  expected = read('expected')
+  result, _ = evaluate(
+    read('ground_truth'),
+    read('predictions')['results'],
+    expected['subset'],
+    expected['tiou'],
+  )
+  assert set(result) == {'tiou', 'mAP', 'average_mAP', 'ap_per_class'}
+  assert result['tiou'] == expected['tiou']
+  for key in ('mAP', 'average_mAP'):
+    np.testing.assert_allclose(result[key], expected[key], 0, 1e-9)
+  assert set(result['ap_per_class']) == set(expected['ap_per_class'])
+  for label, ap in expected['ap_per_class'].items():
+    np.testing.assert_allclose(result['ap_per_class'][label], ap, 0, 1e-9)
+
+
+def test_average_precision_by_hand():
+  # Right, wrong, right of 3: precisions 1, 1/2, 2/3, so 1/3 · (1 + 2/3). In
+  # the second row the envelope lifts the first right one from 1/2 to 2/3.
+  hit = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 0]], bool)
+  ap = detection_map.average_precision(hit, 3)
+  np.testing.assert_allclose(ap, [5 / 9, 4 / 9, 0], 1e-12)
+  assert detection_map.average_precision(
+    np.zeros((2, 0), bool), 3
+  ).tolist() == [
+    0,
+    0,
+  ]
+
+
+def test_ties_go_by_input_order():
+  truth = annotate({'a': [('c', 0, 10)], 'b': [('c', 0, 10)]})
+  rows = {'a': [('c', 0, 10, 0.6)], 'b': [('c', 50, 60, 0.6)]}
+  # Video a comes first, whatever the order of the keys.
+  for names in ('ab', 'ba'):
+    found = predict({name: rows[name] for name in names})
+    assert evaluate(truth, found)[0]['mAP'] == [0.5]
+  rows = {'b': [('c', 0, 10, 0.6)], 'a': [('c', 50, 60, 0.6)]}
+  assert evaluate(truth, predict(rows))[0]['mAP'] == [0.25]
+  rows = {'a': [('c', 50, 60, 0.6), ('c', 0, 10, 0.6)]}
+  assert evaluate(truth, predict(rows))[0]['mAP'] == [0.25]
+
+
+def test_match_names_the_ground_truth():
+  truth = detection_map.read_truth(
+    annotate({'a': [('d', 0, 1), ('c', 0, 10), ('c', 4, 10), ('c', 0, 10)]}),
+    'test',
+  )
+  # The best prediction takes the first of two equal ones, the next the second,
+  # the last the one left, which overlaps by 0.6.
+  found = {'a': [('c', 0, 10, 0.7), ('c', 0, 10, 0.8), ('c', 0, 10, 0.9)]}
+  predictions, _ = detection_map.read_predictions(
+    {'results': predict(found)}, truth
+  )
+  order, matched = detection_map.match(truth, predictions, [0.5, 0.7])
+  assert order.tolist() == [2, 1, 0]
+  assert matched.tolist() == [[1, 3, 2], [1, 3, -1]]
+
+
+def test_zero_length_pair_is_no_match():
+  truth = annotate({'a': [('c', 5, 5), ('c', 0, 4)]})
+  found = predict({'a': [('c', 0, 4, 0.9), ('c', 5, 5, 0.8)]})
+  assert evaluate(truth, found)[0]['mAP'] == [0.5]
+
+
+def test_class_without_predictions_counts_as_zero():
+  truth = annotate({'a': [('c', 0, 4), ('d', 0, 4)]})
+  result, _ = evaluate(truth, predict({'a': [('c', 0, 4, 1)]}))
+  assert result['ap_per_class'] == {'c': [1], 'd': [0]}
+  assert result['average_mAP'] == 0.5
+  assert evaluate(truth, {})[0]['average_mAP'] == 0
+
+
+def test_unknown_classes_and_videos_are_told(caplog):
+  truth = annotate({'a': [('c', 0, 4)]})
+  found = predict({'a': [('c', 0, 4, 0.5), ('e', 0, 4, 0.9), ('e', 1, 2, 0.8)]})
+  with caplog.at_level(logging.WARNING):
+    result, ignored = evaluate(truth, found)
+  assert (result['mAP'], ignored) == ([1], 2)
+  assert 'ignored 2 predictions' in caplog.text
+  caplog.clear()
+  found = predict({'a': [('c', 0, 4, 0.5)], 'other': [('c', 0, 4, 0.9)]})
+  with caplog.at_level(logging.WARNING):
+    assert evaluate(truth, found)[0]['mAP'] == [0.5]
+  assert '1 predictions are in other videos' in caplog.text
+
+
+def test_names_with_and_without_prefix_and_case_of_subsets():
+  rows, found = [('c', 0, 4)], [('c', 0, 4, 1)]
+  for here, there in (('a', 'v_a'), ('v_a', 'a'), ('v_a', 'v_v_a')):
+    truth = annotate({here: rows}, 'Validation')
+    result, _ = evaluate(truth, predict({there: found}), 'validatioN')
+    assert result['mAP'] == [1]
+  # A name that is there as it stands is preferred.
+  truth = annotate({'a': rows, 'v_a': [('c', 5, 9)]})
+  result, _ = evaluate(truth, predict({'v_a': found, 'a': found}))
+  assert result['mAP'] == [0.5]
+
+
+def test_other_subsets_are_outside():
+  truth = annotate({'a': [('c', 0, 4)]})
+  truth['database'] |= annotate({'b': [('c', 0, 4)]}, 'val')['database']
+  found = predict({'a': [('c', 0, 4, 0.5)], 'b': [('c', 0, 4, 0.9)]})
+  assert evaluate(truth, found, 'test')[0]['mAP'] == [0.5]
+
+
+@pytest.mark.parametrize(
+  ('text', 'values'),
+  [
+    ('0.1,0.2,0.3', [0.1, 0.2, 0.3]),
+    ('0.5:0.05:0.95', TIOU),
+    ('0.1:0.1:0.9', [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+    ('1', [1.0]),
+  ],
+)
+def test_thresholds_are_decimal_literals(text, values):
+  assert detection_map.parse_tiou(text) == values
+
+
+@pytest.mark.parametrize(
+  'text', ['', 'x', '0', '1.1', '-0.5', 'nan', '0.1:0.2', '0.1:0:0.2', '0.5,,',
+           '0.9:0.1:0.5', '0.1:nan:1', '0.1:inf:1'],
+)  # fmt: skip
+def test_bad_thresholds_are_refused(text):
+  with pytest.raises(errors.InputError, match='--tiou is'):
+    detection_map.parse_tiou(text)
+
+
+def real(path, subset):
+  if not (DATA / path).is_file():
+    pytest.skip(f'{DATA / path} is absent')
+  annotations = json.loads((DATA / path).read_text())
+  videos = {
+    name: [(a['label'], *map(float, a['segment'])) for a in v['annotations']]
+    for name, v in annotations['database'].items()
+    if v['subset'] == subset
+  }
+  return annotations, videos
+
+
+@pytest.mark.parametrize(
+  'path', ['thumos14/gt_thumos14.json', 'points/lacp_thumos_gt.json']
+)
+def test_real_thumos14_ground_truth_is_perfect(path):
+  annotations, videos = real(path, 'test')
+  found = {v: [(*row, 1.0) for row in rows] for v, rows in videos.items()}
+  tiou = detection_map.parse_tiou('0.1:0.1:1')
+  result, _ = evaluate(annotations, predict(found), 'Test', tiou)
+  assert result['mAP'] == [1.0] * 10
+  assert result['average_mAP'] == 1.0
+  assert len(result['ap_per_class']) == 20
+
+
+def test_real_activitynet_ground_truth_misses_only_empty_segments():
+  path = 'activitynet12/activity_net.v1-2.min.json'
+  annotations, videos = real(path, 'validation')
+  # Three annotations have no length: nothing can match them. Scored last, each
+  # costs its share of its class.
+  found = {
+    v: [(c, s, e, float(e > s)) for c, s, e in rows]
+    for v, rows in videos.items()
+  }
+  rows = [row for rows in videos.values() for row in rows]
+  empty = [c for c, s, e in rows if s == e]
+  labels = [c for c, *_ in rows]
+  lost = sum(1 / labels.count(c) for c in empty) / len(set(labels))
+  result, _ = evaluate(annotations, predict(found), 'validation', TIOU)
+  assert len(empty) == 3
+  np.testing.assert_allclose(result['mAP'], [1 - lost] * 10, 0, 1e-12)
+  for video in annotations['database'].values():
+    video['annotations'] = [
+      a for a in video['annotations'] if a['segment'][0] < a['segment'][1]
+    ]
+  found = {v: [r for r in rows if r[3]] for v, rows in found.items()}
+  result, _ = evaluate(annotations, predict(found), 'validation', TIOU)
+  assert result['mAP'] == [1.0] * 10
+
+
+def test_shuffled_rows_score_the_same():
+  annotations, videos = real('thumos14/gt_thumos14.json', 'test')
+  draw = random.Random(0)
+  move = lambda x: x + draw.uniform(-1, 1)
+  found = {
+    v: [(c, move(s), move(e) + 2, draw.random()) for c, s, e in rows]
+    for v, rows in videos.items()
+  }
+  first, _ = evaluate(annotations, predict(found), tiou=TIOU)
+  names = list(found)
+  draw.shuffle(names)
+  shuffled = {v: draw.sample(found[v], len(found[v])) for v in names}
+  second, _ = evaluate(annotations, predict(shuffled), tiou=TIOU)
+  assert first == second
+  assert 0.05 < first['average_mAP'] < 0.95
+
+
+def command(tmp_path, truth, found, *more, subset='test'):
+  """Run the command line in this process; return the output file's path."""
+  for name, value in (('gt.json', truth), ('found.json', found)):
+    text = value if isinstance(value, str) else json.dumps(value)
+    (tmp_path / name).write_text(text)
+  output = tmp_path / 'out' / 'metrics.json'
+  detection_map.main(
+    [
+      *('--ground_truth', str(tmp_path / 'gt.json'), '--subset', subset),
+      *('--predictions', str(tmp_path / 'found.json')),
+      *('--output', str(output), *more),
+    ]
+  )
+  return output
+
+
+GOOD = annotate({'a': [('jump', 0, 10)], 'b': [('run', 2, 4)]})
+FOUND = {
+  'version': '1',
+  'results': predict({'a': [('jump', 0, 9, 0.5)], 'b': [('run', 9, 9.5, 1)]}),
+  'external_data': {},
+}
+
+
+def test_command_line(tmp_path, capsys):
+  output = command(tmp_path, GOOD, FOUND, '--tiou', '0.8,0.95')
+  assert json.loads(output.read_text()) == {
+    'tiou': [0.8, 0.95],
+    'mAP': [0.5, 0],
+    'average_mAP': 0.25,
+    'ap_per_class': {'jump': [1, 0], 'run': [0, 0]},
+  }
+  lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+  assert lines == [
+    ['class', 'segments', '0.8', '0.95'],
+    ['jump', '1', '100.00', '0.00'],
+    ['run', '1', '0.00', '0.00'],
+    ['mAP', '2', '50.00', '0.00'],
+    ['average', 'mAP', '25.00'],
+  ]
+
+
+def test_command_line_defaults_to_ten_thresholds(tmp_path):
+  output = command(tmp_path, GOOD, FOUND)
+  assert json.loads(output.read_text())['tiou'] == TIOU
+
+
+def one(**changes):
+  row = {'label': 'jump', 'segment': [0, 1], 'score': 1, **changes}
+  row = {key: value for key, value in row.items() if value is not None}
+  return {'results': {'a': [row]}}
+
+
+BAD = {
+  'not json': (GOOD, '{', 'found.json: not JSON'),
+  'no results': (GOOD, {}, 'found.json: results is missing'),
+  'a list': (GOOD, [], 'found.json: results is missing'),
+  'results a list': (GOOD, {'results': []}, 'expected dict'),
+  'rows a dict': (GOOD, {'results': {'a': {}}}, 'found.json: a is {}'),
+  'row a number': (GOOD, {'results': {'a': [3]}}, 'segment is missing'),
+  'no label': (GOOD, one(label=None), 'video a: label is missing'),
+  'label a number': (GOOD, one(label=3), 'video a: label is 3'),
+  'no segment': (GOOD, one(segment=None), 'segment is missing'),
+  'short segment': (GOOD, one(segment=[1]), 'expected [start, end]'),
+  'text segment': (GOOD, one(segment=['0', '1']), "video a: segment is '0'"),
+  'no score': (GOOD, one(score=None), 'video a: score is missing'),
+  'NaN score': (GOOD, one(score=float('nan')), 'video a: score is nan'),
+  'NaN segment': (GOOD, one(segment=[0, float('nan')]), 'segment is nan'),
+  'infinite score': (GOOD, one(score=float('inf')), 'score is inf'),
+  'huge score': (GOOD, one(score=10**400), 'expected a finite number'),
+  'true score': (GOOD, one(score=True), 'score is True'),
+  'twice': (GOOD, {'results': {'a': [], 'v_a': []}}, 'a and v_a are the same'),
+  'no database': ({}, FOUND, 'gt.json: database is missing'),
+  'no subset': ({'database': {'a': {}}}, FOUND, 'video a: subset is missing'),
+  'no annotations': (
+    {'database': {'a': {'subset': 'test'}}}, FOUND, 'annotations is missing',
+  ),
+  'empty split': (annotate({'a': []}), FOUND, "no annotation in subset 'test'"),
+  'word for a time': (
+    annotate({'a': [('c', 'x', 1)]}), FOUND, "gt.json: video a: segment is 'x'",
+  ),
+  'other subset': (
+    annotate({'a': [('c', 0, 1)]}, 'Val'), FOUND, 'found subsets: Val',
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_files_end_in_one_line(name, tmp_path):
+  truth, found, message = BAD[name]
+  with pytest.raises(SystemExit) as e:
+    command(tmp_path, truth, found)
+  assert message in e.value.code
+  assert len(e.value.code.splitlines()) == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_missing_file_ends_in_one_line():
+  run = subprocess.run(
+    [
+      *(sys.executable, '-m', 'backtal_jax.metrics.detection_map'),
+      *('--ground_truth', 'nowhere.json', '--predictions', 'nowhere.json'),
+      *('--subset', 'test'),
+    ],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert run.returncode == 1
+  assert run.stderr == 'error: nowhere.json: no such file\n'
+  assert run.stdout == ''
+
+
+def test_unwritable_output_ends_in_one_line(tmp_path):
+  (tmp_path / 'out').write_text('a file where a folder is needed')
+  with pytest.raises(SystemExit) as e:
+    command(tmp_path, GOOD, FOUND)
+  assert e.value.code.startswith('error: ')
+  assert len(e.value.code.splitlines()) == 1
