@@ -1,0 +1,568 @@
+"""Tests for backtal_jax.data.clicks and simulated_clicks."""
+
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import types
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from backtal_jax import errors
+from backtal_jax.data import annotations, clicks, simulated_clicks
+from backtal_jax.data.annotations import Annotations, Click, Segment, Video
+
+DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
+needs_data = pytest.mark.skipif(
+  not DATA.is_dir(), reason='the real files of ../shared/data are not here'
+)
+at_any_speed = hypothesis.settings(
+  deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+CLASSES = ('Run', 'Jump')
+
+
+def click(time, label='background', annotator='a', video='x'):
+  return Click(video, float(time), label, annotator)
+
+
+def video(name='x', *segments, duration=100.0, subset='val'):
+  segments = tuple(Segment(float(s), float(e), 'Run') for s, e in segments)
+  return Video(name, subset, duration, 30.0, segments)
+
+
+def truth(*videos):
+  return Annotations({v.name: v for v in videos}, CLASSES)
+
+
+# Times to snippets.
+
+
+def test_snippet_labels_by_hand():
+  found = [click(0), click(9.99), click(10, 'Jump'), click(100), click(55)]
+  labels = clicks.snippet_labels(found, 100, 10, CLASSES)
+  # A click at the very end belongs to the last snippet.
+  expected = [2, 1, -100, -100, -100, 2, -100, -100, -100, 2]
+  assert labels.dtype == np.int32
+  assert labels.tolist() == expected
+
+
+def test_no_click_no_label_even_without_a_duration():
+  assert clicks.snippet_labels([], None, 3, CLASSES).tolist() == [-100] * 3
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_several_clicks_in_a_snippet(order):
+  found = [
+    click(1, 'Jump'),
+    click(2),
+    click(11, 'Run'),
+    click(12, 'Jump'),
+    click(21),
+    click(22),
+  ][::order]
+  labels = clicks.snippet_labels(found, 30, 3, CLASSES)
+  # An action goes before background, a later action before an earlier one.
+  assert labels.tolist() == [1, 1, 2]
+
+
+@at_any_speed
+@hypothesis.given(
+  st.floats(0.1, 1e5),
+  st.integers(1, 800),
+  st.lists(st.floats(0, 1), max_size=10),
+)
+def test_snippet_is_the_one_whose_span_holds_the_time(duration, t, shares):
+  found = [click(min(share * duration, duration)) for share in shares]
+  labels = clicks.snippet_labels(found, duration, t, CLASSES)
+  hit = set(np.flatnonzero(labels == 2).tolist())
+  assert set(labels.tolist()) <= {2, -100}
+  width, slack = duration / t, 1e-9 * duration
+  for c in found:
+    assert any(
+      i * width - slack <= c.time <= (i + 1) * width + slack for i in hit
+    )
+  for i in hit:
+    assert any(
+      i * width - slack <= c.time <= (i + 1) * width + slack for c in found
+    )
+
+
+@pytest.mark.parametrize(
+  ('bad', 'duration', 'match'),
+  [
+    (click(11), 10, r"'x' is at 11 s, its duration is 10"),
+    (click(-1), 10, '-1 s'),
+    (click(1), None, 'None'),
+    (click(1), float('nan'), 'nan'),
+    (click(0), 0, '0'),
+    (click(1, 'Swim'), 10, "'Swim'"),
+  ],
+)
+def test_clicks_that_have_no_snippet(bad, duration, match):
+  with pytest.raises(errors.InputError, match=match):
+    clicks.snippet_labels([bad], duration, 5, CLASSES)
+
+
+# Annotators.
+
+MANY = [
+  click(1, annotator=annotator, video=name)
+  for name in ('u', 'v', 'w')
+  for annotator in ('A1', 'A2', 'A3')
+  if (name, annotator) != ('w', 'A2')
+]
+
+
+def test_annotators_all_together_or_by_name():
+  grouped = clicks.by_video(MANY)
+  assert {k: len(v) for k, v in grouped.items()} == {'u': 3, 'v': 3, 'w': 2}
+  grouped = clicks.by_video(MANY, 'A2')
+  assert grouped == {'u': [MANY[1]], 'v': [MANY[4]]}
+  with pytest.raises(errors.InputError, match=r"'A4'.*A1, A2, A3"):
+    clicks.by_video(MANY, 'A4')
+
+
+def test_draw_takes_one_annotator_who_clicked_and_everyone_in_time():
+  drawn = [clicks.draw(MANY[6:], seed=0, epoch=e) for e in range(40)]
+  assert all(len(found) == 1 for found in drawn)
+  assert {found[0].annotator for found in drawn} == {'A1', 'A3'}
+  assert clicks.draw([], seed=0, epoch=0) == []
+
+
+def test_draw_depends_on_seed_epoch_and_video_but_on_no_order():
+  def draws(seed, found):
+    chosen = [clicks.draw(found, seed=seed, epoch=e) for e in range(30)]
+    return [c[0].annotator for c in chosen]
+
+  assert draws(1, MANY[:3]) == draws(1, MANY[2::-1])
+  assert draws(1, MANY[:3]) != draws(2, MANY[:3])
+  assert draws(1, MANY[:3]) != draws(1, MANY[3:6])
+
+
+def test_draw_is_the_same_in_another_process():
+  code = (
+    'from backtal_jax.data import annotations, clicks\n'
+    "found = [annotations.Click('u', 1.0, 'Run', f'A{i}') for i in (1, 2, 3)]\n"
+    'print(*(clicks.draw(found, seed=7, epoch=e)[0].annotator '
+    'for e in range(20)))'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', code],
+    env={'PYTHONHASHSEED': '12345'},
+    cwd=pathlib.Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  here = [clicks.draw(MANY[:3], seed=7, epoch=e) for e in range(20)]
+  assert result.stdout.split() == [c[0].annotator for c in here]
+
+
+def test_draw_is_even():
+  counts = dict.fromkeys(('A1', 'A2', 'A3'), 0)
+  for epoch in range(900):
+    (found,) = clicks.draw(MANY[:3], seed=0, epoch=epoch)
+    counts[found.annotator] += 1
+  # Five standard deviations of a fair draw: sqrt(900 · 1/3 · 2/3) = 14.
+  assert all(230 < n < 370 for n in counts.values())
+
+
+def test_labeller_gives_each_video_its_clicks():
+  found = [
+    click(10, annotator='A1', video='v_u'),
+    click(90, 'Jump', annotator='A2', video='v_u'),
+  ]
+  ground_truth = truth(video('v_u'), video('w'))
+  u = types.SimpleNamespace(name='u', duration=float('nan'))
+  w = types.SimpleNamespace(name='w', duration=50.0)
+
+  def labels(annotator, of, epoch=0):
+    labeller = clicks.labeller(
+      found, ground_truth, annotator, seed=3, num_snippets=2
+    )
+    return labeller(of, epoch).tolist()
+
+  assert labels('all', u) == [2, 1]
+  assert labels('A1', u) == [2, -100]
+  assert labels('A2', u) == [-100, 1]
+  assert labels('all', w) == [-100, -100]
+  drawn = {tuple(labels('random', u, epoch)) for epoch in range(20)}
+  assert drawn == {(2, -100), (-100, 1)}
+  with pytest.raises(errors.InputError, match='A9'):
+    labels('A9', u)
+
+
+def test_labeller_takes_the_duration_of_the_video_where_none_is_told():
+  labeller = clicks.labeller(
+    [click(30)], truth(video(duration=None)), 'all', seed=0, num_snippets=4
+  )
+  found = labeller(types.SimpleNamespace(name='x', duration=40.0), 0)
+  assert found.tolist() == [-100, -100, -100, 2]
+
+
+# Actions and gaps.
+
+
+def test_actions_merge_and_gaps_are_the_rest():
+  v = video('x', (20, 30), (25, 40), (40, 45), (50, 50), (90, 120), (60, 55))
+  assert clicks.actions(v) == [(20, 45), (90, 100)]
+  assert clicks.gaps(v) == [(0, 20), (45, 90)]
+  assert clicks.gaps(video('x', (-5, 10), (200, 300))) == [(10, 100)]
+  assert clicks.gaps(video('x')) == [(0, 100)]
+  assert clicks.gaps(video('x', (0, 100))) == []
+  assert clicks.gaps(video('x', duration=0.0)) == []
+  with pytest.raises(errors.InputError, match="'x' has no duration"):
+    clicks.gaps(video('x', duration=None))
+
+
+segment_lists = st.lists(
+  st.tuples(st.integers(-3, 23), st.integers(-3, 23)), max_size=6
+)
+
+
+@at_any_speed
+@hypothesis.given(segment_lists)
+def test_actions_and_gaps_agree_with_a_grid(segments):
+  v = video('x', *segments, duration=20.0)
+  for cell in range(20):
+    middle = cell + 0.5
+    inside = any(s < middle < e for s, e in segments)
+    assert inside == any(s < middle < e for s, e in clicks.actions(v))
+    assert inside != any(s < middle < e for s, e in clicks.gaps(v))
+  # Merged: nothing touches its neighbour.
+  for spans in (clicks.actions(v), clicks.gaps(v)):
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(spans))
+
+
+# Statistics.
+
+
+def test_statistics_by_hand():
+  ground_truth = truth(
+    video('x', (20, 30), (60, 70)),
+    video('y', (0, 50)),
+    video('z', (10, 20), subset='test'),
+  )
+  found = {
+    # On a boundary: inside the action and a hit; two in one gap.
+    'one': [click(20), click(40), click(45), click(10, video='y')],
+    'two': [click(25, 'Run'), click(40, 'Run')],
+  }
+  counts = clicks.statistics(ground_truth, found)
+  assert counts == {
+    'one': {
+      'clicks': 4,
+      'videos': 2,
+      'inside_action': 2,
+      'gaps': 4,
+      'gaps_hit': 2,
+    },
+    # Only a background click hits a gap.
+    'two': {
+      'clicks': 2,
+      'videos': 1,
+      'inside_action': 1,
+      'gaps': 4,
+      'gaps_hit': 0,
+    },
+  }
+  assert clicks.statistics(ground_truth, found, 'VAL') == counts
+  of_test = clicks.statistics(ground_truth, found, 'test')
+  assert of_test['one'] == {
+    'clicks': 0,
+    'videos': 0,
+    'inside_action': 0,
+    'gaps': 2,
+    'gaps_hit': 0,
+  }
+
+
+def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
+  ground_truth = tmp_path / 'gt.json'
+  annotations.write_ground_truth(ground_truth, truth(video('x', (20, 30))))
+  good, bad = tmp_path / 'good.csv', tmp_path / 'bad.csv'
+  annotations.write_clicks(good, [click(25), click(40), click(45)])
+  annotations.write_clicks(bad, [click(5), click(101)])
+  output = tmp_path / 'stats.json'
+  with pytest.raises(errors.InputError, match=r'bad\.csv:3'):
+    clicks.write_statistics(ground_truth, [good, bad], output)
+  assert not output.exists()
+  clicks.write_statistics(ground_truth, [good, bad], output, lenient=True)
+  assert json.loads(output.read_text()) == {
+    str(good): {
+      'clicks': 3,
+      'videos': 1,
+      'inside_action': 1,
+      'gaps': 2,
+      'gaps_hit': 1,
+    },
+    str(bad): {
+      'clicks': 1,
+      'videos': 1,
+      'inside_action': 0,
+      'gaps': 2,
+      'gaps_hit': 1,
+    },
+  }
+  printed = capsys.readouterr()
+  row = next(x for x in printed.out.splitlines() if x.startswith(str(good)))
+  told = ' '.join(row.removeprefix(str(good)).split())
+  assert told == '3 1 3.00 1 (33.3%) 1 of 2 (50.0%)'
+  assert printed.err.count('\n') == 1
+  assert f'{bad}:3' in printed.err
+
+
+def test_statistics_of_no_clicks_divide_by_nothing(capsys):
+  counts = clicks.statistics(truth(video('x')), {'none': []})
+  clicks.print_statistics(counts)
+  assert '0.0%' in capsys.readouterr().out
+
+
+@needs_data
+def test_real_annotators_of_thumos14():
+  # method.md, section 8.
+  ground_truth = annotations.read_ground_truth(
+    DATA / 'thumos14' / 'gt_thumos14.json'
+  )
+  found = {}
+  for name in ('A1', 'A2', 'A3'):
+    file = f'THUMOS14_Background-Click-Annotation_{name}.txt'
+    found[name], _ = annotations.read_clicks(
+      DATA / 'thumos14' / file, ground_truth
+    )
+  counts = clicks.statistics(ground_truth, found)
+  assert [n['clicks'] for n in counts.values()] == [2264, 2323, 2344]
+  assert [n['videos'] for n in counts.values()] == [200, 199, 199]
+  assert {n['gaps'] for n in counts.values()} == {2880}
+  inside = [100 * n['inside_action'] / n['clicks'] for n in counts.values()]
+  assert np.round(inside, 1).tolist() == [7.7, 2.2, 7.5]
+  hit = [100 * n['gaps_hit'] / n['gaps'] for n in counts.values()]
+  assert np.round(hit, 1).tolist() == [64.3, 78.8, 72.0]
+
+
+# Simulated clicks.
+
+
+def many_videos(count=40):
+  rng = np.random.default_rng(0)
+  return truth(
+    *(
+      video(f'{i:02d}', *np.sort(rng.uniform(0, 100, (3, 2)), 1).tolist())
+      for i in range(count)
+    ),
+    video('empty'),
+    video('full', (0, 100)),
+    video('other', (10, 20), subset='test'),
+  )
+
+
+def in_spans(c, spans):
+  return any(start <= c.time <= end for start, end in spans)
+
+
+def test_one_background_click_in_every_gap_and_none_inside():
+  ground_truth = many_videos()
+  found = simulated_clicks.simulate_background(ground_truth, 'VAL', seed=1)
+  grouped = clicks.by_video(found)
+  assert {c.label for c in found} == {'background'}
+  assert not {'full', 'other'} & set(grouped)
+  for v in ground_truth.subset('val').values():
+    mine = grouped.get(v.name, [])
+    assert len(mine) == len(clicks.gaps(v))
+    for start, end in clicks.gaps(v):
+      assert sum(start < c.time < end for c in mine) == 1
+    for c in mine:
+      assert not any(s.start <= c.time <= s.end for s in v.segments)
+
+
+def test_same_seed_same_clicks_whatever_the_order_of_videos():
+  ground_truth = many_videos()
+  backwards = Annotations(
+    dict(reversed(ground_truth.videos.items())), ground_truth.classes
+  )
+  for simulate in (
+    simulated_clicks.simulate_background,
+    simulated_clicks.simulate_actions,
+  ):
+    found = simulate(ground_truth, 'val', seed=1)
+    assert simulate(backwards, 'val', seed=1) == found
+    assert simulate(ground_truth, 'val', seed=2) != found
+
+
+def test_a_share_of_gaps_nested():
+  ground_truth = many_videos()
+  shares = [
+    set(
+      simulated_clicks.simulate_background(
+        ground_truth, 'val', seed=3, gap_share=share
+      )
+    )
+    for share in (0, 0.25, 0.5, 1)
+  ]
+  total = sum(len(clicks.gaps(v)) for v in ground_truth.subset('val').values())
+  assert [len(s) for s in shares] == [
+    0,
+    round(total / 4),
+    round(total / 2),
+    total,
+  ]
+  assert shares[0] < shares[1] < shares[2] < shares[3]
+
+
+def test_margin_and_shortest_gap():
+  # Gaps of 10, 5, 30 and 35 s; the ends of the video are no boundaries.
+  v = video('x', (10, 20), (25, 30), (60, 65))
+  for seed in range(30):
+    found = simulated_clicks.simulate_background(
+      truth(v), 'val', seed=seed, margin=4
+    )
+    bounds = [(0, 6), (34, 56), (69, 100)]
+    assert len(found) == 3
+    for c, (low, high) in zip(found, bounds, strict=True):
+      assert low <= c.time <= high
+    found = simulated_clicks.simulate_background(
+      truth(v), 'val', seed=seed, min_gap=10.5
+    )
+    assert [c.time > 30 for c in found] == [True, True]
+  spread = [
+    simulated_clicks.simulate_background(truth(v), 'val', seed=s, margin=4)[1]
+    for s in range(200)
+  ]
+  times = [c.time for c in spread]
+  assert min(times) < 36
+  assert max(times) > 54
+
+
+def test_wrong_clicks_lie_inside_actions_of_their_video():
+  ground_truth = many_videos()
+  right = simulated_clicks.simulate_background(ground_truth, 'val', seed=4)
+  found = simulated_clicks.simulate_background(
+    ground_truth, 'val', seed=4, wrong_share=0.2
+  )
+  inside = [
+    in_spans(c, clicks.actions(ground_truth.videos[c.video])) for c in found
+  ]
+  assert len(found) == len(right)
+  assert sum(inside) == round(0.2 * len(right))
+  assert len(set(found) & set(right)) == len(right) - sum(inside)
+  assert {c.label for c in found} == {'background'}
+
+
+def test_wrong_clicks_are_spread_over_all_of_the_actions():
+  v = video('x', (0, 10), (50, 80))
+  times = np.array(
+    [
+      c.time
+      for seed in range(300)
+      for c in simulated_clicks.simulate_background(
+        truth(v), 'val', seed=seed, wrong_share=1
+      )
+    ]
+  )
+  assert len(times) == 600
+  assert np.all((times <= 10) | ((times >= 50) & (times <= 80)))
+  # A quarter of the action time; five standard deviations are 0.09.
+  assert abs(np.mean(times <= 10) - 0.25) < 0.09
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('gap_share', 1.5),
+    ('gap_share', float('nan')),
+    ('wrong_share', -0.1),
+    ('margin', -1),
+    ('min_gap', -1),
+  ],
+)
+def test_simulation_settings_out_of_range(field, value):
+  with pytest.raises(errors.InputError, match=field):
+    simulated_clicks.simulate_background(
+      truth(video('x')), 'val', seed=0, **{field: value}
+    )
+
+
+def test_no_action_to_be_wrong_in():
+  with pytest.raises(errors.InputError, match='wrong_share is 1, 1 clicks'):
+    simulated_clicks.simulate_background(
+      truth(video('x')), 'val', seed=0, wrong_share=1
+    )
+
+
+def test_gaps_without_a_time_between_their_ends():
+  after = float(np.nextafter(50, 51))
+  v = video('x', (0, 50), (after, 100))
+  assert clicks.gaps(v) == [(50, after)]
+  assert simulated_clicks.simulate_background(truth(v), 'val', seed=0) == []
+
+
+@at_any_speed
+@hypothesis.given(segment_lists, st.integers(0, 5), st.floats(1e-3, 1e3))
+def test_simulated_background_never_touches_an_action(segments, seed, scale):
+  segments = [(s * scale, e * scale) for s, e in segments]
+  v = video('x', *segments, duration=20 * scale)
+  for c in simulated_clicks.simulate_background(truth(v), 'val', seed=seed):
+    assert 0 < c.time < v.duration
+    assert not any(s <= c.time <= e for s, e in segments if s < e)
+
+
+def test_one_action_click_in_every_instance():
+  v = video('x', (10, 20), (15, 30), (40, 40), (95, 120), (200, 210), (10, 20))
+  found = simulated_clicks.simulate_actions(truth(v), 'val', seed=0)
+  # Those without length within the video have none.
+  assert len(found) == 4
+  assert {c.label for c in found} == {'Run'}
+  assert sum(10 <= c.time <= 30 for c in found) == 3
+  assert sum(95 <= c.time <= 100 for c in found) == 1
+
+
+def test_action_clicks_carry_their_class():
+  v = Video(
+    'x',
+    'val',
+    None,
+    None,
+    (Segment(1.0, 2.0, 'Run'), Segment(5.0, 6.0, 'Jump')),
+  )
+  found = simulated_clicks.simulate_actions(truth(v), 'val', seed=0)
+  assert [c.label for c in found] == ['Run', 'Jump']
+  assert 1 <= found[0].time <= 2
+  assert 5 <= found[1].time <= 6
+
+
+@needs_data
+@pytest.mark.parametrize(
+  ('file', 'subset'),
+  [
+    ('thumos14/gt_thumos14.json', 'val'),
+    ('thumos14/gt_thumos14.json', 'test'),
+    ('activitynet12/activity_net.v1-2.min.json', 'training'),
+    ('activitynet12/activity_net.v1-2.min.json', 'validation'),
+  ],
+)
+def test_real_ground_truth_simulated(tmp_path, file, subset):
+  ground_truth = annotations.read_ground_truth(DATA / file)
+  found = simulated_clicks.simulate_background(ground_truth, subset, seed=0)
+  # Through a file and back, as a user would.
+  annotations.write_clicks(tmp_path / 'clicks.csv', found)
+  again, _ = annotations.read_clicks(tmp_path / 'clicks.csv', ground_truth)
+  assert again == found
+  for c in found:
+    v = ground_truth.videos[c.video]
+    assert 0 < c.time < v.duration
+    assert not any(s.start <= c.time <= s.end for s in v.segments)
+  (counts,) = clicks.statistics(ground_truth, {'x': found}, subset).values()
+  assert counts['gaps_hit'] == counts['gaps'] == counts['clicks'] > 0
+  assert counts['inside_action'] == 0
+  if subset == 'val':
+    assert len(found) == 2880  # method.md, section 8
+  wrong = simulated_clicks.simulate_background(
+    ground_truth, subset, seed=0, wrong_share=0.2
+  )
+  (counts,) = clicks.statistics(ground_truth, {'x': wrong}, subset).values()
+  assert counts['inside_action'] == round(0.2 * len(found))
