@@ -96,6 +96,10 @@ def localize(name, video, options, classes):
       f'{name}: frame_num {video["frame_num"]} and duration '
       f'{video["duration"]}, expected both to be positive'
     )
+  if not np.isfinite(video['cas']).all():
+    raise errors.InputError(
+      f'{name}: the network returns NaN or Inf; are the parameters whole?'
+    )
   found = localization.localize(
     video['cas'],
     video['score'],

@@ -1,0 +1,346 @@
+"""Training: Adam as torch's, resume bit for bit, one trace, many devices."""
+
+import functools
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import KINDS, Case
+
+from backtal_jax import checkpoints, errors, evaluate, models, sharding, train
+from backtal_jax.data import sources
+from configs import demo as demo_config
+
+
+def tiny_config(root, **fields):
+  """Return the demo's config, smaller still, on one device."""
+  c = demo_config.get_config()
+  changes = {
+    'data.root': str(root),
+    'mesh': (1,),
+    'model.hidden_dim': 16,
+    'model.reduce_dim': 8,
+    'model.embedding_dim': 8,
+    'train.num_epochs': 4,
+    'train.eval_every': 2,
+    'train.batch_size': 24,
+    'eval.batch_size': 32,
+    'localization.class_threshold': 0.05,  # let some through
+  }
+  with c.unlocked():
+    c.update_from_flattened_dict(changes | fields)
+  return c
+
+
+def saved(workdir):
+  """Return the latest state and every file of results."""
+  with checkpoints.manager(workdir, create=False) as manager:
+    steps = manager.all_steps()
+    state = manager.restore(steps[-1])
+  arrays = [
+    np.asarray(
+      jax.random.key_data(x)
+      if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+      else x
+    )
+    for x in jax.tree.leaves((state['params'], state['training']))
+  ]
+  texts = {
+    name: (workdir / name).read_text()
+    for name in ('metrics.json', 'predictions.json', 'metrics.jsonl')
+  }
+  return steps, arrays, texts
+
+
+def assert_same(a, b):
+  """Compare what two runs left, bit for bit."""
+  assert a[0] == b[0]
+  assert len(a[1]) == len(b[1]) > 20
+  for x, y in zip(a[1], b[1], strict=True):
+    np.testing.assert_array_equal(x, y)
+  assert a[2] == b[2]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_five_steps_of_adam_equal_the_official_ones(kind):
+  case = Case(kind)
+  meta = case.meta
+  config = demo_config.get_config()
+  with config.unlocked():
+    config.train.learning_rate = meta['lr']
+    config.train.weight_decay = meta['weight_decay']
+    config.train.betas = tuple(meta['betas'])
+  optimizer = train.make_optimizer(config.train)
+  step = jax.jit(
+    functools.partial(
+      train.train_step, model=case.model, optimizer=optimizer, loss=case.loss
+    )
+  )
+  state = train.TrainState(
+    jnp.zeros((), jnp.int32),
+    case.params,
+    optimizer.init(case.params),
+    jax.random.key(0),
+  )
+  for expected in case.arrays['history/total']:
+    state, metrics = step(state, case.batch)
+    assert float(metrics['loss/total']) == pytest.approx(expected, rel=1e-4)
+  assert int(state.step) == 5
+  for ours, theirs in zip(
+    jax.tree.leaves(state.params),
+    jax.tree.leaves(case.tree('after5')),
+    strict=True,
+  ):
+    assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs)
+
+
+@pytest.fixture(scope='module')
+def whole_run(demo_root, tmp_path_factory):
+  """Train four epochs without a stop."""
+  workdir = tmp_path_factory.mktemp('runs') / 'whole'
+  train.train_and_evaluate(tiny_config(demo_root), workdir)
+  return workdir
+
+
+def test_a_run_leaves_what_it_promises(whole_run):
+  assert {p.name.split('.v2')[0][:15] for p in whole_run.iterdir()} >= {
+    'config.json',
+    'metrics.jsonl',
+    'checkpoints',
+    'predictions.jso',
+    'metrics.json',
+    'events.out.tfev',
+  }
+  metrics = json.loads((whole_run / 'metrics.json').read_text())
+  assert metrics['epoch'] == 4
+  assert len(metrics['mAP']) == len(metrics['tiou']) == 7
+  assert np.mean(metrics['mAP']) == pytest.approx(metrics['average_mAP'])
+  assert set(metrics['ap_per_class']) == set(
+    ('dive', 'jump', 'throw', 'swing', 'serve')
+  )
+  predictions = json.loads((whole_run / 'predictions.json').read_text())
+  assert any(predictions['results'].values())
+  assert set(predictions) == {'version', 'results', 'external_data'}
+  assert sorted(predictions['results']) == [f'test_{i:03d}' for i in range(40)]
+  lines = [
+    json.loads(line)
+    for line in (whole_run / 'metrics.jsonl').read_text().splitlines()
+  ]
+  steps = [line['step'] for line in lines if 'loss/total' in line]
+  assert steps == list(range(1, 17))  # 80 videos, 4 batches of 24 an epoch
+  terms = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
+  for key in (*(f'loss/{t}' for t in terms), 'gradient_norm', 'learning_rate'):
+    assert all(key in line for line in lines if 'loss/total' in line), key
+  assert [line['epoch'] for line in lines if 'average_mAP' in line] == [2, 4]
+  assert 'mAP@0.5' in lines[-1]
+
+
+@pytest.mark.parametrize('stop_after', [1, 2, 3])
+def test_stopped_after_an_epoch_and_resumed_is_uninterrupted(
+  demo_root, tmp_path, whole_run, stop_after
+):
+  config = tiny_config(demo_root)
+  _run_until(config, tmp_path / 'w', stop_after * 4)
+  train.train_and_evaluate(config, tmp_path / 'w')
+  assert_same(saved(tmp_path / 'w'), saved(whole_run))
+
+
+def _run_until(config, workdir, last_step):
+  """Train, but die when the step after `last_step` begins."""
+
+  class Died(Exception):
+    pass
+
+  def make_step(*args):
+    step = original(*args)
+
+    def dying(state, batch):
+      if int(state.step) == last_step:
+        raise Died
+      return step(state, batch)
+
+    return dying
+
+  original = train.make_train_step
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'make_train_step', make_step)
+    with pytest.raises(Died):
+      train.train_and_evaluate(config, workdir)
+
+
+def test_stopped_within_an_epoch_and_resumed_is_uninterrupted(
+  demo_root, tmp_path, whole_run
+):
+  config = tiny_config(demo_root, **{'train.checkpoint_every': 3})
+  _run_until(config, tmp_path / 'w', 7)
+  train.train_and_evaluate(config, tmp_path / 'w')
+  (steps, arrays, texts), (_, expected, whole) = (
+    saved(tmp_path / 'w'),
+    saved(whole_run),
+  )
+  assert steps[-1] == 16
+  for x, y in zip(arrays, expected, strict=True):
+    np.testing.assert_array_equal(x, y)
+  assert texts == whole
+
+
+def test_a_finished_run_may_be_given_more_epochs(
+  demo_root, tmp_path, whole_run
+):
+  shorter = tiny_config(demo_root, **{'train.num_epochs': 2})
+  train.train_and_evaluate(shorter, tmp_path / 'w')
+  train.train_and_evaluate(tiny_config(demo_root), tmp_path / 'w')
+  assert_same(saved(tmp_path / 'w'), saved(whole_run))
+
+
+def test_running_again_when_all_is_done_changes_nothing(
+  demo_root, tmp_path, whole_run
+):
+  shutil.copytree(whole_run, tmp_path / 'w')
+  before = saved(tmp_path / 'w')
+  metrics = train.train_and_evaluate(tiny_config(demo_root), tmp_path / 'w')
+  assert_same(saved(tmp_path / 'w'), before)
+  assert metrics == json.loads(before[2]['metrics.json'])
+
+
+def test_evaluating_the_checkpoint_gives_the_runs_own_results(
+  demo_root, tmp_path, whole_run
+):
+  config = tiny_config(demo_root)
+  metrics = evaluate.evaluate(config, whole_run, tmp_path)
+  assert metrics == json.loads((whole_run / 'metrics.json').read_text())
+  assert (tmp_path / 'predictions.json').read_text() == (
+    whole_run / 'predictions.json'
+  ).read_text()
+
+
+def test_a_new_best_must_be_strictly_greater(demo_root, tmp_path):
+  values = iter([0.3, 0.5, 0.5, 0.4])
+
+  def ranking_value(metrics, best_metric):
+    assert best_metric == 'average_mAP'
+    return next(values)
+
+  config = tiny_config(
+    demo_root, **{'train.eval_every': 1, 'eval.best_metric': 'average_mAP'}
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(evaluate, 'ranking_value', ranking_value)
+    metrics = train.train_and_evaluate(config, tmp_path / 'w')
+  assert metrics['epoch'] == 2
+  with checkpoints.manager(tmp_path / 'w', create=False) as manager:
+    assert manager.best_step() == 8
+    assert sorted(manager.all_steps()) == [8, 12, 16]
+
+
+@pytest.mark.parametrize('best_metric', ['average_mAP', 'mAP@0.5', 'last'])
+def test_epochs_are_ranked_by_the_configs_metric(best_metric):
+  metrics = {'tiou': [0.3, 0.5], 'mAP': [0.2, 0.1], 'average_mAP': 0.15}
+  value = evaluate.ranking_value(metrics | {'epoch': 7}, best_metric)
+  expected = {'average_mAP': 0.15, 'mAP@0.5': 0.1, 'last': 7.0}
+  assert value == expected[best_metric]
+
+
+def _step_and_batch(mesh, count=13, batch_size=16):
+  """Return a jitted step, its first state and a padded batch."""
+  rng = np.random.default_rng(0)
+  config = tiny_config('none', **{'model.dropout_rate': 0.5})
+  model = models.BackTAL(**config.model)
+  optimizer = train.make_optimizer(config.train)
+  state = train.create_state(model, optimizer, seed=0, num_snippets=100)
+  batch = {
+    'feature': rng.normal(size=(batch_size, 100, 32)).astype(np.float32),
+    'label': np.eye(5, dtype=np.float32)[rng.integers(5, size=batch_size)],
+    'click': rng.choice([-100, 5], size=(batch_size, 100)).astype(np.int32),
+    'mask': np.arange(batch_size) < count,
+  }
+  return (
+    train.make_train_step(config, model, optimizer),
+    jax.device_put(state, sharding.replicated(mesh)),
+    sharding.shard_batch(batch, mesh),
+  )
+
+
+def test_one_batch_on_eight_devices_is_the_same_batch_on_one():
+  results = []
+  for devices in (1, 8):
+    step, state, batch = _step_and_batch(sharding.make_mesh((devices,)))
+    for _ in range(3):
+      state, metrics = step(state, batch)
+    results.append((jax.device_get(state.params), jax.device_get(metrics)))
+  (one, one_metrics), (eight, eight_metrics) = results
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+    assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(a)
+  for key in one_metrics:
+    np.testing.assert_allclose(one_metrics[key], eight_metrics[key], 1e-5)
+
+
+def test_the_steps_trace_once(demo_root, tmp_path):
+  # 80 videos in batches of 24: the last one is padded, not smaller.
+  traces = []
+  original = models.BackTAL.__call__
+
+  def counting(self, feature, *, train):
+    traces.append((feature.shape, train))
+    return original(self, feature, train=train)
+
+  config = tiny_config(demo_root, **{'model.hidden_dim': 20})
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(models.BackTAL, '__call__', counting)
+    train.train_and_evaluate(config, tmp_path / 'w')
+  assert traces.count(((24, 100, 32), True)) == 1
+  assert traces.count(((32, 100, 32), False)) == 1
+  assert len(traces) == 3  # and the initialisation
+
+
+def test_videos_without_a_label_are_dropped_and_counted(
+  demo_root, tmp_path, capsys
+):
+  _copy_with_label(demo_root, tmp_path / 'd', 'train_003', np.zeros(5))
+  config = tiny_config(tmp_path / 'd')
+  source = evaluate.make_source(config, 'train')
+  plan = train.make_plan(config, source, sharding.make_mesh((1,)))
+  assert set(plan[..., 1].ravel()) == {*range(80), -1} - {3}
+  assert '1 videos without a label are dropped' in capsys.readouterr().out
+
+
+def _copy_with_label(root, copy, name, label):
+  shutil.copytree(root, copy)
+  path = copy / 'train' / f'{name}.npz'
+  sources.write_video(
+    path, **(sources.read_npz(path) | {'cls_label': label})
+  )
+
+
+@pytest.mark.parametrize('on_nan', ['stop', 'skip'])
+def test_a_loss_that_is_not_finite(demo_root, tmp_path, capsys, on_nan):
+  config = tiny_config(
+    demo_root, **{'train.on_nan': on_nan, 'train.num_epochs': 2}
+  )
+  original = sharding.prefetch
+
+  def poisoned(batches, mesh, keys):
+    for i, (on_device, batch) in enumerate(original(batches, mesh, keys)):
+      if 'label' in keys and i == 5:
+        on_device['feature'] = on_device['feature'].at[0].set(np.nan)
+      yield on_device, batch
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sharding, 'prefetch', poisoned)
+    if on_nan == 'stop':
+      with pytest.raises(errors.InputError, match='step 6: the loss') as e:
+        train.train_and_evaluate(config, tmp_path / 'w')
+      assert 'loss/total nan' in str(e.value)
+      assert str(e.value).count('train_0') == 24
+      expected_step = 4
+    else:
+      train.train_and_evaluate(config, tmp_path / 'w')
+      assert 'step 6: the loss' in capsys.readouterr().out
+      expected_step = 8
+  with checkpoints.manager(tmp_path / 'w', create=False) as manager:
+    assert manager.latest_step() == expected_step
+    params = manager.restore(expected_step)['params']
+  assert all(np.isfinite(p).all() for p in jax.tree.leaves(params))
