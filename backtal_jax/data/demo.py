@@ -17,7 +17,7 @@ NUM_SNIPPETS = 100
 STREAM_DIM = 16
 FPS = 10.0
 _DURATION = 100.0  # seconds: a snippet a second
-_SPLITS = {'train': 80, 'test': 40}
+_SPLITS = {'train': 160, 'test': 60}
 
 
 def prepare(output, seed=0):
@@ -68,7 +68,7 @@ def _draw_times(rng):
     start = k * part + rng.integers(2, part - length - 1)
     action[start : start + length] = True
     # The context surrounds its action, as the pool does the dive.
-    before, after = rng.integers(3, 11, size=2)
+    before, after = rng.integers(3, 7, size=2)
     context[max(0, start - before) : start + length + after] = True
   return action, context & ~action
 
@@ -82,7 +82,7 @@ def _runs(marked):
 def _write(path, name, rng, looks, label, action, context, *, clicks):
   """Draw features and clicks of one video and write it."""
   num_classes = len(CLASSES)
-  feature = rng.normal(size=(NUM_SNIPPETS, looks.shape[1])) * 0.25
+  feature = rng.normal(size=(NUM_SNIPPETS, looks.shape[1])) * 0.2
   # Scenery that has nothing to do with the class.
   feature += looks[2 * num_classes + rng.integers(num_classes)] * 0.5
   strength = rng.uniform(0.4, 1.6, size=(NUM_SNIPPETS, 1))
