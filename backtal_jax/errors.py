@@ -18,7 +18,10 @@ def one_line():
   try:
     yield
   except InputError as e:
-    sys.exit(f'error: {" ".join(str(e).split())}')
+    message = str(e)
   except OSError as e:
     where = f'{e.filename}: ' if e.filename else ''
-    sys.exit(f'error: {where}{e.strerror or e}')
+    message = f'{where}{e.strerror or e}'
+  else:
+    return
+  sys.exit(f'error: {" ".join(message.split())}')

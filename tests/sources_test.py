@@ -144,12 +144,36 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
     _source(tmp_path)[0]
 
 
-def test_a_file_that_vanishes_is_named(tmp_path):
+@pytest.fixture
+def waits(monkeypatch):
+  """Record the waits between tries instead of waiting."""
+  waited = []
+  monkeypatch.setattr(sources.time, 'sleep', waited.append)
+  return waited
+
+
+def test_a_file_that_vanishes_is_named_after_some_tries(tmp_path, waits):
   np.savez(tmp_path / 'a.npz', **_arrays())
   source = _source(tmp_path)
   (tmp_path / 'a.npz').unlink()
-  with pytest.raises(errors.InputError, match='a.npz: no such file'):
+  with pytest.raises(errors.InputError, match='a.npz: no such file .tried 4'):
     source[0]
+  assert waits == sorted(waits) and len(waits) == 3
+
+
+def test_a_read_that_fails_once_is_tried_again(tmp_path, waits, monkeypatch):
+  np.savez(tmp_path / 'a.npz', **_arrays())
+  failures = [OSError(5, 'Input/output error')]
+  zip_file = sources.zipfile.ZipFile
+
+  def flaky(*args):
+    if failures:
+      raise failures.pop()
+    return zip_file(*args)
+
+  monkeypatch.setattr(sources.zipfile, 'ZipFile', flaky)
+  assert _source(tmp_path)[0].name == 'a'
+  assert len(waits) == 1
 
 
 def test_a_missing_and_an_empty_folder_are_named(tmp_path):

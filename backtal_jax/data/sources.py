@@ -9,6 +9,7 @@ import io
 import mmap
 import os
 import struct
+import time
 import zipfile
 from collections.abc import Sequence
 from concurrent import futures
@@ -18,6 +19,9 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED, errors, files
+
+# Seconds before a failed read is tried again.
+_WAITS = (0.1, 0.5, 2.0)
 
 
 class Video(NamedTuple):
@@ -97,40 +101,53 @@ def _mapped(f, archive, info, memory):
 def read_npz(path, keys=None) -> dict[str, np.ndarray]:
   """Read an npz; members that are not compressed are mapped, not copied.
 
+  A read that fails is tried again after a moment, three times: network file
+  systems do that.
+
   Args:
     path: of the file.
     keys: which members, all by default; absent ones are left out.
 
   Raises:
-    errors.InputError: not a whole npz, or pickled objects in it.
+    errors.InputError: not a whole npz, pickled objects in it, or unreadable.
   """
+  for wait in (*_WAITS, None):
+    try:
+      return _read_npz(path, keys)
+    except OSError as e:
+      if wait is None:
+        reason = 'no such file' if isinstance(e, FileNotFoundError) else e
+        raise errors.InputError(
+          f'{path}: {reason} (tried {len(_WAITS) + 1} times)'
+        ) from e
+      time.sleep(wait)
+    except (ValueError, zipfile.BadZipFile, EOFError, struct.error) as e:
+      raise errors.InputError(f'{path}: not a whole .npz file: {e}') from e
+
+
+def _read_npz(path, keys):
   arrays = {}
-  try:
-    with (
-      open(path, 'rb')
-      if os.path.isfile(path)
-      else io.BytesIO(epath.Path(path).read_bytes()) as f,
-      zipfile.ZipFile(f) as archive,
-    ):
-      local = not isinstance(f, io.BytesIO)
-      memory = (
-        mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-        if local
-        else f.getbuffer()
-      )
-      for info in archive.infolist():
-        key = info.filename.removesuffix('.npy')
-        if keys is not None and key not in keys:
-          continue
-        if info.compress_type == zipfile.ZIP_STORED:
-          arrays[key] = _mapped(f, archive, info, memory)
-        else:
-          with archive.open(info) as member:
-            arrays[key] = np.lib.format.read_array(member)
-  except FileNotFoundError as e:
-    raise errors.InputError(f'{path}: no such file') from e
-  except (ValueError, zipfile.BadZipFile, EOFError, struct.error) as e:
-    raise errors.InputError(f'{path}: not a whole .npz file: {e}') from e
+  with (
+    open(path, 'rb')
+    if os.path.isfile(path)
+    else io.BytesIO(epath.Path(path).read_bytes()) as f,
+    zipfile.ZipFile(f) as archive,
+  ):
+    local = not isinstance(f, io.BytesIO)
+    memory = (
+      mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+      if local
+      else f.getbuffer()
+    )
+    for info in archive.infolist():
+      key = info.filename.removesuffix('.npy')
+      if keys is not None and key not in keys:
+        continue
+      if info.compress_type == zipfile.ZIP_STORED:
+        arrays[key] = _mapped(f, archive, info, memory)
+      else:
+        with archive.open(info) as member:
+          arrays[key] = np.lib.format.read_array(member)
   return arrays
 
 
@@ -155,22 +172,22 @@ class NpzSource(Sequence):
         f'{folder}: no such folder; expected one .npz file a video in it '
         '(data/README.md shows the tree)'
       )
-    self._paths = sorted(
+    self.paths = sorted(
       p for p in folder.iterdir() if p.name.endswith('.npz')
       and not p.name.startswith('.')
     )  # fmt: skip
-    if not self._paths:
+    if not self.paths:
       raise errors.InputError(
         f'{folder}: no .npz file in it; expected one a video'
       )
     self.shape = (num_snippets, feature_dim, num_classes)
-    self.names = [p.name.removesuffix('.npz') for p in self._paths]
+    self.names = [p.name.removesuffix('.npz') for p in self.paths]
 
   def __len__(self):
-    return len(self._paths)
+    return len(self.paths)
 
   def __getitem__(self, i) -> Video:
-    path = self._paths[i]
+    path = self.paths[i]
     return parse_video(read_npz(path), path, *self.shape)
 
   def labels(self) -> np.ndarray:
@@ -179,9 +196,7 @@ class NpzSource(Sequence):
     return np.stack(
       [
         _label(label, num_classes, path)
-        for label, path in zip(
-          self._read('cls_label'), self._paths, strict=True
-        )
+        for label, path in zip(self._read('cls_label'), self.paths, strict=True)
       ]
     )
 
@@ -196,7 +211,7 @@ class NpzSource(Sequence):
       return arrays[key]
 
     with futures.ThreadPoolExecutor(8) as pool:
-      return list(pool.map(one, self._paths))
+      return list(pool.map(one, self.paths))
 
 
 def _require(arrays, keys, path):
@@ -302,3 +317,26 @@ def parse_video(arrays, path, num_snippets, feature_dim, num_classes) -> Video:
     fps=fps,
     duration=duration,
   )
+
+
+def problems(arrays, path, num_snippets, feature_dim, num_classes) -> list[str]:
+  """List everything for which `parse_video` would refuse these arrays."""
+  parts = {
+    ('vid_name',): lambda: None,
+    ('feat_spa', 'feat_tem'): lambda: _feature(
+      arrays, path, num_snippets, feature_dim
+    ),
+    ('cls_label',): lambda: _label(arrays['cls_label'], num_classes, path),
+    (): lambda: (
+      'point_label' in arrays
+      and _click(arrays['point_label'], path, num_snippets, num_classes)
+    ),
+  }
+  found = []
+  for keys, part in parts.items():
+    try:
+      _require(arrays, keys, path)
+      part()
+    except errors.InputError as e:
+      found.append(str(e))
+  return found
