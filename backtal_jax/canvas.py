@@ -1,0 +1,124 @@
+"""Palette, style and output of figures.
+
+Figures are drawn in the light palette. `svg` turns one into text whose colours
+follow the page's theme, `image` into pixels.
+"""
+
+import functools
+import html
+import io
+import re
+import warnings
+
+import matplotlib
+import numpy as np
+from matplotlib import figure as mpl_figure
+from matplotlib.backends import backend_agg
+
+# Name: (on light paper, on dark). Safe for the colour-blind; the names are
+# the CSS variables of the report.
+PALETTE = {
+  'paper': ('#fefefe', '#14171c'),
+  'ink': ('#1f2328', '#e8eaed'),
+  'muted': ('#57606a', '#a3acb8'),
+  'grid': ('#d6dbe1', '#363c45'),
+  'true-positive': ('#007f5f', '#2fbf95'),
+  'double-detection': ('#2b8cc4', '#6cc0ee'),
+  'wrong-label': ('#0a4f8f', '#4f8fd9'),
+  'localisation': ('#b87700', '#efb030'),
+  'confusion': ('#b0568c', '#dd8fbb'),
+  'background': ('#cc4c02', '#ff7d45'),
+  'line-1': ('#0060a9', '#62aaf0'),
+  'line-2': ('#b3400d', '#f58f5a'),
+  'line-3': ('#00704c', '#3fc79a'),
+  'line-4': ('#8c3c83', '#d68ad0'),
+  'line-5': ('#7a5b01', '#d9b44a'),
+  'line-6': ('#4d5966', '#b4bfcb'),
+}
+COLOR = {name: light for name, (light, _) in PALETTE.items()}
+LINES = [COLOR[f'line-{i}'] for i in range(1, 7)]
+_STYLE = {
+  'font.family': 'sans-serif',
+  'font.size': 9,
+  'text.parse_math': False,  # a video may be called $a$
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.grid': True,
+  'axes.axisbelow': True,
+  'axes.titlesize': 'medium',
+  'axes.titlelocation': 'left',
+  'axes.edgecolor': COLOR['muted'],
+  'grid.color': COLOR['grid'],
+  'grid.linewidth': 0.6,
+  'legend.frameon': False,
+  'legend.fontsize': 'small',
+  'lines.linewidth': 1.4,
+  'figure.facecolor': COLOR['paper'],
+  'axes.facecolor': 'none',
+} | {
+  key: COLOR['ink']
+  for key in ('text.color', 'axes.labelcolor', 'xtick.color', 'ytick.color')
+}  # fmt: skip
+
+
+def styled(draw):
+  """Draw in our style whatever the user's matplotlib is set to."""
+
+  @functools.wraps(draw)
+  def styled(*args, **kwargs):
+    with matplotlib.rc_context(_STYLE):
+      return draw(*args, **kwargs)
+
+  return styled
+
+
+def svg(figure, title):
+  """Render a figure as an <svg> element that follows the page's theme.
+
+  Colours become the CSS variables `--NAME` of PALETTE, text stays text.
+
+  Args:
+    figure: of this module.
+    title: what a screen reader says.
+  """
+  text = io.StringIO()
+  style = _STYLE | {'svg.fonttype': 'none', 'svg.hashsalt': title}
+  with matplotlib.rc_context(style), _quiet():
+    figure.savefig(
+      text, format='svg', metadata=dict.fromkeys(('Date', 'Creator')),
+      facecolor='none',
+    )  # fmt: skip
+  width = round(figure.get_figwidth() * 96)
+  body = text.getvalue().partition('<svg')[2]
+  body = re.sub(r'^[^>]*?(viewBox="[^"]*")[^>]*>', r'\1>', body, flags=re.S)
+  body = re.sub(r'<(metadata|style).*?</\1>', '', body, flags=re.S)
+  # Several figures in a page must not share names; only clip paths need one.
+  body = re.sub(r' id="[a-z.]*[a-zA-Z0-9]*_\d+"', '', body)
+  body = re.sub(r'font: ([^;"\']*?px)[^;"]*', r'font: \1 var(--font)', body)
+  for name, color in COLOR.items():
+    body = body.replace(color, f'var(--{name})')
+  return (
+    f'<svg role="img" aria-label="{html.escape(title)}" '
+    f'style="--width: {width}px" {body}'
+  )
+
+
+def image(figure, dpi=100):
+  """Render a figure as pixels [height, width, 3] uint8."""
+  figure.set_dpi(dpi)
+  canvas = backend_agg.FigureCanvasAgg(figure)
+  # Ticks are made as late as here.
+  with matplotlib.rc_context(_STYLE), _quiet():
+    canvas.draw()
+  return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _quiet():
+  """Ignore that matplotlib's font lacks a glyph of some language."""
+  return warnings.catch_warnings(action='ignore', category=UserWarning)
+
+
+def new(width, height, rows=1, columns=1, **kwargs):
+  """Make a figure of inches with rows × columns axes."""
+  figure = mpl_figure.Figure(figsize=(width, height), layout='constrained')
+  return figure, figure.subplots(rows, columns, **kwargs)

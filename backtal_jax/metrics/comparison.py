@@ -1,0 +1,97 @@
+"""Two sets of predictions on the same ground truth: what really differs.
+
+Paired bootstrap over videos: the split's videos are drawn with replacement,
+both sets are scored on the same draw, and the middle 95 % of the differences
+is the interval.
+"""
+
+import numpy as np
+
+from backtal_jax.metrics import detection_map, diagnosis, precision
+
+# Weights held at once; bounds the memory.
+_CHUNK = 1 << 22
+
+
+def compare(truth, before, after, tiou, *, theta=0.5, resamples=1000, seed=0):
+  """Score two sets of predictions, and their difference with intervals.
+
+  Args:
+    truth: detection_map.Truth.
+    before: detection_map.Segments.
+    after: the same of the other set.
+    tiou: thresholds of mAP.
+    theta: of the kinds of errors and of the classes' AP.
+    resamples: number of draws.
+    seed: of them.
+
+  Returns:
+    {'average_mAP', 'mAP@…' of every tIoU, 'kinds': {kind: share of the best
+    TOP·G}, 'classes': {label: AP}}; every value is {'before', 'after',
+    'difference', 'low', 'high'} in fractions of 1. A draw's mean leaves out
+    the classes that it lacks.
+  """
+  num_videos = len(truth.videos)
+  rng = np.random.default_rng(seed)
+  draws = rng.multinomial(
+    num_videos, np.full(num_videos, 1 / num_videos), size=resamples
+  )
+  # The first row is the split itself.
+  draws = np.concatenate([np.ones((1, num_videos), int), draws])
+  levels = [*tiou, theta]
+  (ap_before, kinds_before), (ap_after, kinds_after) = (
+    _resample(truth, predictions, levels, draws)
+    for predictions in (before, after)
+  )
+  with np.errstate(invalid='ignore'):
+    maps = [np.nanmean(ap[:, :-1], axis=2) for ap in (ap_before, ap_after)]
+  result = {'average_mAP': _interval(*(m.mean(1) for m in maps))}
+  for i, threshold in enumerate(tiou):
+    result[f'mAP@{threshold:g}'] = _interval(*(m[:, i] for m in maps))
+  result['kinds'] = {
+    kind: _interval(kinds_before[:, i], kinds_after[:, i])
+    for i, kind in enumerate(diagnosis.KINDS)
+  }
+  result['classes'] = {
+    label: _interval(ap_before[:, -1, i], ap_after[:, -1, i])
+    for i, label in enumerate(truth.labels)
+  }
+  return result
+
+
+def _resample(truth, predictions, levels, draws):
+  """Return AP [R, T, C] and shares of the kinds [R, kinds] of every draw."""
+  match = detection_map.match(truth, predictions, levels)
+  order, matched = match
+  label, video = predictions.label[order], predictions.video[order]
+  by_class = np.zeros((len(truth.videos), len(truth.labels)))
+  np.add.at(by_class, (truth.segments.video, truth.segments.label), 1)
+  kinds = diagnosis.error_kinds(truth, predictions, levels, match)[-1, order]
+  top = diagnosis.best(label, by_class.sum(0))
+  # Videos outside the split, index -1, are in every draw once.
+  draws = np.pad(draws, ((0, 0), (0, 1)), constant_values=1)
+  by_kind = np.zeros((len(truth.videos) + 1, len(diagnosis.KINDS)))
+  np.add.at(by_kind, (video[top], kinds[top]), 1)
+  shares = draws @ by_kind
+  parts = max(1, draws.shape[0] * len(order) // _CHUNK)
+  ap = [
+    precision.average_precisions(
+      label, matched >= 0, part[:, video], part[:, :-1] @ by_class
+    )
+    for part in np.array_split(draws, parts)
+  ]
+  return np.concatenate(ap), shares / np.maximum(shares.sum(1)[:, None], 1)
+
+
+def _interval(before, after):
+  """Return both scores, their difference and where 95 % of the draws lie."""
+  difference = (after - before)[1:]
+  difference = difference[np.isfinite(difference)]
+  low, high = np.quantile(difference, [0.025, 0.975]).tolist()
+  return {
+    'before': float(before[0]),
+    'after': float(after[0]),
+    'difference': float(after[0] - before[0]),
+    'low': low,
+    'high': high,
+  }

@@ -1,0 +1,136 @@
+"""Precision and recall of ranked predictions, seen from several sides."""
+
+import numpy as np
+
+from backtal_jax.metrics import detection_map
+
+_PROPOSALS = (1, 2, 5, 10, 20, 50, 100)
+_RECALL_TIOU = tuple(np.arange(50, 100, 5) / 100)
+
+
+def average_precisions(label, hit, weight, count, normal=None):
+  """Compute the AP of every class, often, with weighted predictions.
+
+  Args:
+    label: [N] classes, ascending, and by descending score within a class.
+    hit: [T, N] which are right.
+    weight: [R, N] how often each counts, 0 leaves it out.
+    count: [C] or [R, C] how many there are to find.
+    normal: N of DETAD's normalised precision R·N / (R·N + false), R the recall
+      (section 4.3); without it N is the count, which is plain precision.
+
+  Returns:
+    [R, T, C], NaN where the count is 0. Weights of 1 give
+    detection_map.average_precision.
+  """
+  count = np.broadcast_to(count, (len(weight), np.shape(count)[-1]))
+  classes = np.arange(count.shape[1])
+  seen = _sums(weight)
+  ap = np.empty((len(weight), len(hit), len(classes)))
+  with np.errstate(invalid='ignore', divide='ignore'):
+    scale = np.ones_like(count) if normal is None else normal / count
+    for row in range(len(hit)):
+      at = np.flatnonzero(hit[row])
+      own, mine = label[at], weight[:, at]
+      right, start = _sums(mine), np.searchsorted(own, classes)
+      end = np.searchsorted(own, classes, 'right')
+      first = np.searchsorted(label, own)
+      good = right[:, 1:] - right[:, start[own]]
+      wrong = seen[:, at + 1] - seen[:, first] - good
+      good = good * scale[:, own]
+      precision = np.nan_to_num(good / (good + wrong))
+      # Lifted by class, so that the maximum from the right ends with a class.
+      lift = len(classes) - own
+      precision = np.maximum.accumulate((precision + lift)[:, ::-1], 1)
+      area = _sums((precision[:, ::-1] - lift) * mine)
+      ap[:, row] = (area[:, end] - area[:, start]) / count
+  return ap
+
+
+def average_recall(truth, predictions):
+  """Compute AR@AN: the recall of the AN best predictions of each video.
+
+  Whatever their class, and one may find several, as in ActivityNet's proposal
+  task; averaged over tIoU 0.5:0.05:0.95.
+
+  Returns:
+    {'proposals': [AN], 'average_recall': [AN] fractions of 1}.
+  """
+  order = np.lexsort((-predictions.score, predictions.video))
+  place = np.empty(len(order), int)
+  place[order] = places(predictions.video[order] + 1, len(truth.videos) + 1)
+  rank, target, overlap = pairs(truth, predictions, min(_RECALL_TIOU))
+  recall = np.zeros(len(_PROPOSALS))
+  for threshold in _RECALL_TIOU:
+    near = overlap >= threshold
+    needed = np.full(len(truth.segments.label), np.inf)
+    np.minimum.at(needed, target[near], place[rank[near]])
+    recall += (needed < np.array(_PROPOSALS)[:, None]).mean(1)
+  recall /= len(_RECALL_TIOU)
+  return {'proposals': list(_PROPOSALS), 'average_recall': recall.tolist()}
+
+
+def video_ap(truth, predictions, theta):
+  """Compute an AP for every video: its predictions of all classes together.
+
+  Returns:
+    [videos], NaN without ground truth.
+  """
+  rank, matched = detection_map.match(truth, predictions, [theta])
+  hit = np.zeros(len(rank), bool)
+  hit[rank] = matched[0] >= 0
+  order = np.lexsort((-predictions.score, predictions.video))
+  order = order[predictions.video[order] >= 0]
+  return average_precisions(
+    predictions.video[order], hit[None, order], np.ones((1, len(order))),
+    np.bincount(truth.segments.video, minlength=len(truth.videos)),
+  )[0, 0]  # fmt: skip
+
+
+def precision_recall(truth, predictions, tiou, steps=101):
+  """Return the mean over classes of the precision envelope.
+
+  Returns:
+    [len(tiou), steps] at equal steps of recall from 0 to 1.
+  """
+  order, matched = detection_map.match(truth, predictions, tiou)
+  cuts = np.searchsorted(
+    predictions.label[order], np.arange(1, len(truth.labels))
+  )
+  count = np.bincount(truth.segments.label)
+  total = np.zeros((len(tiou), steps))
+  for hits, number in zip(np.split(matched >= 0, cuts, 1), count, strict=True):
+    needed = np.ceil(np.linspace(0, 1, steps) * number - 1e-9).astype(int)
+    for row, hit in zip(total, hits, strict=True):
+      at = np.flatnonzero(hit)
+      precision = np.arange(1, len(at) + 1) / (at + 1)
+      precision = np.maximum.accumulate(precision[::-1])[::-1]
+      reached = needed <= len(at)
+      padded = np.append(precision, 0)
+      row[reached] += padded[np.maximum(needed[reached] - 1, 0)]
+  return total / len(count)
+
+
+def pairs(truth, predictions, least):
+  """List detection_map.pairs of any two classes."""
+  segments = truth.segments._replace(label=np.zeros_like(truth.segments.label))
+  return detection_map.pairs(
+    truth._replace(labels=['any'], segments=segments),
+    predictions._replace(label=np.zeros_like(predictions.label)),
+    least,
+  )
+
+
+def places(key, size):
+  """Return the place of each key [N] within its run of equal ones.
+
+  Args:
+    key: [N] ascending, in 0…size - 1.
+    size: of the range of keys.
+  """
+  return np.arange(len(key)) - np.searchsorted(key, np.arange(size))[key]
+
+
+def _sums(values):
+  """Return [R, N + 1] sums of the first 0…N."""
+  return np.pad(np.cumsum(values, axis=1, dtype=float), ((0, 0), (1, 0)))

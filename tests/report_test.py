@@ -1,0 +1,374 @@
+"""The report: whole, self-contained, and right in a real browser."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from backtal_jax import canvas, curves, errors, files, report, results
+from backtal_jax.metrics import detection_map
+
+LABELS = ('<script>alert(1)</script>', 'salto é 跳水', 'a & $b$')
+TIOU = [0.3, 0.5, 0.7]
+
+
+def make_workdir(path, *, seed=0, num_videos=12, jitter=2.0, published=()):
+  """Write what a run leaves: results of a made-up set of videos."""
+  truth_rng, rng = np.random.default_rng(7), np.random.default_rng(seed)
+  database, found, along = {}, {}, {}
+  for i in range(num_videos):
+    # A quote, markup and another script in the name of a video.
+    name = f'video <b>"{i}"</b> 视频'
+    database[name] = {'subset': 'test', 'duration': 100.0, 'annotations': []}
+    found[name] = []
+    for start in truth_rng.uniform(0, 80, size=3):
+      label = LABELS[truth_rng.integers(3)]
+      segment = [float(start), float(start + truth_rng.uniform(2, 18))]
+      database[name]['annotations'] += [{'label': label, 'segment': segment}]
+      noise = rng.normal(scale=jitter, size=2)
+      found[name] += [
+        {
+          'label': label,
+          'segment': (np.array(segment) + noise).tolist(),
+          'score': float(rng.uniform()),
+        },
+        {'label': LABELS[0], 'segment': [1.0, 4.0], 'score': 0.1},
+      ]
+    along[name] = {
+      'labels': list(LABELS),
+      'cas': rng.normal(size=(3, 50)).astype(np.float16),
+      'foreground': rng.uniform(size=50).astype(np.float16),
+      'magnitude': rng.uniform(size=50).astype(np.float16),
+      'background': np.arange(50) == 7,
+    }
+  ground_truth = {'database': database}
+  predictions = {'results': found}
+  truth = detection_map.read_truth(ground_truth, 'test')
+  segments, _ = detection_map.read_predictions(predictions, truth)
+  metrics = detection_map.detection_map(truth, segments, TIOU) | {'epoch': 2}
+  files.write_json(path / 'gt.json', ground_truth)
+  files.write_json(path / 'predictions.json', predictions)
+  files.write_json(path / 'metrics.json', metrics)
+  config = {
+    'data': {'name': 'made up', 'root': str(path), 'ground_truth': 'gt.json',
+             'eval_split': 'test'},
+    'eval': {'published': published},
+  }  # fmt: skip
+  files.write_json(path / 'config.json', config)
+  lines = [{'step': i, 'loss/total': 2 / i, 'loss/base': 1 / i}
+           for i in range(1, 60)]  # fmt: skip
+  lines += [{'step': 59, 'mAP@0.5': 0.4, 'average_mAP': 0.3, 'epoch': 2}]
+  (path / 'metrics.jsonl').write_text(
+    ''.join(json.dumps(line) + '\n' for line in lines) + '{"step": 6'
+  )
+  curves.write(path / 'curves.npz', along)
+  return path
+
+
+@pytest.fixture(scope='module')
+def pages(tmp_path_factory):
+  """Two runs, the report of the second and their comparison."""
+  folder = tmp_path_factory.mktemp('runs')
+  a = make_workdir(folder / 'a', jitter=6)
+  b = make_workdir(folder / 'b', published=[['mAP@0.5', 36.3]], seed=1)
+  return a, b, report.write(b), report.compare(a, b)
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+  """A headless Chromium."""
+  webdriver = pytest.importorskip('selenium.webdriver')
+  binary = shutil.which('chromium') or shutil.which('chromium-browser')
+  driver = shutil.which('chromedriver')
+  if not binary or not driver:
+    pytest.skip('no chromium or no chromedriver; .ci/run installs them')
+  options = webdriver.ChromeOptions()
+  options.binary_location = binary
+  profile = tmp_path_factory.mktemp('profile')
+  for flag in (
+    'headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
+    'disable-background-networking', 'disable-component-update',
+    'disable-sync', 'disable-dev-shm-usage', f'user-data-dir={profile}',
+  ):  # fmt: skip
+    options.add_argument(f'--{flag}')
+  options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
+  service = webdriver.ChromeService(executable_path=driver)
+  opened = webdriver.Chrome(options=options, service=service)
+  yield opened
+  opened.quit()
+
+
+def show(browser, path, *, theme='light', width=1200, media='screen'):
+  """Open a page in a theme, at a width in CSS pixels."""
+  browser.execute_cdp_cmd(
+    'Emulation.setEmulatedMedia',
+    {
+      'media': media,
+      'features': [{'name': 'prefers-color-scheme', 'value': theme}],
+    },
+  )
+  browser.execute_cdp_cmd(
+    'Emulation.setDeviceMetricsOverride',
+    {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False},
+  )
+  browser.get(f'file://{path}')
+
+
+def column(browser, table, index):
+  """Return the texts of a column of a table, by their numbers in the page."""
+  return browser.execute_script(
+    'return [...document.querySelectorAll("table")[arguments[0]].tBodies[0]'
+    '.rows].map(row => row.cells[arguments[1]].textContent)',
+    table,
+    index,
+  )
+
+
+# Of every element that holds text: the contrast to the page, as WCAG counts it.
+CONTRAST = """
+const light = color => {
+  const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(x => {
+    const c = x / 255;
+    return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const paper = light(getComputedStyle(document.body).backgroundColor);
+return [...document.querySelectorAll('main *')]
+  .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+  .filter(e => !['style', 'title', 'desc'].includes(e.localName))
+  .map(e => {
+    const style = getComputedStyle(e);
+    const ink = light(e.ownerSVGElement ? style.fill : style.color);
+    const ratio = (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
+    return [ratio, e.textContent];
+  });
+"""
+
+
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [1200, 400])
+@pytest.mark.parametrize('which', [2, 3])
+def test_page_in_a_browser(pages, browser, theme, width, which):
+  show(browser, pages[which], theme=theme, width=width)
+  assert not browser.get_log('browser')
+  paper = browser.execute_script(
+    'return getComputedStyle(document.body).backgroundColor'
+  )
+  expected = canvas.PALETTE['paper'][theme == 'dark'].lstrip('#')
+  assert [*map(int, re.findall(r'\d+', paper))] == [*bytes.fromhex(expected)]
+  sizes = browser.execute_script(
+    'return [...document.querySelectorAll("svg")].map(e => ['
+    'e.getBoundingClientRect().width, e.getBoundingClientRect().height,'
+    'e.querySelectorAll("path").length, e.getAttribute("aria-label")])'
+  )
+  assert len(sizes) == (3 + 5 + 1 + 6 if which == 2 else 3)
+  for w, h, paths, label in sizes:
+    assert w > 200 and h > 40 and paths > 5 and label
+  contrast = browser.execute_script(CONTRAST)
+  assert len(contrast) > 100
+  assert min(contrast)[0] >= 4.5, min(contrast)
+  # Nothing but the boxes that scroll by themselves is wider than the page.
+  overflow = browser.execute_script(
+    'return document.documentElement.scrollWidth - innerWidth'
+  )
+  assert overflow <= 0
+  requests = browser.execute_script(
+    'return performance.getEntriesByType("resource").map(e => e.name)'
+  )
+  assert not [name for name in requests if not name.startswith('data:')]
+
+
+def test_paper_is_light_whatever_the_theme(pages, browser):
+  show(browser, pages[2], theme='dark', media='print')
+  color = browser.execute_script('return getComputedStyle(document.body).color')
+  ink = bytes.fromhex(canvas.PALETTE['ink'][0].lstrip('#'))
+  assert color == f'rgb({", ".join(map(str, ink))})'
+
+
+def test_tables_sort_by_mouse_and_by_keyboard(pages, browser):
+  keys = pytest.importorskip('selenium.webdriver').Keys
+  show(browser, pages[2])
+  heads = browser.find_elements('css selector', 'table')[1].find_elements(
+    'css selector', 'th'
+  )
+  before = column(browser, 1, 3)
+  heads[3].find_element('css selector', 'button').click()
+  numbers = [*map(int, column(browser, 1, 3))]
+  assert numbers == sorted(numbers, reverse=True)
+  assert sorted(numbers) == sorted(map(int, before))
+  assert heads[3].get_attribute('aria-sort') == 'descending'
+  for key in (keys.ENTER, keys.SPACE):
+    # One tab from the third column's button is the fourth's.
+    heads[2].find_element('css selector', 'button').send_keys(keys.TAB)
+    browser.switch_to.active_element.send_keys(key)
+    numbers = [*map(int, column(browser, 1, 3))]
+    assert numbers == sorted(numbers, reverse=key == keys.SPACE)
+  heads[0].find_element('css selector', 'button').click()
+  names = column(browser, 1, 0)
+  assert sorted(names) == sorted(LABELS)
+  in_order = browser.execute_script(
+    'return [...arguments[0]].sort((a, b) => a.localeCompare(b))', names
+  )
+  assert names == in_order
+  assert heads[0].get_attribute('aria-sort') == 'ascending'
+  assert heads[3].get_attribute('aria-sort') == 'none'
+
+
+def test_page_needs_no_network_and_escapes_markup(pages):
+  for path in pages[2:]:
+    text = path.read_text()
+    assert len(text.encode()) < 5e6
+    for attribute in re.findall(r'(?:src|href)="([^"]*)"', text):
+      assert attribute.startswith(('#', 'data:')), attribute
+    assert not re.search(r'@import|url\((?!#)', text)
+    assert text.count('<script') == 1
+    assert '<b>"' not in text
+    assert '&lt;script&gt;alert(1)&lt;/script&gt;' in text
+
+
+def test_headline_has_the_published_numbers_beside_ours(pages):
+  a, b, path, _ = pages
+  metrics = files.read_json(b / 'metrics.json')
+  ours = 100 * metrics['mAP'][TIOU.index(0.5)]
+  difference = f'{ours - 36.3:+.1f}'.replace('-', '−')
+  row = f'<td>mAP@0.5</td><td>{ours:.1f}</td><td>36.3</td><td>{difference}</td>'
+  assert row in path.read_text()
+  assert '<td>mAP@0.3</td>' in path.read_text()
+  assert 'published' not in report.write(a).read_text().split('<details>')[0]
+
+
+def test_videos_go_from_best_to_worst():
+  # Of three videos the first has its only segment found, the second behind
+  # a wrong one, and the third not at all.
+  annotated = [{'label': 'x', 'segment': [0, 10]}]
+  database = {
+    name: {'subset': 'test', 'duration': 50, 'annotations': annotated}
+    for name in ('good', 'half', 'none')
+  }
+  right = {'label': 'x', 'segment': [0, 10], 'score': 0.5}
+  wrong = {'label': 'x', 'segment': [30, 40], 'score': 0.7}
+  found = {'good': [right], 'half': [right, wrong], 'none': [wrong]}
+  truth = detection_map.read_truth({'database': database}, 'test')
+  segments, _ = detection_map.read_predictions({'results': found}, truth)
+  drawn = results.timelines(truth, np.full(3, 50.0), segments, {})
+  assert list(drawn) == [
+    'best 1: good, AP 100.0 %',
+    'median 1: half, AP 50.0 %',
+    'worst 1: none, AP 0.0 %',
+  ]
+
+
+def test_a_run_without_predictions_has_a_report(tmp_path):
+  workdir = make_workdir(tmp_path)
+  files.write_json(workdir / 'predictions.json', {'results': {}})
+  for name in ('curves.npz', 'metrics.jsonl'):
+    (workdir / name).unlink()
+  text = report.write(workdir).read_text()
+  assert '0 predictions' in text
+  assert '36 of 36 segments are missed' in text
+  assert 'nan' not in re.sub(r'"[^"]*"', '', text).lower().split()
+  compared = report.compare(workdir, workdir).read_text()
+  assert '<td>average_mAP</td><td>0.0</td><td>0.0</td><td>+0.0</td>' in compared
+
+
+@pytest.mark.parametrize(
+  'name, change, message',
+  [
+    ('config.json', {}, "KeyError.*'data'"),
+    ('metrics.json', {'mAP': []}, "KeyError.*'tiou'"),
+    ('config.json', None, 'no such file'),
+    ('gt.json', None, 'no such file'),
+    ('metrics.json', None, 'no such file'),
+    (
+      'predictions.json',
+      {'results': {'v': [{'label': 'a & $b$', 'segment': [0, 1],
+                          'score': float('nan')}]}},
+      'score is nan, expected a finite number',
+    ),
+  ],
+)  # fmt: skip
+def test_what_is_missing_or_wrong_is_told(tmp_path, name, change, message):
+  workdir = make_workdir(tmp_path, num_videos=1)
+  if change is None:
+    (workdir / name).unlink()
+  else:
+    (workdir / name).write_text(json.dumps(change))
+  with pytest.raises(errors.InputError, match=message):
+    report.write(workdir)
+  with pytest.raises(SystemExit) as told:
+    report.main(['--workdir', str(workdir)])
+  assert '\n' not in told.value.code
+
+
+def test_compare_refuses_other_ground_truth(tmp_path):
+  a = make_workdir(tmp_path / 'a', num_videos=2)
+  b = make_workdir(tmp_path / 'b', num_videos=3)
+  with pytest.raises(errors.InputError, match='ground truth is not that of'):
+    report.compare(a, b)
+
+
+def test_command_line(tmp_path, capsys):
+  a, b = (make_workdir(tmp_path / name, num_videos=3) for name in 'ab')
+  report.main(['--workdir', str(a)])
+  assert (a / 'report.html').exists()
+  report.main(['--compare', str(a), str(b), '--output', str(tmp_path / 'c')])
+  assert (tmp_path / 'c').read_text().startswith('<!doctype html>')
+  assert capsys.readouterr().out.split() == [
+    str(a / 'report.html'),
+    str(tmp_path / 'c'),
+  ]
+
+
+def test_curves_come_back_as_they_were(tmp_path):
+  rng = np.random.default_rng(0)
+  classes = ['run', 'éa', 'c']
+  video = {
+    'cas': rng.normal(size=(20, 4)) * 10,
+    'foreground': rng.uniform(size=20),
+    'magnitude': rng.uniform(3, 5, size=20) * 1e6,  # beyond float16
+    'label': np.array([1, 0, 0]),
+    'click': np.array([3, 1, -100, 3] + 16 * [-100]),
+  }
+  taken = curves.take(video, [{'label': 'éa'}], classes)
+  assert taken['labels'] == ['run', 'éa']
+  np.testing.assert_allclose(taken['cas'], video['cas'].T[:2], rtol=1e-3)
+  m = video['magnitude']
+  scaled = (m - m.min()) / (m.max() - m.min())
+  np.testing.assert_allclose(taken['magnitude'], scaled, atol=1e-3)
+  assert np.flatnonzero(taken['background']).tolist() == [0, 3]
+  nothing = curves.take(video | {'label': np.zeros(3)}, [], classes)
+  curves.write(tmp_path / 'c.npz', {'ü': taken, 'none': nothing})
+  read = curves.read(tmp_path / 'c.npz')
+  assert list(read) == ['ü', 'none']
+  assert read['none']['labels'] == [] and read['none']['cas'].shape == (0, 20)
+  for key, value in taken.items():
+    np.testing.assert_array_equal(read['ü'][key], value)
+  assert curves.read(tmp_path / 'absent.npz') == {}
+  (tmp_path / 'broken.npz').write_bytes(b'PK')
+  with pytest.raises(errors.InputError, match='no curves in it'):
+    curves.read(tmp_path / 'broken.npz')
+
+
+def test_tensorboard_gets_the_table_and_the_timelines(tmp_path):
+  event_accumulator = pytest.importorskip(
+    'tensorboard.backend.event_processing.event_accumulator'
+  )
+  from backtal_jax import figures, runs  # brings TensorFlow
+
+  class Source:
+    names = ('a',)
+
+  plan = np.zeros((1, 1, 2), int)
+  drawn = figures.timeline('a', 9.0, foreground=np.linspace(0, 1, 9))
+  with runs.Log(tmp_path, plan, 0, Source, 'stop') as log:
+    log.show(7, 'tIoU 0.5\nmAP 12.3', {'best': drawn})
+  events = event_accumulator.EventAccumulator(str(tmp_path))
+  events.Reload()
+  (text,) = events.Tensors('results')
+  assert text.step == 7 and b'mAP 12.3' in text.tensor_proto.string_val[0]
+  (image,) = events.Tensors('best')
+  _, _, png = image.tensor_proto.string_val
+  assert png.startswith(b'\x89PNG')
