@@ -16,3 +16,10 @@ __version__ = '0.1.0'
 
 # The snippet label of a snippet that nobody clicked.
 IGNORED = -100
+
+
+def load(checkpoint, *, config=None, classes=None):
+  """Load a checkpoint to predict with, see `predict.load`."""
+  from backtal_jax import predict  # JAX only when it is needed
+
+  return predict.load(checkpoint, config=config, classes=classes)

@@ -1,0 +1,418 @@
+"""The official program's .pth files: its numbers, both ways, and bad files."""
+
+import collections
+import functools
+import io
+import json
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import full_size
+import jax
+import jax.numpy as jnp
+import localization_oracle
+import numpy as np
+import pytest
+from golden import FOLDER, KINDS, Case
+
+from backtal_jax import checkpoints, errors, evaluate, official, predict, train
+from backtal_jax.data import feature_files, sources
+from configs import activitynet12, hacs, thumos14
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = {'thumos14': thumos14, 'activitynet12': activitynet12, 'hacs': hacs}
+
+
+@pytest.fixture(name='torch', scope='module')
+def _torch():
+  return pytest.importorskip('torch', reason='needs the extra torch')
+
+
+def golden_config(kind, **fields):
+  """Return a data set's config in the sizes of its golden case."""
+  config = CONFIGS.get(kind, thumos14).get_config()
+  meta = Case(kind).meta
+  changes = {
+    'model.num_classes': meta['C'],
+    'model.feature_dim': meta['D'],
+    'model.hidden_dim': meta['hidden'],
+    'model.reduce_dim': meta['reduce'],
+    'model.embedding_dim': meta['embed'],
+    'data.num_snippets': meta['T'],
+    'localization.class_threshold': 0.1,
+    'eval.batch_size': 4,
+    'mesh': (1,),
+  }
+  with config.unlocked():
+    config.update_from_flattened_dict(changes | fields)
+  return config
+
+
+def load(kind, path=None, **fields):
+  config = golden_config(kind, **fields)
+  names = [f'class{i}' for i in range(config.model.num_classes)]
+  path = path or FOLDER / f'official_{kind}.pth'
+  return predict.load(path, config=config, classes=names)
+
+
+def contents(torch, path):
+  return torch.load(path, map_location='cpu', weights_only=True)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_an_official_checkpoint_gives_the_official_numbers(torch, kind):
+  model, case = load(kind), Case(kind).arrays
+  assert model.epoch == 7
+  videos = [
+    feature_files.make_video(
+      f'video {i}', [feature], 20.0 + i, 600 + i, shape=model.shape
+    )
+    for i, feature in enumerate(case['feature'])
+  ]
+  count = 0
+  for i, (_, curves, segments) in enumerate(model.predict_videos(videos)):
+    close = lambda a, b: np.testing.assert_allclose(a, b, 0, 1e-5)
+    close(curves['cas'].T, case['eval/cas_supp'][i])
+    close(curves['score'], case['eval/score_supp'][i])
+    magnitude = np.linalg.norm(case['eval/feature_supp_1'][i], axis=0)
+    close(curves['magnitude'], magnitude)
+    expected = localization_oracle.localize(
+      case['eval/cas_supp'][i].T,
+      case['eval/score_supp'][i],
+      magnitude,
+      frame_num=600 + i,
+      duration=20.0 + i,
+      **model.config.localization,
+    )
+    assert [s['label'] for s in segments] == [f'class{e[0]}' for e in expected]
+    for ours, (_, *times, score) in zip(segments, expected, strict=True):
+      close(ours['segment'], times)
+      assert ours['score'] == pytest.approx(score, abs=1e-5)
+    count += len(segments)
+  assert count > 4
+
+
+def zipped(torch, content, path):
+  torch.save(content, path)
+
+
+def pickled(torch, content, path):
+  torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize('save', [zipped, pickled])
+@pytest.mark.parametrize('device', ['cpu', 'cuda:3'])
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_every_container_reads_the_same(
+  torch, tmp_path, monkeypatch, save, device, prefix
+):
+  content = contents(torch, FOLDER / 'official_hacs.pth')
+  state = collections.OrderedDict(
+    (prefix + k, v) for k, v in content['state_dict'].items()
+  )
+  path = tmp_path / 'x.pth'
+  with monkeypatch.context() as m:
+    m.setattr(torch.serialization, 'location_tag', lambda _: device)
+    save(torch, {'epoch': 3, 'state_dict': state}, path)
+  raw = path.read_bytes()
+  assert device.encode() in raw
+  assert raw.startswith(b'PK') == (save is zipped)
+  found, epoch = official.read(path)
+  assert epoch == 3
+  assert list(found) == list(content['state_dict'])
+  for name, tensor in content['state_dict'].items():
+    np.testing.assert_array_equal(found[name], tensor.numpy())
+
+
+def test_a_bare_state_dict_is_read_too(torch, tmp_path):
+  state = contents(torch, FOLDER / 'official_hacs.pth')['state_dict']
+  torch.save({k: v.double() for k, v in state.items()}, tmp_path / 'x.pth')
+  assert load('hacs', tmp_path / 'x.pth').epoch == -1
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_import_then_export_changes_no_bit(torch, tmp_path, kind):
+  source = FOLDER / f'official_{kind}.pth'
+  params, epoch = checkpoints.restore_params(source, Case(kind).params)
+  official.write(tmp_path / 'x.pth', params, epoch)
+  first, second = contents(torch, source), contents(torch, tmp_path / 'x.pth')
+  assert first.keys() == second.keys() and second['epoch'] == 7
+  assert list(first['state_dict']) == list(second['state_dict'])
+  for name, tensor in first['state_dict'].items():
+    other = second['state_dict'][name]
+    assert other.dtype == torch.float32 and other.is_contiguous()
+    assert tensor.shape == other.shape
+    assert tensor.numpy().tobytes() == other.numpy().tobytes()
+
+
+def test_training_goes_on_the_same_after_export_and_import(
+  torch, tmp_path, capsys
+):
+  case, workdir = Case('thumos14'), tmp_path / 'run'
+  optimizer = train.make_optimizer(thumos14.get_config().train)
+  step = jax.jit(
+    functools.partial(
+      train.train_step, model=case.model, optimizer=optimizer, loss=case.loss
+    )
+  )
+  state = train.TrainState(
+    jnp.zeros((), jnp.int32),
+    case.params,
+    optimizer.init(case.params),
+    jax.random.key(0),
+  )
+  for _ in range(2):
+    state, _ = step(state, case.batch)
+  with checkpoints.manager(workdir) as manager:
+    checkpoints.save(manager, state, epoch=2, value=0.5)
+    checkpoints.finish(manager)
+  (workdir / 'config.json').write_text('{"model": {"affinity": "paper"}}')
+  path = tmp_path / 'x.pth'
+  arguments = ['--checkpoint', str(workdir), '--output', str(path)]
+  checkpoints.main(['export', *arguments])
+  assert 'config.model.affinity=paper' in capsys.readouterr().err
+  params, epoch = checkpoints.restore_params(path, case.params)
+  assert epoch == 2
+  # Off their device, so that the step is not compiled anew.
+  other = state._replace(params=jax.tree.map(np.asarray, params))
+  for _ in range(3):
+    state, ours = step(state, case.batch)
+    other, theirs = step(other, case.batch)
+    assert float(ours['loss/total']) == float(theirs['loss/total'])
+
+
+def test_fine_tuning_starts_from_an_official_file(torch, tmp_path):
+  path = FOLDER / 'official_thumos14.pth'
+  config = golden_config('thumos14', init_checkpoint=str(path))
+  case = Case('thumos14')
+  mesh = jax.make_mesh((8,), ('data',))
+  with checkpoints.manager(tmp_path) as manager:
+    state = train.initial_state(config, manager, mesh)
+  assert int(state.step) == 0
+  for ours, theirs in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(case.params), strict=True
+  ):
+    assert len(ours.sharding.device_set) == 8
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def _without(torch, content):
+  del content['state_dict']['base_module.conv_2.weight']
+
+
+def _with(torch, content):
+  content['state_dict']['lstm.weight'] = torch.zeros(3, 4)
+
+
+def _other(torch, content):
+  content['state_dict'] = {'conv1.weight': torch.zeros(64, 3, 7, 7)}
+
+
+def _numbers(torch, content):
+  content['state_dict'] = {'epoch': 3}
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (_without, r'base_module.conv_2.weight is missing, expected \(24, 24, 3\)'),
+    (_with, r'lstm.weight is \(3, 4\), expected nothing$'),
+    (_other, r'fit config.model: .*conv1.weight is \(64, 3, 7, 7\), expected '),
+    (_numbers, r"no state_dict of tensors in it, found \['epoch', 'state_dict"),
+  ],
+)
+def test_other_tensors_are_listed(torch, tmp_path, change, message):
+  content = contents(torch, FOLDER / 'official_hacs.pth')
+  change(torch, content)
+  torch.save(content, tmp_path / 'x.pth')
+  with pytest.raises(errors.InputError, match=message) as e:
+    load('hacs', tmp_path / 'x.pth')
+  assert str(tmp_path / 'x.pth') in str(e.value)
+
+
+def test_every_tensor_of_another_shape_is_listed_with_both(torch):
+  with pytest.raises(errors.InputError) as e:
+    load('hacs', **{'model.num_classes': 100, 'model.embedding_dim': 32})
+  assert str(e.value).endswith(
+    'official_hacs.pth: does not fit config.model: '
+    'classifier_module.conv.weight is (7, 24, 1), expected (101, 24, 1); '
+    'embedding_module.conv_2.bias is (8,), expected (32,); '
+    'embedding_module.conv_2.weight is (8, 16, 3), expected (32, 16, 3)'
+  )
+
+
+class _Evil:
+  def __reduce__(self):
+    return os.mkdir, ('evil',)
+
+
+@pytest.mark.parametrize('save', [zipped, pickled])
+@pytest.mark.parametrize('bad', ['cut', 'text', 'empty', 'pickle', 'evil'])
+def test_a_file_that_is_no_checkpoint_is_refused(
+  torch, tmp_path, monkeypatch, save, bad
+):
+  monkeypatch.chdir(tmp_path)
+  path, whole = tmp_path / 'x.pth', io.BytesIO()
+  save(torch, contents(torch, FOLDER / 'official_hacs.pth'), whole)
+  if bad == 'evil':
+    save(torch, {'state_dict': _Evil()}, path)
+  else:
+    path.write_bytes(
+      {
+        'cut': whole.getvalue()[: whole.tell() // 2],
+        'text': b'<html>404 not found</html>',
+        'empty': b'',
+        'pickle': pickle.dumps([1, 2]),
+      }[bad]
+    )
+  with pytest.raises(
+    errors.InputError, match=r'not a whole|no state_dict'
+  ) as e:
+    load('hacs', path)
+  assert str(e.value).startswith(f'{path}: ')
+  assert '\n' not in str(e.value)
+  assert not (tmp_path / 'evil').exists()
+
+
+def test_a_missing_file_and_a_missing_config_are_told(torch, tmp_path):
+  with pytest.raises(errors.InputError, match=r'x\.pth: no such file'):
+    load('hacs', tmp_path / 'x.pth')
+  with pytest.raises(errors.InputError, match=r'config=configs\.thumos14'):
+    predict.load(FOLDER / 'official_hacs.pth')
+
+
+def test_without_torch_the_message_says_what_to_install(monkeypatch, tmp_path):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  install = r"pip install 'backtal-jax\[torch\]'$"
+  with pytest.raises(errors.InputError, match=install):
+    load('hacs')
+  with pytest.raises(errors.InputError, match=install):
+    official.write(tmp_path / 'x.pth', Case('hacs').params, 0)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('kind', CONFIGS)
+def test_the_oracle_of_the_full_size_is_the_official_program(kind):
+  case = Case(kind)
+  state = {
+    name.removeprefix('param/'): tensor
+    for name, tensor in case.arrays.items()
+    if name.startswith('param/')
+  }
+  for i, feature in enumerate(case.arrays['feature']):
+    found = full_size.outputs(state, feature, case.topk_ratio)
+    close = lambda a, b: np.testing.assert_allclose(a, b, 0, 1e-5)
+    close(found['cas'].T, case.arrays['eval/cas_supp'][i])
+    close(found['score'], case.arrays['eval/score_supp'][i])
+
+
+@pytest.mark.parametrize('kind', CONFIGS)
+def test_networks_of_full_size_are_exact(torch, tmp_path, kind):
+  config = CONFIGS[kind].get_config()
+  with config.unlocked():
+    config.mesh = (1,)
+  state, feature = full_size.draw(kind)
+  state = {name: torch.from_numpy(tensor) for name, tensor in state.items()}
+  torch.save({'epoch': 1, 'state_dict': state}, tmp_path / 'x.pth')
+  names = [f'class{i}' for i in range(config.model.num_classes)]
+  model = predict.load(tmp_path / 'x.pth', config=config, classes=names)
+  video = feature_files.make_video('video', [feature], 60, shape=model.shape)
+  ((_, curves, _),) = model.predict_videos([video], batch_size=1)
+  ours = full_size.summary(curves)
+  for name, theirs in json.loads(full_size.GOLDEN.read_text())[kind].items():
+    # The sixth digit of the largest value, and one more for rounding.
+    atol = 2e-6 * max(abs(theirs['min']), abs(theirs['max']))
+    np.testing.assert_allclose(
+      list(ours[name].values()), list(theirs.values()), 2e-6, atol, name
+    )
+
+
+def test_comparison_with_published_numbers():
+  metrics = {'tiou': [0.5, 0.75], 'mAP': [0.42, 0.268], 'average_mAP': 0.344}
+  published = (('average_mAP', 34.0), ('mAP@0.5', 41.5), ('mAP@0.75', 27.3))
+  table, worst = evaluate.compare(metrics, published)
+  assert worst == pytest.approx(0.5)
+  assert [line.split() for line in table.splitlines()[1:]] == [
+    ['average_mAP', '34.40', '34.0', '+0.40'],
+    ['mAP@0.5', '42.00', '41.5', '+0.50'],
+    ['mAP@0.75', '26.80', '27.3', '-0.50'],
+  ]
+
+
+def test_reproduce_evaluates_compares_and_fails_where_it_is_off(
+  torch, tmp_path
+):
+  sizes = {
+    'model.num_classes': 20, 'model.feature_dim': 8, 'model.hidden_dim': 8,
+    'model.reduce_dim': 4, 'model.embedding_dim': 4, 'data.num_snippets': 30,
+  }  # fmt: skip
+  classes, rng = [f'class{i:02d}' for i in range(20)], np.random.RandomState(0)
+  database = {}
+  for i in range(3):
+    name = f'video_test_{i}'
+    if i < 2:  # the last has no features
+      sources.write_video(
+        tmp_path / 'test' / f'{name}.npz',
+        feat_spa=rng.rand(4, 30),
+        feat_tem=rng.rand(4, 30),
+        cls_label=np.eye(20)[i],
+        vid_name=name,
+        frame_num=300,
+        fps=30,
+        duration=10.0,
+      )
+    database[name] = {
+      'subset': 'test',
+      'duration': 10.0,
+      'annotations': [{'label': classes[i], 'segment': [2.0, 5.0]}],
+    }
+  (tmp_path / 'gt_thumos14.json').write_text(
+    json.dumps({'database': database, 'activity_list': classes})
+  )
+  config = thumos14.get_config()
+  with config.unlocked():
+    config.update_from_flattened_dict(sizes)
+  model = predict.models.BackTAL(**config.model)
+  params = predict.models.init(model, jax.random.key(0), 30)
+  official.write(tmp_path / 'x.pth', params, 40)
+  script = str(ROOT / 'launch' / 'reproduce.sh')
+  result = subprocess.run(
+    [
+      'bash',
+      script,
+      'THUMOS14',
+      str(tmp_path),
+      str(tmp_path / 'x.pth'),
+      *(f'--config.{key}={value}' for key, value in sizes.items()),
+    ],
+    env=os.environ
+    | {'WORKDIR': str(tmp_path / 'run'), 'PYTHON': sys.executable},
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 1, result.stderr
+  assert 'of the 3 annotated ones 1 have no features: video_test_2' in (
+    result.stdout
+  )
+  assert 'mAP@0.3         0.00       54.4      -54.40' in result.stdout
+  assert result.stderr.splitlines()[-1] == (
+    'error: 54.40 off a published mAP, expected 0.5 at most'
+  )
+  assert (
+    json.loads((tmp_path / 'run' / 'metrics.json').read_text())['epoch'] == 40
+  )
+
+
+@pytest.mark.parametrize('arguments', [(), ('UCF', 'x', 'y.pth')])
+def test_reproduce_tells_how_it_is_called(arguments):
+  result = subprocess.run(
+    ['bash', str(ROOT / 'launch' / 'reproduce.sh'), *arguments],
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 2
+  assert 'THUMOS14' in result.stderr and 'HACS' in result.stderr

@@ -1,0 +1,412 @@
+"""One video: equal to evaluation, any length, and what cannot be used."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import backtal_jax
+from backtal_jax import (
+  IGNORED,
+  checkpoints,
+  errors,
+  evaluate,
+  figures,
+  predict,
+  train,
+)
+from backtal_jax.data import demo, hapt, sources
+from configs import demo as demo_config
+from configs import hapt as hapt_config
+
+
+def config_of(module, root, **fields):
+  """Return a config of a small network whose every class is let through."""
+  c = module.get_config()
+  changes = {
+    'data.root': str(root),
+    'mesh': (2,),
+    'model.hidden_dim': 16,
+    'model.reduce_dim': 8,
+    'localization.class_threshold': 0.05,
+    'train.num_epochs': 1,
+    'train.eval_every': 1,
+  }
+  with c.unlocked():
+    c.update_from_flattened_dict(changes | fields)
+  return c
+
+
+@pytest.fixture(scope='module')
+def config(demo_root):
+  return config_of(demo_config, demo_root)
+
+
+@pytest.fixture(scope='module')
+def run(config, tmp_path_factory):
+  """Train one epoch; return the workdir."""
+  workdir = tmp_path_factory.mktemp('runs') / 'run'
+  train.train_and_evaluate(config, workdir)
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def model(config, run):
+  return backtal_jax.load(run, config=config)
+
+
+@pytest.fixture(scope='module')
+def evaluated(run):
+  return json.loads((run / 'predictions.json').read_text())['results']
+
+
+def arrays(root, name):
+  """Return an npz of the test split, copied out of the file."""
+  found = sources.read_npz(root / 'test' / f'{name}.npz')
+  return {key: np.array(value) for key, value in found.items()}
+
+
+def features(root, name):
+  """Return one video's features [D, T]."""
+  found = arrays(root, name)
+  return np.concatenate([found['feat_spa'], found['feat_tem']])
+
+
+def assert_close(ours, theirs):
+  """Compare segments but for rounding."""
+  assert [s['label'] for s in ours] == [s['label'] for s in theirs]
+  for a, b in zip(ours, theirs, strict=True):
+    np.testing.assert_allclose(a['segment'], b['segment'], 0, 1e-4)
+    assert a['score'] == pytest.approx(b['score'], abs=1e-5)
+
+
+def link(root, folder, names):
+  """Make a folder of some videos of the test split."""
+  folder.mkdir()
+  for name in names:
+    (folder / f'{name}.npz').symlink_to(root / 'test' / f'{name}.npz')
+  return folder
+
+
+def test_some_videos_equal_their_rows_of_the_evaluation(
+  config, run, evaluated, demo_root, tmp_path
+):
+  names = ['test_003', 'test_017', 'test_038']
+  folder = link(demo_root, tmp_path / 'some', names)
+  output = tmp_path / 'predictions.json'
+  predict.predict(config, str(run), folder, output)
+  found = json.loads(output.read_text())
+  assert found['results'] == {name: evaluated[name] for name in names}
+  assert list(found) == ['version', 'results', 'external_data']
+  assert sum(map(len, found['results'].values())) > 10
+
+
+def test_one_video_equals_its_rows_of_the_evaluation(
+  model, evaluated, demo_root
+):
+  assert model.classes == demo.CLASSES and model.epoch == 1
+  for name in ('test_000', 'test_039'):
+    feature = features(demo_root, name)
+    for either in (feature, feature.T):
+      segments = model.predict(either, duration=100, frame_num=1000)
+      assert_close(segments, evaluated[name])
+
+
+def test_hapt_clips_equal_their_rows_of_the_evaluation(shared, tmp_path):
+  root = tmp_path / 'HAPT'
+  hapt.prepare(shared / 'data' / 'hapt' / 'HAPT Data Set.zip', root)
+  clips = sorted(p.stem for p in (root / 'test').iterdir())
+  for clip in clips[24:]:  # two of the nine people
+    (root / 'test' / f'{clip}.npz').unlink()
+  threshold = {'localization.class_threshold': 0.1}
+  config = config_of(hapt_config, root, mesh=(1,), **threshold)
+  state = train.create_state(
+    predict.models.BackTAL(**config.model),
+    train.make_optimizer(config.train),
+    seed=0,
+    num_snippets=config.data.num_snippets,
+  )
+  with checkpoints.manager(tmp_path / 'run') as manager:
+    checkpoints.save(manager, state, epoch=1, value=0)
+  evaluate.evaluate(config, tmp_path / 'run', tmp_path / 'out')
+  expected = json.loads((tmp_path / 'out/predictions.json').read_text())
+  names = ['exp03_user02_00', 'exp08_user04_02']
+  output = tmp_path / 'predictions.json'
+  folder = link(root, tmp_path / 'some', names)
+  predict.predict(config, str(tmp_path / 'run'), folder, output)
+  found = json.loads(output.read_text())['results']
+  assert found == {name: expected['results'][name] for name in names}
+  model = predict.load(tmp_path / 'run', config=config)
+  for name in names:
+    assert len(found[name]) > 3
+    told = arrays(root, name)
+    segments = model.predict(
+      features(root, name),
+      duration=float(told['duration']),
+      frame_num=int(told['frame_num']),
+    )
+    assert_close(segments, expected['results'][name])
+
+
+def test_any_number_of_snippets_is_resampled(model, demo_root):
+  feature = features(demo_root, 'test_004')
+  short = feature[:, ::3]
+  at = (np.arange(100) + 0.5) / 100 * short.shape[1] - 0.5
+  stretched = [np.interp(at, np.arange(len(row)), row) for row in short]
+  assert_close(
+    model.predict(short, duration=50),
+    model.predict(np.array(stretched), duration=50),
+  )
+  # Every snippet four times is the same video.
+  feature = np.tile(feature[:, :1], 100)
+  assert_close(
+    model.predict(feature, duration=50),
+    model.predict(np.repeat(feature, 4, axis=1), duration=50),
+  )
+
+
+def test_frames_are_counted_where_no_one_tells(model, demo_root):
+  feature = features(demo_root, 'test_001')
+  assert_close(
+    model.predict(feature, duration=20),
+    model.predict(feature, duration=20, frame_num=600),
+  )
+  # A thousand hours, as somebody gives milliseconds, take no gigabytes.
+  segments = model.predict(feature, duration=3.6e6)
+  assert max(s['segment'][1] for s in segments) <= 3.6e6
+
+
+@pytest.mark.parametrize(
+  ('shape', 'message'),
+  [
+    ((31, 100), r'features: features have shape \(31, 100\), config.model.'
+                'feature_dim is 32: neither way round there are 32 channels'),
+    ((2, 100, 32), r'shape \(2, 100, 32\) of float64, expected numbers in two'),
+    ((32, 32), r'shape \(32, 32\).*cannot tell snippets from channels, '
+               r'\(channels, snippets\) and \(snippets, channels\) both fit'),
+    ((0, 32), 'features: 0 snippets, expected 2 or more'),
+    ((1, 32), 'features: 1 snippets, expected 2 or more'),
+  ],
+)  # fmt: skip
+def test_features_of_a_wrong_shape_are_refused(model, shape, message):
+  with pytest.raises(errors.InputError, match=message):
+    model.predict(np.zeros(shape), duration=10)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(model, value):
+  feature = np.zeros((100, 32))
+  feature[3, 4:6] = value
+  with pytest.raises(errors.InputError, match='2 NaN or Inf values'):
+    model.predict(feature, duration=10)
+
+
+@pytest.mark.parametrize('duration', [0, -1, float('nan'), float('inf')])
+def test_no_duration_is_refused(model, duration):
+  with pytest.raises(errors.InputError, match=r'duration is .*, expected sec'):
+    model.predict(np.zeros((100, 32)), duration=duration)
+
+
+def read(model, path, duration=None):
+  return predict.feature_files.read_video(path, duration, shape=model.shape)
+
+
+def save(path, drop=(), **arrays):
+  np.savez(path, **{k: v for k, v in arrays.items() if k not in drop})
+  return path
+
+
+def test_every_form_of_file_is_read_the_same(model, demo_root, tmp_path):
+  name = 'train_000'
+  found = sources.read_npz(demo_root / 'train' / f'{name}.npz')
+  expected = np.concatenate([found['feat_spa'], found['feat_tem']]).T
+  whole = read(model, demo_root / 'train' / f'{name}.npz')
+  clicks = found['point_label']
+  np.testing.assert_array_equal(whole.click, clicks)
+  assert (whole.name, whole.frame_num, whole.duration) == (name, 1000, 100.0)
+  bare = save(tmp_path / 'bare.npz', ('cls_label', 'point_label', 'vid_name',
+              'frame_num', 'fps'), **found)  # fmt: skip
+  no_duration = save(tmp_path / 'other.npz', ('duration',), **found)
+  turned = save(
+    tmp_path / 'turned.npz',
+    feat_spa=found['feat_spa'].T,
+    feat_tem=found['feat_tem'].T,
+    duration=100.0,
+    fps=10.0,
+  )
+  np.save(tmp_path / 'array.npy', expected.astype(np.float16))
+  np.save(tmp_path / 'fortran.npy', np.asfortranarray(expected.T))
+  bare, no_duration, turned = (
+    read(model, p) for p in (bare, no_duration, turned)
+  )
+  array = read(model, tmp_path / 'array.npy', 100)
+  fortran = read(model, tmp_path / 'fortran.npy', 100)
+  assert [v.name for v in (bare, no_duration, turned, array, fortran)] == [
+    'bare', name, 'turned', 'array', 'fortran'
+  ]  # fmt: skip
+  for video in (whole, bare, no_duration, turned, fortran):
+    np.testing.assert_array_equal(video.feature, expected)
+    assert video.feature.dtype == np.float32
+  np.testing.assert_allclose(array.feature, expected, 1e-3, 1e-3)
+  assert {v.duration for v in (bare, no_duration, turned, array)} == {100.0}
+  frames = [v.frame_num for v in (bare, no_duration, turned, array)]
+  assert frames == [3000, 1000, 1000, 3000]
+  assert (bare.click == IGNORED).all()
+
+
+def _bad_files(folder, found):
+  """Return {path: (what is wrong with it)}."""
+  stream = found['feat_spa']
+  names = ('feat_spa', 'feat_tem', 'duration', 'frame_num')
+  wide = dict(
+    zip(names, (stream[:, :16], stream[:, :16], 9.0, 90), strict=True)
+  )
+  (folder / 'cut.npz').write_bytes(
+    save(folder / 'whole.npz', **found).read_bytes()[:500]
+  )
+  (folder / 'text.npy').write_text('features')
+  np.save(folder / 'object.npy', np.array([{}], object), allow_pickle=True)
+  np.save(folder / 'good.npy', np.zeros((100, 32)))
+  return {
+    folder / 'cut.npz': 'not a whole .npz file',
+    folder / 'text.npy': 'not a whole .npy array',
+    folder / 'object.npy': 'not a whole .npy array',
+    folder / 'good.npy': 'tells no duration; expected one, or --duration',
+    folder / 'none.npy': 'no such file',
+    folder / 'none.npz': 'no such file',
+    save(folder / 'a.npz', ('feat_tem',), **found): 'holds cls_label, dur.*'
+    'expected feat_spa and feat_tem',
+    save(folder / 'b.npz', ('frame_num', 'duration'), **found): 'no duration',
+    save(folder / 'c.npz', **found | {'feat_tem': found['feat_tem'][:, 1:]}):
+    r'shape \(16, 100\) and \(16, 99\)',
+    save(folder / 'd.npz', **wide): r'\(16, 16\) and \(16, 16\).* both fit',
+    save(folder / 'e.npz', ('fps',), **found | {'duration': 'long'}):
+    'tells no duration',
+  }  # fmt: skip
+
+
+def test_files_that_cannot_be_used_are_named(model, demo_root, tmp_path):
+  bad = _bad_files(tmp_path, arrays(demo_root, 'test_000'))
+  for path, message in bad.items():
+    with pytest.raises(errors.InputError, match=message) as e:
+      read(model, path)
+    assert str(e.value).startswith(f'{path}: '), message
+
+
+def test_folders_that_cannot_be_used_are_refused(
+  config, run, demo_root, tmp_path
+):
+  output = tmp_path / 'predictions.json'
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(errors.InputError, match=r'no \.npz or \.npy file in it'):
+    predict.predict(config, run, tmp_path / 'empty', output)
+  twice = link(demo_root, tmp_path / 'twice', ['test_000'])
+  (twice / 'b.npz').symlink_to(demo_root / 'test' / 'test_000.npz')
+  with pytest.raises(errors.InputError, match="two files are video 'test_000'"):
+    predict.predict(config, run, twice, output)
+  assert not output.exists()
+
+
+def test_a_run_is_loaded_where_its_data_is_not(
+  run, evaluated, demo_root, tmp_path
+):
+  copy = tmp_path / 'run'
+  subprocess.run(['cp', '-r', run, copy], check=True)
+  config = json.loads((copy / 'config.json').read_text())
+  config['data']['root'] = '/nowhere'
+  (copy / 'config.json').write_text(json.dumps(config))
+  np.save(tmp_path / 'x.npy', features(demo_root, 'test_005'))
+  code = (
+    'import sys, json, numpy, backtal_jax\n'
+    'model = backtal_jax.load("run")\n'
+    'x = numpy.load("x.npy")\n'
+    'print(json.dumps(model.predict(x, duration=100.0, frame_num=1000)))\n'
+    'slow = ("tensorflow", "matplotlib", "torch")\n'
+    'assert not [name for name in slow if name in sys.modules]\n'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True
+  )
+  assert result.returncode == 0, result.stderr
+  assert_close(json.loads(result.stdout), evaluated['test_005'])
+  (copy / 'classes.json').unlink()
+  with pytest.raises(errors.InputError, match=r'ground_truth\.json: no such'):
+    backtal_jax.load(copy)
+  names = ['a', 'b', 'c', 'd', 'e']
+  assert backtal_jax.load(copy, classes=names).classes == tuple(names)
+  with pytest.raises(errors.InputError, match=r'4 class names, .* is 5'):
+    backtal_jax.load(copy, classes=names[:4])
+
+
+def test_a_timeline_shows_what_is_known(config, run, demo_root, tmp_path,
+                                        monkeypatch):  # fmt: skip
+  drawn, draw = {}, figures.timeline
+
+  def timeline(name, *args):
+    drawn[name] = args
+    return draw(name, *args)
+
+  monkeypatch.setattr(figures, 'timeline', timeline)
+  folder = tmp_path / 'some'
+  folder.mkdir()
+  (folder / 'a.npz').symlink_to(demo_root / 'train' / 'train_002.npz')
+  np.save(folder / 'un_known.npy', features(demo_root, 'test_002'))
+  with config.unlocked():
+    config.localization.class_threshold = 1.0
+  output = tmp_path / 'out' / 'found.json'
+  try:
+    predict.predict(config, run, folder, output, duration=50, plot=True)
+  finally:
+    config.localization.class_threshold = 0.05
+  duration, cas, foreground, magnitude, segments, truth, clicks = drawn[
+    'train_002'
+  ]
+  annotated = json.loads((demo_root / 'ground_truth.json').read_text())
+  annotated = annotated['database']['train_002']['annotations']
+  assert [(t['label'], t['segment']) for t in truth] == [
+    (a['label'], a['segment']) for a in annotated
+  ]
+  marked = sources.read_npz(demo_root / 'train/train_002.npz')['point_label']
+  assert clicks == [i + 0.5 for i in np.flatnonzero(marked == 5)]
+  assert len(clicks) > 2 and duration == 100
+  # Nothing is found with this threshold: the likeliest class is shown.
+  assert segments == [] and len(cas) == 1 and set(cas) < set(demo.CLASSES)
+  assert len(foreground) == len(magnitude) == 100
+  assert drawn['un_known'][5:] == ([], [])
+  pictures = sorted((tmp_path / 'out' / 'found_timelines').iterdir())
+  assert [p.name for p in pictures] == ['train_002.png', 'un_known.png']
+  for picture in pictures:
+    assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_command_prints_the_segments(config, run, demo_root, tmp_path):
+  arguments = [
+    '--config', demo_config.__file__, '--mode', 'predict',
+    '--checkpoint', run, '--output', tmp_path / 'found.json',
+    '--config.model.hidden_dim=16', '--config.model.reduce_dim=8',
+    f'--config.data.root={demo_root}', '--config.localization.'
+    'class_threshold=0.05',
+  ]  # fmt: skip
+  video = demo_root / 'test' / 'test_000.npz'
+  arguments = ['-m', 'backtal_jax.main', *arguments, '--input', video]
+  result = subprocess.run(
+    [sys.executable, *map(str, arguments)], capture_output=True, text=True
+  )
+  assert result.returncode == 0, result.stderr
+  found = json.loads((tmp_path / 'found.json').read_text())['results']
+  lines = result.stdout.splitlines()
+  assert lines[0] == f'test_000  100.0 s  {len(found["test_000"])} segments'
+  best = max(found['test_000'], key=lambda s: s['score'])
+  start, end = best['segment']
+  assert lines[1].split() == [
+    best['label'], f'{start:.2f}', '–', f'{end:.2f}', 's',
+    f'{best["score"]:.3f}',
+  ]  # fmt: skip
+
+
+def test_everything_runs_on_the_devices_of_the_mesh(model):
+  devices = jax.tree.leaves(model._params)[0].sharding.device_set
+  assert len(devices) == 2
