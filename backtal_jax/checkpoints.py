@@ -2,15 +2,23 @@
 
 A checkpoint has two items, `params` and `training` (step, optimiser, rng), so
 that evaluation reads the parameters alone. Its metrics are the epoch and the
-value by which the best is chosen.
+value by which the best is chosen. Here the official program's .pth files are
+read like our own, and ours written as such:
+
+  python -m backtal_jax.checkpoints export --checkpoint DIR --output X.pth
 """
+
+import argparse
+import contextlib
+import json
+import sys
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from backtal_jax import errors
+from backtal_jax import errors, official
 
 # Below every value that an evaluation gives.
 UNKNOWN = -1.0
@@ -21,8 +29,16 @@ def _rank(metrics):
   return metrics['value'], -metrics['epoch']
 
 
-def manager(workdir, create=True) -> ocp.CheckpointManager:
-  """Open WORKDIR/checkpoints, keeping the two latest and the best."""
+@contextlib.contextmanager
+def manager(workdir, create=True):
+  """Open WORKDIR/checkpoints, keeping the two latest and the best.
+
+  Yields:
+    An Orbax CheckpointManager.
+
+  Raises:
+    errors.InputError: what was saved last could not be written.
+  """
   options = ocp.CheckpointManagerOptions(
     best_fn=_rank,
     preservation_policy=preservation_policy.AnyPreservationPolicy(
@@ -35,7 +51,7 @@ def manager(workdir, create=True) -> ocp.CheckpointManager:
     create=create,
   )
   folder = epath.Path(workdir).absolute() / 'checkpoints'
-  return ocp.CheckpointManager(
+  opened = ocp.CheckpointManager(
     folder,
     options=options,
     item_handlers={
@@ -43,6 +59,15 @@ def manager(workdir, create=True) -> ocp.CheckpointManager:
       'training': ocp.StandardCheckpointHandler(),
     },
   )
+  try:
+    yield opened
+  except BaseException:
+    # What ended the run is what is told, not what closing says after it.
+    with contextlib.suppress(Exception):
+      opened.close()
+    raise
+  with _writing(opened):
+    opened.close()
 
 
 def save(manager, state, *, epoch, value=UNKNOWN):
@@ -95,26 +120,53 @@ class _writing:
 
 
 def restore(manager, state):
-  """Restore the latest state, in the shapes and shardings of `state`."""
+  """Restore the latest whole state; None where there is no checkpoint.
+
+  A damaged checkpoint is named, removed and the one before it used.
+
+  Args:
+    manager: of the workdir.
+    state: gives the shapes and shardings.
+
+  Raises:
+    errors.InputError: every checkpoint is damaged.
+  """
   template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state._asdict())
   params = template.pop('params')
-  restored = manager.restore(
-    manager.latest_step(),
-    args=ocp.args.Composite(
-      params=ocp.args.StandardRestore(params),
-      training=ocp.args.StandardRestore(template),
-    ),
+  args = ocp.args.Composite(
+    params=ocp.args.StandardRestore(params),
+    training=ocp.args.StandardRestore(template),
   )
-  return type(state)(params=restored['params'], **restored['training'])
+  steps = sorted(manager.all_steps(), reverse=True)
+  for step in steps:
+    try:
+      restored = manager.restore(step, args=args)
+    except Exception as e:  # whatever the damage makes Orbax raise
+      reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+      print(
+        f'{manager.directory / str(step)}: the checkpoint is damaged and not '
+        f'used: {reason}',
+        file=sys.stderr,
+      )
+      continue
+    for damaged in steps[: steps.index(step)]:
+      manager.delete(damaged)
+    return type(state)(params=restored['params'], **restored['training'])
+  if steps:
+    raise errors.InputError(
+      f'{manager.directory}: all {len(steps)} checkpoints are damaged; remove '
+      'the folder to start anew'
+    )
+  return None
 
 
 def restore_params(checkpoint, params):
   """Read the parameters of a checkpoint, in the shapes of `params`.
 
   Args:
-    checkpoint: a workdir (its best checkpoint), its checkpoints folder, or
-      one step of it.
-    params: arrays or shapes to be filled.
+    checkpoint: a workdir (its best checkpoint), its checkpoints folder, one
+      step of it, or an official .pth file.
+    params: arrays or shapes to be filled; None: whatever is there.
 
   Returns:
     The parameters, and the epoch of the checkpoint (-1 where unknown).
@@ -122,16 +174,9 @@ def restore_params(checkpoint, params):
   Raises:
     errors.InputError: there is no checkpoint, or one of other shapes.
   """
-  path, step = epath.Path(checkpoint).absolute(), None
-  if path.name.isdigit():
-    path, step = path.parent, int(path.name)
-  if path.name == 'checkpoints':
-    path = path.parent
-  if not (path / 'checkpoints').is_dir():
-    raise errors.InputError(
-      f'{checkpoint}: no checkpoint there; expected a workdir with a '
-      'checkpoints folder'
-    )
+  if official.is_official(checkpoint):
+    return _restore_official(checkpoint, params)
+  path, step = locate(checkpoint)
   with manager(path, create=False) as opened:
     step = opened.best_step() if step is None else step
     step = opened.latest_step() if step is None else step
@@ -141,6 +186,14 @@ def restore_params(checkpoint, params):
         f'{opened.all_steps()}'
       )
     found = opened.item_metadata(step).params
+    if params is None:
+      params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+          x.shape, x.dtype, sharding=_first_device()
+        ),
+        found,
+        is_leaf=lambda x: hasattr(x, 'shape'),
+      )
     _check_shapes(checkpoint, found, params)
     restored = opened.restore(
       step,
@@ -152,6 +205,44 @@ def restore_params(checkpoint, params):
     )
     metrics = opened.metrics(step) or {}
   return restored['params'], int(metrics.get('epoch', -1))
+
+
+def locate(checkpoint) -> tuple[epath.Path, int | None]:
+  """Return the workdir of a checkpoint of ours, and its step if it names one.
+
+  Raises:
+    errors.InputError: there is none.
+  """
+  path, step = epath.Path(checkpoint).absolute(), None
+  if path.name.isdigit():
+    path, step = path.parent, int(path.name)
+  if path.name == 'checkpoints':
+    path = path.parent
+  if not (path / 'checkpoints').is_dir():
+    raise errors.InputError(
+      f'{checkpoint}: no checkpoint there; expected a workdir with a '
+      'checkpoints folder, or a .pth file'
+    )
+  return path, step
+
+
+def _first_device():
+  return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _restore_official(path, params):
+  """Do what `restore_params` does, from a .pth file."""
+  state, epoch = official.read(path)
+  names = official.names(params)
+  leaves = zip(jax.tree.leaves(names), jax.tree.leaves(params), strict=True)
+  expected = {
+    name: jax.ShapeDtypeStruct(x.shape[::-1], x.dtype) for name, x in leaves
+  }
+  _check_shapes(path, state, expected)
+  place = lambda name, x: jax.device_put(
+    state[name].T.astype(x.dtype), getattr(x, 'sharding', None)
+  )
+  return jax.tree.map(place, names, params), epoch
 
 
 def _check_shapes(checkpoint, found, expected):
@@ -175,3 +266,42 @@ def _check_shapes(checkpoint, found, expected):
     raise errors.InputError(
       f'{checkpoint}: does not fit config.model: {"; ".join(different)}'
     )
+
+
+def export(checkpoint, output):
+  """Write a checkpoint of ours as an official .pth file.
+
+  Args:
+    checkpoint: a workdir (its best checkpoint), or one step of it.
+    output: path of the file.
+
+  Raises:
+    errors.InputError: torch is not installed, or there is no checkpoint.
+  """
+  workdir, _ = locate(checkpoint)
+  params, epoch = restore_params(checkpoint, None)
+  official.write(output, params, epoch)
+  config = workdir / 'config.json'
+  model = json.loads(config.read_text())['model'] if config.exists() else {}
+  if model.get('affinity', 'official') != 'official':
+    print(
+      f'{output}: trained with config.model.affinity={model["affinity"]}; the '
+      'official program computes another affinity with these weights',
+      file=sys.stderr,
+    )
+
+
+def main(argv=None):
+  """Run the command line."""
+  parser = argparse.ArgumentParser(prog='python -m backtal_jax.checkpoints')
+  commands = parser.add_subparsers(required=True, metavar='COMMAND')
+  command = commands.add_parser('export', help='to the official .pth form')
+  command.add_argument('--checkpoint', required=True, help='a workdir or step')
+  command.add_argument('--output', required=True, help='the .pth file')
+  args = parser.parse_args(argv)
+  with errors.one_line():
+    export(args.checkpoint, args.output)
+
+
+if __name__ == '__main__':
+  main()

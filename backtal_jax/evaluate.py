@@ -1,49 +1,24 @@
 """A split of videos to segments, and segments to metrics."""
 
-import functools
 import time
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
 
 from backtal_jax import (
-  checkpoints,
+  curves,
   errors,
   files,
   localization,
-  models,
+  predict,
+  results,
   runs,
   sharding,
 )
 from backtal_jax.data import annotations, demo, pipeline, sources
-from backtal_jax.metrics import detection_map
-
-
-@functools.partial(jax.jit, static_argnames=('model',))
-def predict_step(params, feature, *, model) -> dict:
-  """Run the suppressed branch.
-
-  Args:
-    params: of the model.
-    feature: [B, T, D].
-    model: a models.BackTAL.
-
-  Returns:
-    cas [B, T, C+1] logits, score [B, C+1] softmax, magnitude [B, T] of the
-    first layer, foreground [B, T].
-  """
-  outputs = model.apply({'params': params}, feature, train=False)
-  feature = outputs.feature_supp.astype(jnp.float32)
-  return {
-    'cas': outputs.cas_supp,
-    'score': jax.nn.softmax(outputs.score_supp),
-    'magnitude': jnp.sqrt(jnp.sum(feature * feature, axis=-1)),
-    'foreground': outputs.foreground,
-  }
+from backtal_jax.metrics import detection_map, diagnosis
 
 
 def predict_split(model, params, source, mesh, *, batch_size):
@@ -65,7 +40,7 @@ def predict_split(model, params, source, mesh, *, batch_size):
   pending = None
   for on_device, batch in sharding.prefetch(loaded, mesh, ('feature',)):
     # Dispatch first: the host localises a batch while the next one computes.
-    outputs = predict_step(params, on_device['feature'], model=model)
+    outputs = predict.predict_step(params, on_device['feature'], model=model)
     if pending:
       yield from _unbatch(*pending)
     pending = outputs, batch
@@ -118,6 +93,8 @@ class Results(NamedTuple):
 
   metrics: dict  # the keys of metrics.json, without the epoch
   predictions: dict  # ActivityNet format
+  segments: detection_map.Segments  # the same
+  curves: dict  # {video: curves.take}
 
 
 class Evaluator:
@@ -135,7 +112,7 @@ class Evaluator:
   """
 
   def __init__(self, config, model, source, mesh):
-    self._model, self._source, self._mesh = model, source, mesh
+    self._model, self._source, self.mesh = model, source, mesh
     self._batch_size = config.eval.batch_size
     self._tiou = list(config.eval.tiou)
     self._options = dict(config.localization)
@@ -146,9 +123,11 @@ class Evaluator:
         f'{path}: has {len(self._classes)} classes, config.model.num_classes '
         f'is {config.model.num_classes}'
       )
+    found = files.read_json(path)
     self._truth = detection_map.read_truth(
-      files.read_json(path), config.data.eval_split, str(path)
+      found, config.data.eval_split, str(path)
     )
+    self._durations = diagnosis.read_durations(found, self._truth)
     self._names = source.video_names()
     _, absent = annotations.match_names(self._names, self._truth.videos)
     if absent:
@@ -157,30 +136,44 @@ class Evaluator:
         f'{len(self._names)} videos to evaluate: {", ".join(absent[:5])}'
       )
 
+  def write_classes(self, workdir):
+    """Name the classes in the workdir, for predict.load anywhere else."""
+    if sharding.is_main_process():
+      files.write_json(workdir / 'classes.json', list(self._classes))
+
   def __call__(self, params) -> Results:
     """Evaluate; every host returns the same."""
-    start, results, right = time.time(), {}, []
+    start, found, right, along = time.time(), {}, [], {}
     for index, video in predict_split(
       self._model,
       params,
       self._source,
-      self._mesh,
+      self.mesh,
       batch_size=self._batch_size,
     ):
       name = self._names[index]
-      results[name], is_right = localize(
+      found[name], is_right = localize(
         name, video, self._options, self._classes
       )
       right.append(is_right)
-    shares = sharding.gather_objects([results, right])
-    results = {k: v for part, _ in shares for k, v in part.items()}
-    right = [r for _, part in shares for r in part]
-    predictions = localization.format_results(dict(sorted(results.items())))
+      along[name] = curves.take(video, found[name], self._classes)
+    shares = sharding.gather_objects([found, right, along])
+    found = {k: v for part, _, _ in shares for k, v in part.items()}
+    right = [r for _, part, _ in shares for r in part]
+    along = {k: v for _, _, part in shares for k, v in part.items()}
+    predictions = localization.format_results(dict(sorted(found.items())))
     segments, _ = detection_map.read_predictions(predictions, self._truth)
     metrics = detection_map.detection_map(self._truth, segments, self._tiou)
     metrics['accuracy'] = float(np.mean(right))
     logging.info('%d videos in %.1f s', len(right), time.time() - start)
-    return Results(metrics, predictions)
+    return Results(metrics, predictions, segments, along)
+
+  def timelines(self, found) -> dict:
+    """Draw the best, the median and the worst video, see results.timelines."""
+    drawn = results.timelines(
+      self._truth, self._durations, found.segments, found.curves
+    )
+    return dict(zip(('best', 'median', 'worst'), drawn.values(), strict=False))
 
 
 def scalars(metrics) -> dict:
@@ -212,12 +205,31 @@ def ranking_value(metrics, best_metric) -> float:
   return metrics['mAP'][metrics['tiou'].index(tiou)]
 
 
-def write(workdir, results):
-  """Write predictions.json, then metrics.json; process 0 does."""
+def compare(metrics, published) -> tuple[str, float]:
+  """Lay out mAP beside published ones, in percent.
+
+  Args:
+    metrics: as in metrics.json.
+    published: config.eval.published, pairs of a name and percent.
+
+  Returns:
+    The table, and the largest difference either way.
+  """
+  lines, worst = [f'{"":12}{"ours":>8}{"published":>11}{"difference":>12}'], 0.0
+  for name, theirs in published:
+    ours = 100 * ranking_value(metrics, name)
+    lines.append(f'{name:12}{ours:8.2f}{theirs:11.1f}{ours - theirs:+12.2f}')
+    worst = max(worst, abs(ours - theirs))
+  return '\n'.join(lines), worst
+
+
+def write(workdir, found):
+  """Write predictions.json, curves.npz, then metrics.json; process 0 does."""
   if sharding.is_main_process():
     workdir = epath.Path(workdir)
-    files.write_json(workdir / 'predictions.json', results.predictions)
-    files.write_json(workdir / 'metrics.json', results.metrics, indent=1)
+    files.write_json(workdir / 'predictions.json', found.predictions)
+    curves.write(workdir / 'curves.npz', found.curves)
+    files.write_json(workdir / 'metrics.json', found.metrics, indent=1)
 
 
 def make_source(config, split):
@@ -225,12 +237,16 @@ def make_source(config, split):
   root = epath.Path(config.data.root)
   if config.data.generate and not (root / 'ground_truth.json').exists():
     demo.prepare(root)
-  return sources.NpzSource(
-    root / split,
-    num_snippets=config.data.num_snippets,
-    feature_dim=config.model.feature_dim,
-    num_classes=config.model.num_classes,
-  )
+  shape = {
+    'num_snippets': config.data.num_snippets,
+    'feature_dim': config.model.feature_dim,
+    'num_classes': config.model.num_classes,
+  }
+  if config.data.source == 'tfds':
+    from backtal_jax.data import builder  # TFDS takes seconds to import
+
+    return builder.TfdsSource(root, split, **shape)
+  return sources.NpzSource(root / split, **shape)
 
 
 def evaluate(config, checkpoint, workdir) -> dict:
@@ -249,21 +265,10 @@ def evaluate(config, checkpoint, workdir) -> dict:
   """
   runs.check(workdir, config)
   mesh = sharding.make_mesh(config.mesh)
-  model = models.BackTAL(**config.model)
-  shapes = jax.eval_shape(
-    lambda: models.init(model, jax.random.key(0), config.data.num_snippets)
-  )
-  params, epoch = checkpoints.restore_params(
-    checkpoint,
-    jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=sharding.replicated(mesh)
-      ),
-      shapes,
-    ),
-  )
+  model, params, epoch = predict.restore(config, checkpoint, mesh)
   source = make_source(config, config.data.eval_split)
-  results = Evaluator(config, model, source, mesh)(params)
-  results.metrics['epoch'] = epoch
-  write(workdir, results)
-  return results.metrics
+  found = Evaluator(config, model, source, mesh)(params)
+  found.metrics['epoch'] = epoch
+  runs.claim(workdir, config)
+  write(workdir, found)
+  return found.metrics

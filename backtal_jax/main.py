@@ -1,7 +1,10 @@
 """The command line: flags and modes only.
 
 python -m backtal_jax.main --config configs/thumos14.py [--workdir W]
-  [--mode train|evaluate] [--checkpoint DIR] [--config.section.field=value]
+  [--mode train|evaluate] [--checkpoint DIR|X.pth]
+  [--config.section.field=value]
+python -m backtal_jax.main --config C.py --mode predict --checkpoint DIR|X.pth
+  --input FILE|FOLDER --output predictions.json [--duration S] [--plot]
 """
 
 import os
@@ -20,10 +23,29 @@ _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 _WORKDIR = flags.DEFINE_string(
   'workdir', '', 'Folder of the run. Default: runs/<config.data.name>.'
 )
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'What to do.')
-_CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', '', 'To evaluate: a workdir, or one step of its checkpoints.'
+_MODE = flags.DEFINE_enum(
+  'mode', 'train', ['train', 'evaluate', 'predict'], 'What to do.'
 )
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint', '', 'A workdir, one step of its checkpoints, or a .pth file.'
+)
+_INPUT = flags.DEFINE_string(
+  'input', '', 'To predict: a feature file (.npz, .npy) or a folder of them.'
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', '', 'Of --mode predict: a JSON file in ActivityNet format.'
+)
+_DURATION = flags.DEFINE_float(
+  'duration', None, 'Seconds, of feature files that tell none.'
+)
+_PLOT = flags.DEFINE_bool(
+  'plot', False, 'Draw OUTPUT_timelines/VIDEO.png of each video, too.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator_address', '', 'HOST:PORT of process 0, of several processes.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many they are.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which this is, from 0.')
 flags.mark_flag_as_required('config')
 
 _CHOICES = {
@@ -73,22 +95,49 @@ def check(config):
 def run():
   """Do what the flags say."""
   # Late, so that a mistyped flag is told at once.
-  from backtal_jax import evaluate, train
+  from backtal_jax import sharding
 
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every rename
+    # Orbax tells every rename, and its failures twice: here and to us.
+    logging.set_verbosity(logging.WARNING)
+    logging.get_absl_logger().addFilter(lambda r: 'orbax' not in r.pathname)
   config = _CONFIG.value
   check(config)
+  if _MODE.value != 'train' and not _CHECKPOINT.value:
+    raise errors.InputError(f'--mode {_MODE.value} needs --checkpoint')
+  sharding.use_compilation_cache()
+  if _MODE.value == 'predict':
+    return _predict(config)
+  from backtal_jax import evaluate, report, train  # brings TensorFlow
+
+  sharding.initialize(
+    _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  )
   workdir = epath.Path(_WORKDIR.value or f'runs/{config.data.name}')
   if _MODE.value == 'train':
     metrics = train.train_and_evaluate(config, workdir)
     print(f'best epoch: {metrics["epoch"]}')
   else:
-    if not _CHECKPOINT.value:
-      raise errors.InputError('--mode evaluate needs --checkpoint')
     metrics = evaluate.evaluate(config, _CHECKPOINT.value, workdir)
   print(evaluate.table(metrics))
-  print(f'results: {workdir}')
+  where = report.write(workdir) if sharding.is_main_process() else workdir
+  print(f'results: {where}')
+
+
+def _predict(config):
+  from backtal_jax import predict
+
+  if not (_INPUT.value and _OUTPUT.value):
+    raise errors.InputError('--mode predict needs --input and --output')
+  predict.predict(
+    config,
+    _CHECKPOINT.value,
+    _INPUT.value,
+    _OUTPUT.value,
+    duration=_DURATION.value,
+    plot=_PLOT.value,
+  )
+  print(f'results: {_OUTPUT.value}')
 
 
 def _parse(argv):

@@ -14,8 +14,13 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from backtal_jax import products
+
 AFFINITY_KINDS = ('official', 'paper')
 _NEGATIVE_SLOPE = 0.01
+# The outputs of layers: what rematerialisation keeps; the wide arrays between
+# neighbours and sums, three and nine times as large, it computes again.
+KEPT = 'layer'
 # PyTorch's Conv1d default: uniform in ±1/sqrt(fan_in).
 _kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
@@ -89,12 +94,9 @@ def similarity_index(affinity: str, channels: int) -> np.ndarray:
   return k if affinity == 'paper' else (3 * c + k) // channels
 
 
-def _product(
-  x: Float[Array, '*N F'], kernel: Float[Array, 'F G'], dtype: Any
-) -> Float[Array, '*N G']:
-  """Multiply in `dtype`; float32 means float32 on accelerators too."""
-  precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-  return jnp.dot(x.astype(dtype), kernel.astype(dtype), precision=precision)
+def _full(x: Float[Array, '...']) -> Float[Array, '...']:
+  """Go back to float32 (or float64), where `dtype` does not reach."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def leaky_relu(x: Float[Array, '...']) -> Float[Array, '...']:
@@ -119,16 +121,18 @@ class Conv(nn.Module):
     fan_in = self.width * x.shape[-1]
     shape = (self.width, x.shape[-1], self.features)
     kernel = self.param('kernel', _kernel_init, shape)
-    if self.width == 3:
-      x = jnp.concatenate(neighbours(x), -1)
-    x = _product(x, kernel.reshape(fan_in, self.features), self.dtype)
+    taps = neighbours(x) if self.width == 3 else [x]
+    x = sum(
+      products.product(tap, weights, self.dtype)
+      for tap, weights in zip(taps, kernel, strict=True)
+    )
     if self.use_bias:
       bound = fan_in**-0.5
       init = lambda key: jax.random.uniform(
         key, (self.features,), minval=-bound, maxval=bound
       )
       x += self.param('bias', init).astype(self.dtype)
-    return x
+    return checkpoint_name(x, KEPT)
 
 
 class Embedding(nn.Module):
@@ -141,9 +145,8 @@ class Embedding(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T E']:
     x = Conv(self.reduce_dim, 3, dtype=self.dtype, name='conv_1')(x)
-    x = Conv(self.embedding_dim, 3, dtype=self.dtype, name='conv_2')(
-      leaky_relu(x)
-    ).astype(jnp.float32)
+    conv_2 = Conv(self.embedding_dim, 3, dtype=self.dtype, name='conv_2')
+    x = _full(conv_2(leaky_relu(x)))
     # rsqrt of a guarded square: the norm itself has a NaN gradient at 0.
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
@@ -159,7 +162,7 @@ class Filter(nn.Module):
   def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T']:
     x = Conv(self.reduce_dim, 1, dtype=self.dtype, name='conv_1')(x)
     x = Conv(1, 1, dtype=self.dtype, name='conv_2')(leaky_relu(x))
-    return nn.sigmoid(x[..., 0].astype(jnp.float32))
+    return nn.sigmoid(_full(x[..., 0]))
 
 
 class AffinityConv(nn.Module):
@@ -184,16 +187,18 @@ class AffinityConv(nn.Module):
   def __call__(
     self, x: Float[Array, 'B T F'], similarity: list[Float[Array, 'B T']]
   ) -> Float[Array, 'B T G']:
-    """Scale the three neighbours side by side, then one product over 3F."""
-    left, itself, right = (s[..., None].astype(self.dtype) for s in similarity)
-    unfolded = [
-      jnp.where(j == 0, left, jnp.where(j == 1, itself, right)) * neighbour
-      for j, neighbour in zip(self.index, neighbours(x), strict=True)
-    ]
-    unfolded = checkpoint_name(jnp.concatenate(unfolded, -1), 'wide')
-    return _product(
-      unfolded, self.kernel.reshape(-1, self.features), self.dtype
-    )
+    """Scale the neighbours' channels, then multiply."""
+    similarity = jnp.stack(similarity, axis=-1)
+    y = 0.0
+    for j, neighbour, kernel in zip(
+      self.index, neighbours(x), self.kernel, strict=True
+    ):
+      # A product with one-hot columns spreads exactly, and its gradient is
+      # again a product.
+      spread = jax.nn.one_hot(j, 3, axis=0, dtype=similarity.dtype)
+      scaled = products.product(similarity, spread, self.dtype) * neighbour
+      y += products.product(scaled, kernel, self.dtype)
+    return checkpoint_name(y, KEPT)
 
   def gated(
     self,
@@ -211,17 +216,18 @@ class AffinityConv(nn.Module):
     gates = [neighbours(gate) for gate in gates]
     outputs = [0.0 for _ in gates]
     for k, shifted in enumerate(neighbours(x)):
-      for j in np.unique(self.index[k]):
-        (group,) = np.nonzero(self.index[k] == j)
-        group = slice(group[0], group[-1] + 1)
-        product = checkpoint_name(
-          _product(shifted[..., group], self.kernel[k, group], self.dtype),
-          'wide',
-        )
+      cuts = np.flatnonzero(np.diff(self.index[k])) + 1
+      for j, part, kernel in zip(
+        np.unique(self.index[k]),
+        jnp.split(shifted, cuts, axis=-1),
+        jnp.split(self.kernel[k], cuts),
+        strict=True,
+      ):
+        tap = products.product(part, kernel, self.dtype)
         for n, gate in enumerate(gates):
           scale = (similarity[j] * gate[k])[..., None]
-          outputs[n] += scale * product.astype(jnp.float32)
-    return [y.astype(self.dtype) for y in outputs]
+          outputs[n] += scale * tap  # in float32
+    return [checkpoint_name(y.astype(self.dtype), KEPT) for y in outputs]
 
 
 class Backbone(nn.Module):
@@ -251,16 +257,23 @@ class Backbone(nn.Module):
         (self.hidden_dim, 'conv_2'),
       )
     )
-    dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
     classifier = Conv(
       self.num_classes + 1, 1, use_bias=False, dtype=self.dtype,
       name='classifier',
     )  # fmt: skip
-    first = [leaky_relu(y) for y in conv_1.gated(x, similarity, gates)]
-    cas = [
-      classifier(dropout(leaky_relu(conv_2(f, similarity)))) for f in first
-    ]
-    return first, [c.astype(jnp.float32) for c in cas]
+    if train:
+      first = conv_1.gated(x, similarity, gates)
+    else:
+      first = [
+        conv_1(g[..., None].astype(x.dtype) * x, similarity) for g in gates
+      ]
+    first = [leaky_relu(y) for y in first]
+    second = [leaky_relu(conv_2(f, similarity)) for f in first]
+    if train and self.dropout_rate:
+      second = products.dropout(
+        self.make_rng('dropout'), second, self.dropout_rate
+      )
+    return first, [_full(classifier(f)) for f in second]
 
 
 class BackTAL(nn.Module):

@@ -1,16 +1,73 @@
 """What a run leaves in its workdir while it goes on."""
 
+import contextlib
+import fcntl
 import json
+import os
+import signal
 import sys
+import threading
 
 import jax
 import tqdm
 from clu import metric_writers
 
-from backtal_jax import errors, files, sharding
+from backtal_jax import canvas, errors, files, sharding
 
+# Exit status of a run that was asked to end: run the same command again.
+PREEMPTED = 75
 # Steps between two looks at the losses; every look waits for the device.
 _PERIOD = 20
+
+
+@contextlib.contextmanager
+def lock(workdir):
+  """Keep other runs out of the workdir; a run that dies lets go of it.
+
+  Raises:
+    errors.InputError: another run is in it.
+  """
+  if not sharding.is_main_process():
+    yield
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  if not os.path.isdir(workdir):  # a bucket: nothing to lock there
+    yield
+    return
+  with open(workdir / '.lock', 'w') as f:
+    try:
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise errors.InputError(
+        f'{workdir}: another run is using it; choose another --workdir'
+      ) from None
+    yield
+
+
+class Preemption:
+  """Lets a run end whole when it is asked to (SIGTERM)."""
+
+  def __enter__(self):
+    self._flagged, self._before = False, None
+    # With several processes jax's own service listens, and tells all hosts.
+    if jax.process_count() == 1 and _in_main_thread():
+      self._before = signal.signal(signal.SIGTERM, self._flag)
+    return self
+
+  def _flag(self, *_):
+    self._flagged = True
+
+  def __exit__(self, *_):
+    if self._before is not None:
+      signal.signal(signal.SIGTERM, self._before)
+
+  def reached(self, step) -> bool:
+    """Tell whether to stop after this step, the same on every host."""
+    return sharding.stop_requested(step, self._flagged)
+
+
+def _in_main_thread():
+  return threading.current_thread() is threading.main_thread()
 
 
 def check(workdir, config):
@@ -100,6 +157,15 @@ class Log:
       self._writer.write_scalars(step, scalars)
       with self._path.open('a') as f:
         f.write(json.dumps({'step': step, **scalars}) + '\n')
+
+  def show(self, step, text, figures):
+    """Write a table and figures of a step to TensorBoard."""
+    if self._main:
+      # Indented lines are what Markdown keeps as they are.
+      indented = text.replace('\n', '\n    ')
+      self._writer.write_texts(step, {'results': f'    {indented}'})
+      images = {k: canvas.image(figure)[None] for k, figure in figures.items()}
+      self._writer.write_images(step, images)
 
   def add(self, step, metrics, batch, **others):
     """Remember a step's metrics, still on the device; look once a period."""

@@ -6,7 +6,8 @@ over the mesh's one axis, the training state is on every device.
 
 import collections
 import itertools
-import json
+import os
+import pickle
 
 import jax
 import numpy as np
@@ -15,6 +16,77 @@ from jax.experimental import multihost_utils
 from backtal_jax import errors
 
 _AXIS = 'data'
+# What tells a process of a cluster that it is one of several; by launcher.
+_TASKS = {
+  'Slurm': ('SLURM_STEP_NUM_TASKS', ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST',
+                                     'SLURM_PROCID', 'SLURM_LOCALID')),
+  'Open MPI': ('OMPI_COMM_WORLD_SIZE', ('OMPI_MCA_orte_hnp_uri',
+                                        'OMPI_COMM_WORLD_RANK')),
+}  # fmt: skip
+
+
+def initialize(address='', num_processes=0, process_id=-1, timeout=300):
+  """Join the processes of a run, of which there may be just this one.
+
+  From the arguments; else from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+  JAX_PROCESS_ID or JOB_COMPLETION_INDEX (an indexed Kubernetes Job); else
+  from what Slurm, Open MPI or a TPU slice tell their processes.
+
+  Args:
+    address: HOST:PORT of process 0.
+    num_processes: of the run.
+    process_id: of this one, from 0.
+    timeout: seconds to wait for the others.
+
+  Raises:
+    errors.InputError: the cluster is set half, or the others do not come.
+  """
+  env = os.environ
+  given = {
+    '--coordinator_address': address or env.get('JAX_COORDINATOR_ADDRESS'),
+    '--num_processes': num_processes or env.get('JAX_NUM_PROCESSES'),
+    '--process_id': process_id
+    if process_id >= 0
+    else env.get('JAX_PROCESS_ID', env.get('JOB_COMPLETION_INDEX')),
+  }
+  # A plain indexed Job has an index but is no cluster of ours.
+  if given['--coordinator_address'] or given['--num_processes']:
+    missing = [name for name, value in given.items() if value in (None, '')]
+    if missing:
+      raise errors.InputError(
+        f'{" and ".join(missing)} missing; given: '
+        + ', '.join(f'{k}={v}' for k, v in given.items() if k not in missing)
+      )
+    address, num_processes, process_id = given.values()
+    _join(timeout, address, int(num_processes), int(process_id))
+    return
+  for launcher, (count, needed) in _TASKS.items():
+    if int(env.get(count, 1)) > 1:
+      missing = [name for name in needed if name not in env]
+      if missing:
+        raise errors.InputError(
+          f'{launcher} started {env[count]} processes ({count}) but '
+          f'{", ".join(missing)} is not set; give --coordinator_address, '
+          '--num_processes and --process_id'
+        )
+      _join(timeout)
+      return
+  if len(env.get('TPU_WORKER_HOSTNAMES', '').split(',')) > 1:
+    _join(timeout)
+
+
+def _join(timeout, *cluster):
+  """Call jax.distributed.initialize, its failures told in one line."""
+  try:
+    jax.distributed.initialize(
+      *cluster, initialization_timeout=timeout, heartbeat_timeout_seconds=60
+    )
+  except Exception as e:
+    raise errors.InputError(
+      f'the processes of the run did not find each other: {e} (address, '
+      f'number and id: {cluster or "from the environment"}; waited at most '
+      f'{timeout} s)'
+    ) from e
 
 
 def make_mesh(shape=()) -> jax.sharding.Mesh:
@@ -49,6 +121,52 @@ def replicated(mesh) -> jax.sharding.NamedSharding:
 def split(mesh) -> jax.sharding.NamedSharding:
   """Return the sharding that splits an array's first axis over the mesh."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
+
+
+def layout(tree, mesh, shard):
+  """Choose where each array of a training state lives.
+
+  Args:
+    tree: of arrays or shapes.
+    mesh: of devices.
+    shard: split each array over the mesh along its longest axis that divides
+      evenly; otherwise, and where none does, every device has all of it.
+
+  Returns:
+    A tree of shardings.
+  """
+
+  def place(x):
+    even = [n if n % mesh.size == 0 else 0 for n in x.shape]
+    if not shard or not any(even):
+      return replicated(mesh)
+    spec = [None] * len(even)
+    spec[int(np.argmax(even))] = _AXIS
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+  return jax.tree.map(place, tree)
+
+
+def replicate(tree, mesh):
+  """Put a tree of arrays, however laid out, whole on every device."""
+  whole = replicated(mesh)
+  if all(
+    x.sharding.is_equivalent_to(whole, x.ndim) for x in jax.tree.leaves(tree)
+  ):
+    return tree
+  return jax.jit(lambda t: t, out_shardings=whole)(tree)
+
+
+def stop_requested(step, flagged) -> bool:
+  """Tell whether to stop after a step, the same on every host.
+
+  Args:
+    step: the number of steps done.
+    flagged: whether this process, if it is the only one, was asked to.
+  """
+  if jax.process_count() == 1:
+    return flagged
+  return multihost_utils.reached_preemption_sync_point(step)
 
 
 def is_main_process() -> bool:
@@ -99,6 +217,36 @@ def prefetch(batches, mesh, keys, size=2):
     enqueue(1)
 
 
+def check_fits(num_bytes, mesh, what):
+  """Refuse what every device of the mesh cannot hold a copy of.
+
+  Raises:
+    errors.InputError: names both sizes.
+  """
+  stats = mesh.local_devices[0].memory_stats() or {}
+  if 'bytes_limit' in stats:
+    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+  else:  # CPU devices share the machine's
+    pages = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    free = pages // len(mesh.local_devices)
+  if num_bytes > free:
+    raise errors.InputError(
+      f'{what} takes {num_bytes / 2**30:.3g} GiB on every device, '
+      f'{free / 2**30:.3g} GiB are free there'
+    )
+
+
+def use_compilation_cache():
+  """Keep compiled programs for the next run, unless JAX is told where.
+
+  In $XDG_CACHE_HOME (default ~/.cache).
+  """
+  if not jax.config.jax_compilation_cache_dir:
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    folder = os.path.join(cache, 'backtal_jax', 'xla')
+    jax.config.update('jax_compilation_cache_dir', folder)
+
+
 def local_rows(array) -> np.ndarray:
   """Return this host's rows of an array split over the mesh, in order."""
   shards = sorted(
@@ -108,15 +256,15 @@ def local_rows(array) -> np.ndarray:
 
 
 def gather_objects(value) -> list:
-  """Return every host's `value` (anything JSON can hold), by host."""
+  """Return every host's `value` (anything), by host."""
   if jax.process_count() == 1:
     return [value]
-  raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  raw = np.frombuffer(pickle.dumps(value), np.uint8)
   sizes = multihost_utils.process_allgather(np.asarray(raw.size))
   padded = np.zeros(sizes.max(), np.uint8)
   padded[: raw.size] = raw
   rows = multihost_utils.process_allgather(padded)
   return [
-    json.loads(row[:size].tobytes())
+    pickle.loads(row[:size].tobytes())
     for row, size in zip(rows, sizes, strict=True)
   ]

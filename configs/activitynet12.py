@@ -39,4 +39,10 @@ def get_config():
   c.eval.batch_size = 128
   c.eval.tiou = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
   c.eval.best_metric = 'average_mAP'
+  c.eval.published = (
+    ('mAP@0.5', 41.5),
+    ('mAP@0.75', 27.3),
+    ('mAP@0.95', 4.7),
+    ('average_mAP', 27.0),
+  )
   return c.lock()

@@ -27,4 +27,10 @@ def get_config():
   c.localization.outer_ratio = 200.0
   c.localization.nms_tiou = 0.71
   c.eval.batch_size = 64
+  c.eval.published = (
+    ('mAP@0.5', 31.5),
+    ('mAP@0.75', 19.5),
+    ('mAP@0.95', 4.7),
+    ('average_mAP', 20.0),
+  )
   return c.lock()

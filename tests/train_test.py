@@ -26,7 +26,7 @@ def tiny_config(root, **fields):
     'model.embedding_dim': 8,
     'train.num_epochs': 4,
     'train.eval_every': 2,
-    'train.batch_size': 24,
+    'train.batch_size': 48,
     'eval.batch_size': 32,
     'localization.class_threshold': 0.05,  # let some through
   }
@@ -124,13 +124,13 @@ def test_a_run_leaves_what_it_promises(whole_run):
   predictions = json.loads((whole_run / 'predictions.json').read_text())
   assert any(predictions['results'].values())
   assert set(predictions) == {'version', 'results', 'external_data'}
-  assert sorted(predictions['results']) == [f'test_{i:03d}' for i in range(40)]
+  assert sorted(predictions['results']) == [f'test_{i:03d}' for i in range(60)]
   lines = [
     json.loads(line)
     for line in (whole_run / 'metrics.jsonl').read_text().splitlines()
   ]
   steps = [line['step'] for line in lines if 'loss/total' in line]
-  assert steps == list(range(1, 17))  # 80 videos, 4 batches of 24 an epoch
+  assert steps == list(range(1, 17))  # 160 videos, 4 batches of 48 an epoch
   terms = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
   for key in (*(f'loss/{t}' for t in terms), 'gradient_norm', 'learning_rate'):
     assert all(key in line for line in lines if 'loss/total' in line), key
@@ -279,7 +279,7 @@ def test_one_batch_on_eight_devices_is_the_same_batch_on_one():
 
 
 def test_the_steps_trace_once(demo_root, tmp_path):
-  # 80 videos in batches of 24: the last one is padded, not smaller.
+  # 160 videos in batches of 48: the last one is padded, not smaller.
   traces = []
   original = models.BackTAL.__call__
 
@@ -291,7 +291,7 @@ def test_the_steps_trace_once(demo_root, tmp_path):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models.BackTAL, '__call__', counting)
     train.train_and_evaluate(config, tmp_path / 'w')
-  assert traces.count(((24, 100, 32), True)) == 1
+  assert traces.count(((48, 100, 32), True)) == 1
   assert traces.count(((32, 100, 32), False)) == 1
   assert len(traces) == 3  # and the initialisation
 
@@ -303,16 +303,14 @@ def test_videos_without_a_label_are_dropped_and_counted(
   config = tiny_config(tmp_path / 'd')
   source = evaluate.make_source(config, 'train')
   plan = train.make_plan(config, source, sharding.make_mesh((1,)))
-  assert set(plan[..., 1].ravel()) == {*range(80), -1} - {3}
+  assert set(plan[..., 1].ravel()) == {*range(160), -1} - {3}
   assert '1 videos without a label are dropped' in capsys.readouterr().out
 
 
 def _copy_with_label(root, copy, name, label):
   shutil.copytree(root, copy)
   path = copy / 'train' / f'{name}.npz'
-  sources.write_video(
-    path, **(sources.read_npz(path) | {'cls_label': label})
-  )
+  sources.write_video(path, **(sources.read_npz(path) | {'cls_label': label}))
 
 
 @pytest.mark.parametrize('on_nan', ['stop', 'skip'])
@@ -334,7 +332,7 @@ def test_a_loss_that_is_not_finite(demo_root, tmp_path, capsys, on_nan):
       with pytest.raises(errors.InputError, match='step 6: the loss') as e:
         train.train_and_evaluate(config, tmp_path / 'w')
       assert 'loss/total nan' in str(e.value)
-      assert str(e.value).count('train_0') == 24
+      assert str(e.value).count('train_') == 48
       expected_step = 4
     else:
       train.train_and_evaluate(config, tmp_path / 'w')

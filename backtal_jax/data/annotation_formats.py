@@ -296,25 +296,46 @@ def read_thumos14(path):
   return rows, tuple(sorted({label for label, _ in texts}))
 
 
-def read_video_list(path) -> dict:
-  """Read CSV `video_id,duration[,fps]` as {video: (seconds, fps or None)}."""
+def read_table(path, required, optional=()):
+  """Read CSV whose header names its columns, in any order.
+
+  Args:
+    path: of the file.
+    required: columns it must have.
+    optional: columns it may have; others are an error.
+
+  Returns:
+    [('FILE:LINE', {column: cell})].
+  """
   rows = _read_rows(path)
   header = _lower(rows[0][1]) if rows else []
-  if header not in (['video_id', 'duration'], ['video_id', 'duration', 'fps']):
+  known = {*required, *optional}
+  if not set(required) <= set(header) <= known or len(set(header)) < len(
+    header
+  ):
+    optional = ''.join(f'[,{column}]' for column in optional)
     raise errors.InputError(
       f'{path}: header {",".join(header)[:200]!r}, expected '
-      'video_id,duration[,fps]'
+      f'{",".join(required)}{optional}'
     )
-  told = {}
+  table = []
   for line, cells in rows[1:]:
-    where = f'{path}:{line}'
     if len(cells) != len(header):
       raise errors.InputError(
-        f'{where}: {len(cells)} columns, expected {len(header)}'
+        f'{path}:{line}: {len(cells)} columns, expected {len(header)}'
       )
-    if cells[0] in told:
-      raise errors.InputError(f'{where}: duplicate video {cells[0]!r}')
-    duration = number(cells[1], f'{where}: duration')
-    fps = number(cells[2], f'{where}: fps') if cells[2:] else None
-    told[cells[0]] = duration, fps
+    table.append((f'{path}:{line}', dict(zip(header, cells, strict=True))))
+  return table
+
+
+def read_video_list(path) -> dict:
+  """Read CSV `video_id,duration[,fps]` as {video: (seconds, fps or None)}."""
+  told = {}
+  for where, row in read_table(path, ('video_id', 'duration'), ('fps',)):
+    if row['video_id'] in told:
+      raise errors.InputError(f'{where}: duplicate video {row["video_id"]!r}')
+    told[row['video_id']] = tuple(
+      number(row[key], f'{where}: {key}') if key in row else None
+      for key in ('duration', 'fps')
+    )
   return told

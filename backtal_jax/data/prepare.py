@@ -1,9 +1,34 @@
 """The command line that makes data: python -m backtal_jax.data.prepare."""
 
 import argparse
+import dataclasses
+import os
+import runpy
+import sys
+
+# TFDS says much when it is imported.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from backtal_jax import errors
-from backtal_jax.data import demo, hapt
+from backtal_jax.data import (
+  annotations,
+  clicks,
+  custom,
+  demo,
+  hapt,
+  recipes,
+  simulated_clicks,
+  sources,
+)
+
+_BENCHMARKS = {  # what differs from recipes.Recipe's defaults
+  'thumos14': {
+    'train_split': 'val', 'eval_split': 'test', 'num_snippets': 750,
+  },
+  'activitynet12': {},
+  'hacs': {'num_snippets': 200},
+}  # fmt: skip
 
 
 def _parser():
@@ -28,7 +53,187 @@ def _parser():
   command.set_defaults(
     run=lambda args: hapt.prepare(args.archive, args.output, seed=args.seed)
   )
+
+  _add_click_commands(commands)
+  for name, defaults in _BENCHMARKS.items():
+    command = commands.add_parser(name, help=f'features and files of {name}')
+    _add_recipe(command, base=name, **defaults)
+  command = commands.add_parser(
+    'custom', help='any features, annotations and clicks'
+  )
+  _add_recipe(command)
+  _add_folder_commands(commands)
   return parser
+
+
+def _add_click_commands(commands):
+  """Add what counts and draws clicks."""
+  command = commands.add_parser(
+    'click-stats', help='how click files and ground truth agree'
+  )
+  command.add_argument('--ground_truth', required=True, help='of any format')
+  command.add_argument('--clicks', required=True, nargs='+', help='files')
+  command.add_argument('--output', required=True, help='the JSON file')
+  _add_lenient(command)
+  command.set_defaults(
+    run=lambda args: clicks.write_statistics(
+      args.ground_truth, args.clicks, args.output, args.lenient
+    )
+  )
+
+  command = commands.add_parser(
+    'simulate-clicks', help='clicks drawn from ground truth'
+  )
+  command.add_argument('--ground_truth', required=True, help='of any format')
+  command.add_argument('--subset', required=True, help='whose videos')
+  command.add_argument('--output', required=True, help='the click file')
+  command.add_argument('--seed', type=int, default=0)
+  share = {'type': float, 'metavar': 'SHARE'}
+  seconds = {'type': float, 'default': 0.0, 'metavar': 'SECONDS'}
+  command.add_argument('--gap_share', default=1.0, **share, help='clicked')
+  command.add_argument('--wrong_share', default=0.0, **share, help='in actions')
+  command.add_argument('--margin', **seconds, help='kept from actions')
+  command.add_argument('--min_gap', **seconds, help='shorter gaps get none')
+  command.add_argument(
+    '--actions', action='store_true', help='click each action, no background'
+  )
+  command.set_defaults(run=_simulate_clicks)
+
+
+def _add_lenient(command):
+  command.add_argument(
+    '--lenient', action='store_true', help='leave out clicks that are wrong'
+  )
+
+
+def _simulate_clicks(args):
+  truth = annotations.read_ground_truth(args.ground_truth)
+  if args.actions:
+    found = simulated_clicks.simulate_actions(
+      truth, args.subset, seed=args.seed
+    )
+  else:
+    found = simulated_clicks.simulate_background(
+      truth,
+      args.subset,
+      seed=args.seed,
+      gap_share=args.gap_share,
+      margin=args.margin,
+      wrong_share=args.wrong_share,
+      min_gap=args.min_gap,
+    )
+  annotations.write_clicks(args.output, found)
+  videos = len({click.video for click in found})
+  print(f'{args.output}: {len(found)} clicks on {videos} videos')
+
+
+def _add_recipe(command, **defaults):
+  """Add the options of recipes.Recipe."""
+  add = command.add_argument
+  add(
+    '--features',
+    required=True,
+    nargs='+',
+    metavar='PATH',
+    help='a folder of .npy or .npz files, or one .npy with all videos; a '
+    'second one for a second stream (RGB, then flow)',
+  )
+  add('--output', required=True, help='the data root')
+  add('--ground_truth', default='', help='of any format')
+  add(
+    '--labels',
+    default='',
+    help='CSV video_id,subset,label[,duration,fps] of video labels',
+  )
+  add(
+    '--video_list',
+    default='',
+    help='CSV video_id,duration[,fps] where the ground truth lacks these',
+  )
+  add('--clicks', nargs='+', default=(), metavar='FILE', help='of any format')
+  add('--train_split', help='subset')
+  add('--eval_split', help='subset, with segments')
+  add('--num_snippets', type=int, help='T')
+  add('--fps', type=float, help='frames a second of the features')
+  add(
+    '--stride',
+    type=float,
+    help='frames; without it, snippets are equal parts of the video',
+  )
+  add('--window', type=float, help='frames of a snippet; default: the stride')
+  add('--video_names', help='.npy of the names in an .npy with all videos')
+  add('--channels_first', action='store_true', help="files hold [D, T']")
+  add(
+    '--allow-pickle',
+    action='store_true',
+    help='read pickled features, which can run any code',
+  )
+  add('--workers', type=int, help='threads')
+  _add_lenient(command)
+  fields = {f.name: f.default for f in dataclasses.fields(recipes.Recipe)}
+  required = dict.fromkeys(('features', 'output'))
+  command.set_defaults(
+    run=lambda args: custom.prepare(
+      recipes.Recipe(**{name: getattr(args, name) for name in fields})
+    ),
+    **(fields | defaults | required),
+  )
+
+
+def _add_folder_commands(commands):
+  """Add what is done to a prepared folder."""
+  command = commands.add_parser('check', help='what is in a data root')
+  command.add_argument('folder', help='the data root')
+  command.add_argument('--config', required=True, help='of the runs')
+  command.add_argument('--plot', metavar='VIDEO', help='draw one video')
+  command.add_argument('--output', default='', help='the PNG of --plot')
+  command.set_defaults(run=_check)
+  command = commands.add_parser('tfds', help='array_record files of a root')
+  command.add_argument('folder', help='the data root')
+  command.add_argument('--config', required=True, help='of the runs')
+  command.add_argument('--output', help='another data root')
+  command.set_defaults(run=_tfds)
+
+
+def _read_config(path):
+  """Return (config, splits, (T, D, C)) of a config file."""
+  try:
+    config = runpy.run_path(path)['get_config']()
+  except (OSError, KeyError, SyntaxError) as e:
+    raise errors.InputError(f'{path}: no config file: {e}') from e
+  shape = config.model.feature_dim, config.model.num_classes
+  return (
+    config.data,
+    (config.data.train_split, config.data.eval_split),
+    (config.data.num_snippets, *shape),
+  )
+
+
+def _check(args):
+  from backtal_jax.data import check  # matplotlib takes a second
+
+  data, splits, shape = _read_config(args.config)
+  if args.plot:
+    check.plot(
+      args.folder, splits, shape, data.ground_truth, args.plot,
+      args.output or f'{args.plot}.png',
+    )  # fmt: skip
+    return
+  click_files = [f.strip() for f in data.clicks.split(',') if f]
+  if check.check(args.folder, splits, shape, data.ground_truth, click_files):
+    sys.exit(1)
+
+
+def _tfds(args):
+  from backtal_jax.data import builder  # TFDS takes seconds to import
+
+  _, splits, shape = _read_config(args.config)
+  names = ('num_snippets', 'feature_dim', 'num_classes')
+  shape = dict(zip(names, shape, strict=True))
+  builder.prepare(
+    args.output or args.folder,
+    {s: sources.NpzSource(f'{args.folder}/{s}', **shape) for s in splits},
+  )
 
 
 def main(argv=None):

@@ -1,0 +1,189 @@
+"""The TFDS form of a prepared folder, for sets of thousands of videos.
+
+Records lie in array_record files in the order of the npz files, so that
+`TfdsSource` gives what `sources.NpzSource` gives, at any position.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from backtal_jax import errors, files
+from backtal_jax.data import sources
+
+# TFDS holds one file's videos in memory while it writes it.
+_BYTES_PER_FILE = 32 << 20
+_INDEX = 'videos.json'
+
+
+class Prepared(tfds.core.ShardBasedBuilder):
+  """Builds any {split: source} of one shape.
+
+  Args:
+    data_dir: TFDS adds its own folders to it.
+    splits: {name: sources.NpzSource}.
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+  name = 'prepared'
+  # Nothing to look up beside the code; finding it needs one more package.
+  code_path = None
+
+  def __init__(self, data_dir, splits):
+    self._splits = splits
+    super().__init__(data_dir=os.fspath(data_dir), file_format='array_record')
+
+  def _info(self):
+    num_snippets, feature_dim, num_classes = next(
+      iter(self._splits.values())
+    ).shape
+    tensor = functools.partial(
+      tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES
+    )
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Videos prepared for BackTAL.',
+      features=tfds.features.FeaturesDict(
+        {
+          'index': np.int64,
+          'name': tfds.features.Text(),
+          'feature': tensor(
+            shape=(num_snippets, feature_dim), dtype=np.float32
+          ),
+          'label': tensor(shape=(num_classes,), dtype=np.float32),
+          'click': tensor(shape=(num_snippets,), dtype=np.int32),
+          'frame_num': np.int64,
+          'fps': tensor(shape=(), dtype=np.float64),
+          'duration': tensor(shape=(), dtype=np.float64),
+        }
+      ),
+    )
+
+  def _shard_iterators_per_split(self, dl_manager):
+    del dl_manager  # Nothing is downloaded.
+    return {
+      name: [
+        functools.partial(_examples, source, indices)
+        for indices in _file_indices(source)
+      ]
+      for name, source in self._splits.items()
+    }
+
+
+def _file_indices(source):
+  """Split a source's indices into those of each file."""
+  num_snippets, feature_dim, _ = source.shape
+  bytes_per_video = 4 * num_snippets * feature_dim
+  per_file = max(1, _BYTES_PER_FILE // bytes_per_video)
+  num_files = -(-len(source) // per_file)
+  return np.array_split(np.arange(len(source)), num_files)
+
+
+def _examples(source, indices):
+  for i in indices.tolist():
+    yield i, {'index': i, **source[i]._asdict()}
+
+
+def prepare(output, splits):
+  """Convert splits of npz files; what a dead run left is made anew.
+
+  Args:
+    output: the data root that gets a folder `tfds`.
+    splits: {name: sources.NpzSource}, all of one shape.
+
+  Raises:
+    errors.InputError: a video's file is wrong.
+  """
+  root = epath.Path(output) / 'tfds'
+  index = {
+    name: {
+      'names': source.names,
+      'video_names': source.video_names(),
+      'labels': [np.flatnonzero(row).tolist() for row in source.labels()],
+    }
+    for name, source in splits.items()
+  }
+  for left in root.glob('prepared/*incomplete*'):
+    left.rmtree()
+  builder = Prepared(root, splits)
+  path = epath.Path(builder.data_dir) / _INDEX
+  if path.exists() and files.read_json(path) != index:
+    raise errors.InputError(
+      f'{builder.data_dir}: holds other videos or labels; remove it first'
+    )
+  builder.download_and_prepare()
+  files.write_json(path, index)
+  print(f'{builder.data_dir}: {builder.info.splits.total_num_examples} videos')
+
+
+class TfdsSource(Sequence):
+  """A split of what `prepare` wrote; the same as the npz files' source.
+
+  Args:
+    root: the data root.
+    split: name.
+    num_snippets: T.
+    feature_dim: D.
+    num_classes: C.
+
+  Raises:
+    errors.InputError: nothing whole is there, or of another shape.
+  """
+
+  def __init__(self, root, split, *, num_snippets, feature_dim, num_classes):
+    self.shape = (num_snippets, feature_dim, num_classes)
+    folder = epath.Path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
+    if not (folder / _INDEX).exists():
+      raise errors.InputError(
+        f'{folder}: no {_INDEX}; `python -m backtal_jax.data.prepare tfds` '
+        'converts npz files'
+      )
+    index = files.read_json(folder / _INDEX)
+    if split not in index:
+      raise errors.InputError(
+        f'{folder}: no split {split!r}, found {", ".join(index)}'
+      )
+    builder = tfds.builder_from_directory(folder)
+    spec = builder.info.features
+    shape = (*spec['feature'].shape, *spec['label'].shape)
+    if shape != self.shape:
+      raise errors.InputError(
+        f'{folder}: T, D, C are {shape}, config.data.num_snippets and '
+        f'config.model.feature_dim, num_classes are {self.shape}'
+      )
+    self.names = index[split]['names']
+    self._video_names = index[split]['video_names']
+    self._labels = index[split]['labels']
+    self._records = builder.as_data_source(split)
+
+  def __len__(self):
+    return len(self.names)
+
+  def __getitem__(self, i) -> sources.Video:
+    record = self._records[i]
+    if record.pop('index') != i:
+      raise errors.InputError(f'{self.names[i]}: not record {i} of its split')
+    return sources.Video(
+      name=record['name'].decode(),
+      feature=record['feature'],
+      label=record['label'],
+      click=record['click'],
+      frame_num=int(record['frame_num']),
+      fps=float(record['fps']),
+      duration=float(record['duration']),
+    )
+
+  def labels(self) -> np.ndarray:
+    """Return every video's label [N, C] without reading its features."""
+    labels = np.zeros((len(self), self.shape[2]), np.float32)
+    for row, present in zip(labels, self._labels, strict=True):
+      row[present] = 1
+    return labels
+
+  def video_names(self) -> list[str]:
+    """Return every video's key into the ground truth."""
+    return list(self._video_names)

@@ -1,0 +1,197 @@
+"""What is in a prepared folder, and what is wrong with it."""
+
+import collections
+from concurrent import futures
+
+import numpy as np
+import tqdm
+from etils import epath
+
+from backtal_jax import IGNORED, canvas, errors, figures, files
+from backtal_jax.data import annotations, sources
+
+
+def check(root, splits, shape, ground_truth, click_files=(), workers=8):
+  """Open every file; print a table, notes and every problem.
+
+  Args:
+    root: the data root.
+    splits: names of its folders and of the ground truth's subsets.
+    shape: (T, D, C).
+    ground_truth: path, from the current folder or from root.
+    click_files: as config.data.clicks, split.
+    workers: threads.
+
+  Returns:
+    All problems, one line each, with the file.
+  """
+  root, problems, rows = epath.Path(root), [], []
+  path = files.find(ground_truth, root)
+  truth = annotations.read_ground_truth(path)
+  if len(truth.classes) != shape[2]:
+    problems.append(
+      f'{path}: {len(truth.classes)} classes, config.model.num_classes is '
+      f'{shape[2]}'
+    )
+  for kind, lines in annotations.problems(truth).items():
+    if lines:
+      print(f'note: {path}: {len(lines)} of kind {kind!r}, e.g. {lines[0]}')
+  for file in click_files:
+    _, complaints = annotations.read_clicks(
+      files.find(file, root), truth, lenient=True
+    )
+    problems += complaints
+  for split in dict.fromkeys(splits):
+    row, found = _check_split(root / split, split, shape, truth, workers)
+    rows.append(row)
+    problems += found
+  print(_table(rows))
+  for problem in problems:
+    print(f'wrong: {problem}')
+  print(f'{len(problems)} problems')
+  return problems
+
+
+def _check_split(folder, split, shape, truth, workers):
+  """Return the row of a split in the table, and its problems."""
+  t, d, c = shape
+  try:
+    subset = truth.subset(split)
+    paths = sources.NpzSource(
+      folder, num_snippets=t, feature_dim=d, num_classes=c
+    ).paths
+  except errors.InputError as e:
+    return {'split': split}, [str(e)]
+  problems, files_of = [], collections.defaultdict(list)
+  row = collections.Counter(low=np.inf, high=-np.inf)
+  with futures.ThreadPoolExecutor(workers) as pool:
+    results = pool.map(lambda p: _check_file(p, shape, subset, truth), paths)
+    for path, (name, counts, found) in zip(
+      paths,
+      tqdm.tqdm(results, split, len(paths), unit='video', disable=None),
+      strict=True,
+    ):
+      problems += found
+      files_of[name].append(str(path))
+      row['low'] = min(row['low'], counts.pop('low', np.inf))
+      row['high'] = max(row['high'], counts.pop('high', -np.inf))
+      row.update(counts)
+  for name, twice in files_of.items():
+    if name and len(twice) > 1:
+      problems.append(f'{twice[1]}: video {name!r} is in {twice[0]}, too')
+  _, absent = annotations.match_names(subset, files_of)
+  problems += [f'{folder}: no file of annotated video {v!r}' for v in absent]
+  return {'split': split, 'videos': len(paths), **row}, problems
+
+
+def _check_file(path, shape, subset, truth):
+  """Return the video's name, counts, and every problem of one file."""
+  try:
+    arrays = sources.read_npz(path)
+  except errors.InputError as e:
+    return '', {}, [str(e)]
+  problems = sources.problems(arrays, path, *shape)
+  if problems:
+    return str(arrays.get('vid_name', '')), {}, problems
+  video = sources.parse_video(arrays, path, *shape)
+  known = subset.get(annotations.match_name(video.name, subset))
+  if known is None:
+    problems.append(f'{path}: video {video.name!r} is not in the ground truth')
+  for key in ('frame_num', 'duration'):
+    value = getattr(video, key)
+    if not 0 < value < np.inf:
+      problems.append(f'{path}: {key} is {value}, expected more than 0')
+  if known and known.duration and abs(known.duration - video.duration) > 1:
+    problems.append(
+      f'{path}: duration is {video.duration:g} s, in the ground truth '
+      f'{known.duration:g} s'
+    )
+  if known and known.segments and shape[2] == len(truth.classes):
+    labels = {truth.classes[i] for i in np.flatnonzero(video.label)}
+    different = sorted(labels ^ {s.label for s in known.segments})
+    if different:
+      problems.append(
+        f'{path}: cls_label and the ground truth differ in '
+        f'{", ".join(different[:5])}'
+      )
+  clicked = video.click[video.click != IGNORED]
+  background = int((clicked == shape[2]).sum())
+  counts = {
+    'hours': video.duration / 3600 if np.isfinite(video.duration) else 0,
+    'labels': int(video.label.sum()),
+    'unlabelled': int(not video.label.any()),
+    'background': background,
+    'action': len(clicked) - background,
+    'low': float(video.feature.min()),
+    'high': float(video.feature.max()),
+  }
+  return video.name, counts, problems
+
+
+def _table(rows):
+  """Lay out what `_check_split` counted."""
+  heads = ('split', 'videos', 'hours', 'no label', 'labels/video',
+           'background clicks/video', 'action clicks/video', 'features')  # fmt: skip
+  cells = [heads]
+  for row in rows:
+    n = max(row.get('videos', 0), 1)
+    per = [
+      f'{row.get(k, 0) / n:.2f}' for k in ('labels', 'background', 'action')
+    ]
+    span = f'{row.get("low", np.nan):.3g} to {row.get("high", np.nan):.3g}'
+    cells.append((
+      row['split'], str(row.get('videos', 0)), f'{row.get("hours", 0):.2f}',
+      str(row.get('unlabelled', 0)), *per, span,
+    ))  # fmt: skip
+  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+  return '\n'.join(
+    '  '.join(c.rjust(w) for c, w in zip(line, widths, strict=True))
+    for line in cells
+  )
+
+
+def plot(root, splits, shape, ground_truth, video, output):
+  """Draw one video's energy, labels, clicks and ground truth as PNG.
+
+  Args:
+    root: the data root.
+    splits: where to look for it.
+    shape: (T, D, C).
+    ground_truth: path, from the current folder or from root.
+    video: its name, with or without `v_`.
+    output: path of the PNG.
+
+  Raises:
+    errors.InputError: there is no such video, or its file is wrong.
+  """
+  root = epath.Path(root)
+  truth = annotations.read_ground_truth(files.find(ground_truth, root))
+  for split in splits:
+    names = {
+      p.name.removesuffix('.npz'): p for p in (root / split).glob('*.npz')
+    }
+    name = annotations.match_name(video, names)
+    if name is not None:
+      break
+  else:
+    raise errors.InputError(f'{root}: no file of video {video!r}')
+  found = sources.parse_video(
+    sources.read_npz(names[name]), names[name], *shape
+  )
+  known = truth.videos.get(annotations.match_name(found.name, truth.videos))
+  labels = [truth.classes[i] for i in np.flatnonzero(found.label)]
+  times = (np.flatnonzero(found.click == shape[2]) + 0.5) / shape[0]
+  figure = figures.timeline(
+    f'{found.name}: {", ".join(labels) or "no label"}',
+    found.duration,
+    magnitude=np.linalg.norm(found.feature, axis=1),
+    ground_truth=[
+      {'label': s.label, 'segment': [s.start, s.end]}
+      for s in (known.segments if known else ())
+    ],
+    clicks=times * found.duration,
+  )
+  canvas.image(figure)
+  with files.atomic(output) as f:
+    figure.savefig(f, format='png')
+  print(output)

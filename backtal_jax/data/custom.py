@@ -1,0 +1,174 @@
+"""Any features, annotations and clicks to npz files ready for training."""
+
+import collections
+import dataclasses
+import functools
+import os
+import zlib
+from concurrent import futures
+
+import numpy as np
+import tqdm
+from etils import epath
+
+from backtal_jax import errors, files
+from backtal_jax.data import (
+  annotations,
+  clicks,
+  features,
+  recipes,
+  sources,
+)
+
+
+def prepare(recipe):
+  """Write npz files, ground_truth.json, clicks.csv and, last, config.py.
+
+  Every wrong video is told; unless lenient that is an error, and the last
+  three files are not written. What is whole already is not written again.
+
+  Args:
+    recipe: a recipes.Recipe.
+
+  Returns:
+    {subset: number of videos}.
+
+  Raises:
+    errors.InputError: something is wrong with an annotation or a feature file.
+  """
+  output, inputs = epath.Path(recipe.output), recipes.read(recipe)
+  _claim(output, recipe)
+  problems = _convert(inputs, recipe)
+  recipes.tell([p for p in problems.values() if p], recipe.lenient)
+  annotations.write_ground_truth(output / 'ground_truth.json', inputs.truth)
+  if recipe.clicks:
+    annotations.write_clicks(output / 'clicks.csv', inputs.clicks)
+  _write_config(output, recipe, len(inputs.truth.classes), inputs.feature_dim)
+  counts = collections.Counter(
+    inputs.truth.videos[name].subset for name, p in problems.items() if not p
+  )
+  for split, count in sorted(counts.items()):
+    print(f'{output}: {count} videos of {split}')
+  print(f'python -m backtal_jax.main --config {output}/config.py')
+  return dict(counts)
+
+
+def _claim(output, recipe):
+  """Refuse an output that was made otherwise; drop what a dead run left."""
+  ours = dataclasses.asdict(recipe)
+  for key in ('output', 'workers', 'lenient', 'allow_pickle', 'base'):
+    del ours[key]
+  for key in ('ground_truth', 'labels', 'video_list'):
+    ours[key] = _checksum(ours[key])
+  ours['clicks'] = [_checksum(path) for path in recipe.clicks]
+  ours['features'] = list(recipe.features)
+  path = output / 'prepared.json'
+  theirs = files.read_json(path) if path.exists() else ours
+  for key in ours:
+    if ours[key] != theirs.get(key):
+      raise errors.InputError(
+        f'{output}: holds data made otherwise: {key} was {theirs.get(key)}, is '
+        f'{ours[key]}; choose another --output or empty it'
+      )
+  files.write_json(path, ours, indent=1)
+  for split in (recipe.train_split, recipe.eval_split):
+    for left in (output / split).glob('.*.tmp'):
+      left.unlink()
+
+
+def _checksum(path):
+  if not path:
+    return ''
+  path = epath.Path(path)
+  parts = sorted(p for p in path.iterdir()) if path.is_dir() else [path]
+  crc = functools.reduce(lambda c, p: zlib.crc32(p.read_bytes(), c), parts, 0)
+  return f'{path.name} {crc:08x}'
+
+
+def _convert(inputs, recipe):
+  """Write the videos that are not there yet; return {video: problem}."""
+  truth, output = inputs.truth, epath.Path(recipe.output)
+  clicked = clicks.by_video(inputs.clicks) if recipe.clicks else None
+
+  def one(name):
+    video = truth.videos[name]
+    is_train = video.subset.casefold() == recipe.train_split.casefold()
+    split = recipe.train_split if is_train else recipe.eval_split
+    path = output / split / f'{name}.npz'
+    if path.exists():
+      return None
+    point_label = None
+    if is_train and clicked is not None:
+      point_label = clicks.snippet_labels(
+        clicked.get(name, ()), video.duration, recipe.num_snippets,
+        truth.classes,
+      )  # fmt: skip
+    try:
+      streams = [_resample(x, video, recipe) for x in inputs.features[name]()]
+    except errors.InputError as e:
+      return f'video {name!r}: {e}'
+    sources.write_video(
+      path,
+      feat_spa=streams[0].T,
+      # One stream stands in the first place, the second has no channels.
+      feat_tem=streams[1].T if streams[1:] else streams[0].T[:0],
+      cls_label=[label in inputs.labels[name] for label in truth.classes],
+      vid_name=name,
+      frame_num=max(1, round(video.duration * video.fps)),
+      fps=video.fps,
+      duration=video.duration,
+      point_label=point_label,
+    )
+    return None
+
+  names = list(inputs.features)
+  with futures.ThreadPoolExecutor(recipe.workers) as pool:
+    results = tqdm.tqdm(
+      pool.map(one, names), total=len(names), unit='video', disable=None
+    )
+    return dict(zip(names, results, strict=True))
+
+
+def _resample(array, video, recipe):
+  if not np.isfinite(array).all():
+    count = np.count_nonzero(~np.isfinite(array))
+    raise errors.InputError(f'features hold {count} NaN or Inf values')
+  array = np.asarray(array, np.float32)
+  grid = recipes.time_grid(recipe, video, len(array))
+  if grid is None:
+    return features.resample(array, recipe.num_snippets)
+  return features.resample_times(
+    array, grid[0], video.duration, recipe.num_snippets
+  )
+
+
+def _write_config(output, recipe, num_classes, feature_dim):
+  name = os.path.basename(os.path.abspath(output))
+  base = recipe.base or 'thumos14'
+  lines = {
+    'model.num_classes': num_classes,
+    'model.feature_dim': feature_dim,
+    'data.name': name,
+    'data.train_split': recipe.train_split,
+    'data.eval_split': recipe.eval_split,
+    'data.num_snippets': recipe.num_snippets,
+    'data.ground_truth': 'ground_truth.json',
+  }
+  if not recipe.base:
+    # Nothing is chosen on the evaluation split.
+    lines |= {'eval.best_metric': 'last', 'eval.published': ()}
+  text = f'''"""{name}, made by backtal_jax.data.prepare."""
+
+import pathlib
+
+from configs import {base}
+
+
+def get_config():
+  """Return {base}'s config but for what is set here."""
+  c = {base}.get_config().unlock()
+  c.data.root = str(pathlib.Path(__file__).parent)
+'''
+  text += ''.join(f'  c.{key} = {value!r}\n' for key, value in lines.items())
+  with files.atomic(output / 'config.py', 'w') as f:
+    f.write(text + '  return c.lock()\n')

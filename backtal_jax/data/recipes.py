@@ -1,0 +1,300 @@
+"""What data is prepared from: read and checked before anything is written."""
+
+import collections
+import dataclasses
+import sys
+from collections.abc import Callable
+from concurrent import futures
+from typing import NamedTuple
+
+import numpy as np
+
+from backtal_jax import errors
+from backtal_jax.data import annotation_formats, annotations, features
+
+# Share of a video's length that its time grid may end before or after it.
+_APART = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """What is prepared from what; see `prepare custom --help`."""
+
+  output: str
+  features: tuple[str, ...]  # see features.open_features
+  ground_truth: str = ''  # of any format
+  labels: str = ''  # CSV of video labels
+  video_list: str = ''  # see annotations.read_ground_truth
+  clicks: tuple[str, ...] = ()
+  base: str = ''  # the benchmark of configs/ this is, if any
+  train_split: str = 'training'
+  eval_split: str = 'validation'
+  num_snippets: int = 100
+  fps: float | None = None  # that the features were computed at
+  stride: float | None = None  # frames; without it snippets divide the video
+  window: float | None = None  # frames; without it the stride
+  video_names: str | None = None
+  channels_first: bool = False
+  allow_pickle: bool = False
+  lenient: bool = False
+  workers: int = 8
+
+  def __post_init__(self):
+    for field in ('num_snippets', 'fps', 'stride', 'window', 'workers'):
+      value = getattr(self, field)
+      if value is not None and not 0 < value < np.inf:
+        raise errors.InputError(f'--{field} is {value}, expected more than 0')
+    if not 1 <= len(self.features) <= 2:
+      raise errors.InputError(
+        f'--features has {len(self.features)} paths, expected 1 or 2'
+      )
+    if not self.ground_truth and not self.labels:
+      raise errors.InputError('expected --ground_truth or --labels')
+
+
+class Inputs(NamedTuple):
+  """Everything a recipe names."""
+
+  truth: annotations.Annotations  # durations and fps completed
+  labels: dict[str, set[str]]  # of the videos
+  clicks: list[annotations.Click]
+  features: dict[str, Callable]  # features.open_features, the right ones
+  feature_dim: int  # D
+
+
+def read(recipe) -> Inputs:
+  """Read what the recipe names, of features only the headers.
+
+  Raises:
+    errors.InputError: something is wrong; of lists, see `tell`.
+  """
+  truth, labels = _read_annotations(recipe)
+  videos = {
+    **truth.subset(recipe.train_split),
+    **truth.subset(recipe.eval_split),
+  }
+  if not any(v.segments for v in truth.subset(recipe.eval_split).values()):
+    raise errors.InputError(
+      f'subset {recipe.eval_split!r} has no segments, expected some to '
+      'evaluate with; --eval_split names another subset'
+    )
+  opened = features.open_features(
+    recipe.features,
+    names=recipe.video_names,
+    allow_pickle=recipe.allow_pickle,
+    channels_first=recipe.channels_first,
+  )
+  opened, problems = _match(opened, videos)
+  shapes, wrong = _scan(opened, recipe.workers)
+  problems += wrong
+  truth = _complete(truth, shapes, recipe)
+  problems += _check_durations(truth, shapes, recipe)
+  tell(problems, recipe.lenient)
+  if not shapes:
+    raise errors.InputError(f'{recipe.features[0]}: every video is wrong')
+  return Inputs(
+    truth,
+    labels,
+    _read_clicks(recipe, truth),
+    {name: opened[name] for name in shapes},
+    sum(dim for _, dim in next(iter(shapes.values()))),
+  )
+
+
+def read_labels(path):
+  """Read CSV `video_id,subset,label[,duration,fps]`, a row a label.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    {video: annotations.Video without segments}, {video: set of labels}.
+  """
+  videos, labels = {}, collections.defaultdict(set)
+  for where, row in annotation_formats.read_table(
+    path, ('video_id', 'subset', 'label'), ('duration', 'fps')
+  ):
+    name, label = row['video_id'], row['label']
+    if not name or not row['subset']:
+      raise errors.InputError(f'{where}: no video or no subset, expected both')
+    told = [
+      annotation_formats.number(row[key], f'{where}: {key}')
+      if row.get(key)
+      else None
+      for key in ('duration', 'fps')
+    ]
+    video = annotations.Video(name, row['subset'], *told, ())
+    if videos.setdefault(name, video) != video:
+      raise errors.InputError(
+        f'{where}: duplicate video {name!r} with another subset, duration or '
+        'fps'
+      )
+    if label in labels[name]:
+      raise errors.InputError(
+        f'{where}: duplicate label {label!r} of video {name!r}'
+      )
+    labels[name].update({label} - {''})
+  return videos, dict(labels)
+
+
+def _read_annotations(recipe):
+  """Return Annotations and {video: set of labels} of all sources."""
+  truth = annotations.Annotations({}, ())
+  if recipe.ground_truth:
+    truth = annotations.read_ground_truth(
+      recipe.ground_truth, video_list=recipe.video_list or None
+    )
+  labels = {k: {s.label for s in v.segments} for k, v in truth.videos.items()}
+  if not recipe.labels:
+    return truth, labels
+  videos, told = read_labels(recipe.labels)
+  classes = truth.classes or tuple(sorted(set().union(*told.values())))
+  for name, video in videos.items():
+    unknown = sorted(told[name] - set(classes))
+    if unknown:
+      raise errors.InputError(
+        f'{recipe.labels}: video {name!r}: class {unknown[0]!r} is unknown, '
+        f"expected one of the ground truth's {len(classes)} classes"
+      )
+    known = annotations.match_name(name, truth.videos)
+    labels[known or name] = told[name]
+    if known is None:
+      truth.videos[name] = video
+  return annotations.Annotations(truth.videos, classes), labels
+
+
+def _match(opened, videos):
+  """Return the features of the videos by their names there, and problems."""
+  mapping, unknown = annotations.match_names(opened, videos)
+  matched = {video: opened[name] for name, video in mapping.items()}
+  if not matched:
+    raise errors.InputError(
+      f'none of the {len(opened)} videos with features is among the '
+      f'{len(videos)} annotated ones, e.g. {next(iter(opened))!r} and '
+      f'{next(iter(videos))!r}'
+    )
+  if unknown:
+    print(
+      f'{len(unknown)} of {len(opened)} feature files are of no annotated '
+      f'video of the two splits and are not used: {", ".join(unknown[:5])}',
+      file=sys.stderr,
+    )
+  missing = [name for name in videos if name not in matched]
+  return matched, [f'video {name!r} has no features' for name in missing]
+
+
+def _scan(opened, workers):
+  """Look at every file's header; drop the wrong videos from `opened`.
+
+  Returns:
+    {video: [(T', D) of each stream]} of the right ones, and problems.
+  """
+
+  def shape(read):
+    try:
+      return [array.shape for array in read()]
+    except errors.InputError as e:
+      return str(e)
+
+  with futures.ThreadPoolExecutor(workers) as pool:
+    shapes = dict(zip(opened, pool.map(shape, opened.values()), strict=True))
+  dims = collections.Counter(
+    tuple(dim for _, dim in s)
+    for s in shapes.values()
+    if not isinstance(s, str)
+  )
+  usual = dims.most_common(1)[0][0] if dims else ()
+  problems = []
+  for name, found in list(shapes.items()):
+    if isinstance(found, str):
+      problem = found
+    elif min(count for count, _ in found) < 2:
+      problem = f'video {name!r} has features {found}, expected 2 snippets'
+    elif tuple(dim for _, dim in found) != usual:
+      problem = (
+        f'video {name!r} has features {found}, most have '
+        f'{" and ".join(map(str, usual))} channels'
+      )
+    else:
+      continue
+    problems.append(problem)
+    del shapes[name], opened[name]
+  return shapes, problems
+
+
+def time_grid(recipe, video, count):
+  """Return (times [count], end) in seconds; None without a stride."""
+  if recipe.stride is None:
+    return None
+  fps = recipe.fps or video.fps
+  if not fps:
+    raise errors.InputError(
+      f'video {video.name!r}: no fps in the annotations, expected --fps'
+    )
+  stride, window = recipe.stride, recipe.window or recipe.stride
+  times = features.centre_times(count, stride=stride, window=window, fps=fps)
+  return times, ((count - 1) * stride + window) / fps
+
+
+def _complete(truth, shapes, recipe):
+  """Fill in durations that only the features tell, and fps."""
+  videos = dict(truth.videos)
+  for name, ((count, _), *_) in shapes.items():
+    video = videos[name]
+    duration, fps = video.duration, video.fps or recipe.fps
+    if duration is None:
+      grid = time_grid(recipe, video, count)
+      if grid is None:
+        raise errors.InputError(
+          f'video {name!r}: no duration in the annotations; expected it there, '
+          'in --video_list, or --fps and --stride'
+        )
+      duration = grid[1]
+    if not fps or fps < 0 or not 0 < duration < np.inf:
+      raise errors.InputError(
+        f'video {name!r}: duration {duration}, fps {fps}, expected both to be '
+        'positive, in the annotations, --video_list or --fps'
+      )
+    videos[name] = dataclasses.replace(video, duration=duration, fps=fps)
+  return dataclasses.replace(truth, videos=videos)
+
+
+def _check_durations(truth, shapes, recipe):
+  """List videos whose time grid ends elsewhere; drop them from `shapes`."""
+  problems = []
+  for name, ((count, _), *_) in list(shapes.items()):
+    video = truth.videos[name]
+    grid = time_grid(recipe, video, count)
+    if grid is None:
+      continue
+    step = (recipe.window or 0) + 2 * recipe.stride
+    apart = abs(grid[1] - video.duration)
+    if apart > max(_APART * video.duration, step / (recipe.fps or video.fps)):
+      problems.append(
+        f'video {name!r} is {video.duration:g} s long, its features end at '
+        f'{grid[1]:g} s; are --fps, --stride and --window right?'
+      )
+      del shapes[name]
+  return problems
+
+
+def _read_clicks(recipe, truth):
+  found = []
+  for path in recipe.clicks:
+    read, complaints = annotations.read_clicks(
+      path, truth, fps=recipe.fps, lenient=recipe.lenient
+    )
+    found += read
+    tell(complaints, recipe.lenient)
+  return found
+
+
+def tell(problems, lenient):
+  """List problems; unless lenient they are an error."""
+  for problem in problems:
+    print(f'{"left out" if lenient else "wrong"}: {problem}', file=sys.stderr)
+  if problems and not lenient:
+    raise errors.InputError(
+      f'{problems[0]} (1 of {len(problems)} problems, listed above; --lenient '
+      'leaves out what is wrong)'
+    )

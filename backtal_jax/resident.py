@@ -1,0 +1,69 @@
+"""A split in the memory of the devices (config.data.placement = device).
+
+On an accelerator a step takes milliseconds and reading files cannot keep up.
+The features are read once; of each batch only the indices, labels and clicks
+still come from the host.
+"""
+
+from collections.abc import Sequence
+from concurrent import futures
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from backtal_jax import sharding
+
+
+class _Featureless(Sequence):
+  """The videos of a source without their features, in host memory."""
+
+  def __init__(self, source, videos):
+    num_snippets, _, num_classes = source.shape
+    self.shape = (num_snippets, 0, num_classes)
+    self.names, self._videos = source.names, videos
+
+  def __len__(self):
+    return len(self._videos)
+
+  def __getitem__(self, i):
+    return self._videos[i]
+
+
+def load(source, mesh, dtype):
+  """Put the features of a source on every device of the mesh.
+
+  Args:
+    source: of videos, see data.sources.
+    mesh: of devices.
+    dtype: of the features there, float32, or bfloat16 for half the memory.
+
+  Returns:
+    A source of the same videos without features; and a function that gives a
+    batch of these, with its `video_index`, the features [B, T, D] it lacks.
+
+  Raises:
+    errors.InputError: the split does not fit.
+  """
+  num_snippets, feature_dim, _ = source.shape
+  shape, dtype = (len(source), num_snippets, feature_dim), jnp.dtype(dtype)
+  size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+  sharding.check_fits(size, mesh, 'config.data.placement=device: the split')
+  features = np.empty(shape, dtype)
+
+  def read(i):
+    video = source[i]
+    features[i] = video.feature
+    return video._replace(feature=np.zeros((num_snippets, 0), np.float32))
+
+  with futures.ThreadPoolExecutor(8) as pool:
+    videos = list(pool.map(read, range(len(source))))
+  features = jax.device_put(features, sharding.replicated(mesh))
+
+  def gather(features, batch):
+    rows = jnp.take(features, batch['video_index'], axis=0, mode='clip')
+    feature = jnp.where(batch['mask'][:, None, None], rows, 0)
+    return batch | {'feature': feature}
+
+  gather = jax.jit(gather, out_shardings=sharding.split(mesh))
+  return _Featureless(source, videos), lambda batch: gather(features, batch)

@@ -1,0 +1,274 @@
+"""Whatever dies, the run goes on where it was."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from train_test import assert_same, saved, tiny_config
+
+from backtal_jax import checkpoints, errors, runs, sharding, train
+
+# In CI a few; KILLS=20 python -m pytest tests/faults_test.py for the claim.
+_KILLS = int(os.environ.get('KILLS', '2'))
+_CODE = """
+import sys
+import jax
+jax.config.update('jax_num_cpu_devices', 8)
+sys.path.insert(0, {tests!r})
+from train_test import tiny_config
+from backtal_jax import errors, train
+config = tiny_config({root!r}, **{{'train.checkpoint_every': 1}})
+with errors.one_line():
+  train.train_and_evaluate(config, {workdir!r})
+"""
+
+
+def start(root, workdir):
+  """Start a run in a process of its own, checkpoints at every step."""
+  code = _CODE.format(
+    tests=os.path.dirname(__file__), root=str(root), workdir=str(workdir)
+  )
+  return subprocess.Popen(
+    [sys.executable, '-c', code],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+@pytest.fixture(scope='module')
+def whole_run(demo_root, tmp_path_factory):
+  """Train without a stop, checkpoints at every step."""
+  workdir = tmp_path_factory.mktemp('runs') / 'whole'
+  config = tiny_config(demo_root, **{'train.checkpoint_every': 1})
+  train.train_and_evaluate(config, workdir)
+  return workdir
+
+
+def _wait_for(condition, process, seconds=120):
+  end = time.time() + seconds
+  while not condition():
+    assert process.poll() is None, process.stdout.read()
+    assert time.time() < end
+    time.sleep(0.01)
+
+
+def _steps(workdir):
+  folder = workdir / 'checkpoints'
+  return [p for p in folder.glob('*') if p.name.isdigit()]
+
+
+def test_killed_at_any_moment_and_resumed_is_uninterrupted(
+  demo_root, tmp_path, whole_run
+):
+  moments = random.Random(0)
+  for _ in range(_KILLS):
+    process = start(demo_root, tmp_path / 'w')
+    # After the first new checkpoint, wherever it is then.
+    before = {p.name for p in _steps(tmp_path / 'w')}
+    new = lambda seen=before: {p.name for p in _steps(tmp_path / 'w')} - seen
+    _wait_for(lambda new=new, p=process: new() or p.poll() == 0, process)
+    time.sleep(moments.uniform(0, 0.3))
+    process.kill()
+    process.wait()
+    process.stdout.close()
+  config = tiny_config(demo_root, **{'train.checkpoint_every': 1})
+  train.train_and_evaluate(config, tmp_path / 'w')
+  assert_same(saved(tmp_path / 'w'), saved(whole_run))
+
+
+def test_asked_to_end_a_run_leaves_a_checkpoint_and_says_so(
+  demo_root, tmp_path, whole_run
+):
+  process = start(demo_root, tmp_path / 'w')
+  _wait_for(lambda: _steps(tmp_path / 'w'), process)
+  process.send_signal(signal.SIGTERM)
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == runs.PREEMPTED == 75, output
+  assert 'the same command goes on' in output
+  config = tiny_config(demo_root, **{'train.checkpoint_every': 1})
+  train.train_and_evaluate(config, tmp_path / 'w')
+  assert_same(saved(tmp_path / 'w'), saved(whole_run))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+  demo_root, tmp_path, capsys
+):
+  config = tiny_config(demo_root, **{'train.num_epochs': 2})
+  train.train_and_evaluate(config, tmp_path / 'w')
+  expected = saved(tmp_path / 'w')
+  latest = tmp_path / 'w' / 'checkpoints' / '8'
+  for path in latest.rglob('*'):
+    if path.is_file() and 'params' in str(path):
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  train.train_and_evaluate(config, tmp_path / 'w')
+  assert 'checkpoints/8: the checkpoint is damaged' in capsys.readouterr().err
+  assert_same(saved(tmp_path / 'w'), expected)
+
+
+def test_when_all_checkpoints_are_damaged_the_run_says_so(demo_root, tmp_path):
+  config = tiny_config(demo_root, **{'train.num_epochs': 1})
+  train.train_and_evaluate(config, tmp_path / 'w')
+  for path in (tmp_path / 'w' / 'checkpoints').rglob('*'):
+    if path.is_file() and 'params' in str(path):
+      path.write_bytes(b'')
+  with pytest.raises(errors.InputError, match='all 1 checkpoints are damaged'):
+    train.train_and_evaluate(config, tmp_path / 'w')
+
+
+def test_a_second_run_in_a_workdir_is_refused(tmp_path):
+  folder = epath.Path(tmp_path / 'w')
+  with runs.lock(folder):
+    with pytest.raises(errors.InputError, match='another run is using it'):
+      with runs.lock(folder):
+        pass
+  with runs.lock(folder):
+    pass
+
+
+def test_a_workdir_that_cannot_be_made_is_told(demo_root, tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(SystemExit, match='error: .*file') as e:
+    with errors.one_line():
+      train.train_and_evaluate(tiny_config(demo_root), tmp_path / 'file' / 'w')
+  assert '\n' not in str(e.value)
+
+
+_ENVIRONMENT = (
+  'JAX_COORDINATOR_ADDRESS',
+  'JAX_NUM_PROCESSES',
+  'JAX_PROCESS_ID',
+  'JOB_COMPLETION_INDEX',
+  'SLURM_STEP_NUM_TASKS',
+  'SLURM_JOB_ID',
+  'SLURM_STEP_NODELIST',
+  'SLURM_PROCID',
+  'SLURM_LOCALID',
+  'OMPI_COMM_WORLD_SIZE',
+  'TPU_WORKER_HOSTNAMES',
+)
+_MIS_SET = {
+  'only an address': (
+    {'JAX_COORDINATOR_ADDRESS': 'a:1'},
+    '--num_processes and --process_id missing; given: --coordinator_address',
+  ),
+  'no index': (
+    {'JAX_COORDINATOR_ADDRESS': 'a:1', 'JAX_NUM_PROCESSES': '2'},
+    '--process_id missing',
+  ),
+  'Slurm': (
+    {'SLURM_STEP_NUM_TASKS': '4', 'SLURM_JOB_ID': '1', 'SLURM_PROCID': '0'},
+    'Slurm started 4 processes .* SLURM_STEP_NODELIST, SLURM_LOCALID',
+  ),
+  'Open MPI': (
+    {'OMPI_COMM_WORLD_SIZE': '2'},
+    'Open MPI started 2 processes .* OMPI_COMM_WORLD_RANK is not set',
+  ),
+}
+
+
+@pytest.fixture
+def joined(monkeypatch):
+  """Clear the environment, and record instead of joining."""
+  calls = []
+  for name in _ENVIRONMENT:
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr(
+    jax.distributed, 'initialize', lambda *a, **k: calls.append(a)
+  )
+  return calls
+
+
+@pytest.mark.parametrize('env, message', _MIS_SET.values(), ids=_MIS_SET)
+def test_a_cluster_set_half_is_an_error_never_solo_runs(
+  joined, monkeypatch, env, message
+):
+  for name, value in env.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(errors.InputError, match=message):
+    sharding.initialize()
+  assert not joined
+
+
+def test_without_a_cluster_nothing_is_joined(joined):
+  sharding.initialize()
+  assert not joined
+
+
+def test_arguments_go_before_the_environment(joined, monkeypatch):
+  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'b:2')
+  monkeypatch.setenv('JOB_COMPLETION_INDEX', '3')
+  sharding.initialize('a:1', 4)
+  assert joined == [('a:1', 4, 3)]
+
+
+def test_slurm_and_tpu_are_left_to_jax(joined, monkeypatch):
+  monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'a,b')
+  sharding.initialize()
+  for name in ('JOB_ID', 'STEP_NODELIST', 'PROCID', 'LOCALID'):
+    monkeypatch.setenv(f'SLURM_{name}', '1')
+  monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
+  sharding.initialize()
+  assert joined == [(), ()]
+
+
+def test_sharded_state_trains_as_replicated_state_does(demo_root, tmp_path):
+  results = []
+  for shard in (False, True):
+    config = tiny_config(
+      demo_root,
+      **{
+        'mesh': (8,),
+        'train.num_epochs': 5,
+        'train.eval_every': 5,
+        'train.shard_state': shard,
+        'model.dropout_rate': 0.5,
+      },
+    )
+    train.train_and_evaluate(config, tmp_path / str(shard))
+    results.append(saved(tmp_path / str(shard)))
+  for a, b in zip(results[0][1], results[1][1], strict=True):
+    assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a)
+
+
+def test_the_sharded_state_is_an_eighth_on_every_device(demo_root):
+  config = tiny_config(demo_root, **{'train.shard_state': True})
+  mesh = sharding.make_mesh((8,))
+  layout = train.state_layout(config, mesh)
+  shapes = jax.eval_shape(lambda: train._new_state(config))
+  held = sum(
+    np.prod(s.shard_shape(x.shape))
+    for s, x in zip(
+      jax.tree.leaves(layout), jax.tree.leaves(shapes), strict=True
+    )
+  )
+  assert held < sum(x.size for x in jax.tree.leaves(shapes)) / 7
+
+
+def test_a_state_survives_a_checkpoint_in_another_layout(demo_root, tmp_path):
+  config = tiny_config(demo_root)
+  mesh = sharding.make_mesh((8,))
+  with checkpoints.manager(tmp_path) as manager:
+    state = train.initial_state(config, manager, mesh)
+    checkpoints.save(manager, state, epoch=0)
+    checkpoints.finish(manager)
+    with config.unlocked():
+      config.train.shard_state = True
+    other = train.initial_state(config, manager, mesh)
+  for a, b in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(other.params), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+  kernel = other.params['backbone']['conv_1']['kernel']
+  assert not kernel.sharding.is_fully_replicated
+  assert jnp.array_equal(
+    jax.random.key_data(other.rng), jax.random.key_data(state.rng)
+  )

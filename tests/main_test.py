@@ -1,0 +1,259 @@
+"""The command line as users meet it: one clear line for every mistake."""
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from etils import epath
+from train_test import tiny_config
+
+from backtal_jax import errors, evaluate, main, train
+from backtal_jax.data import sources
+
+_TINY = (
+  '--config.mesh=(1,)',
+  '--config.model.hidden_dim=16',
+  '--config.model.reduce_dim=8',
+  '--config.model.embedding_dim=8',
+  '--config.train.num_epochs=2',
+  '--config.train.eval_every=2',
+  '--config.train.batch_size=48',
+  '--config.eval.batch_size=32',
+  '--config.localization.class_threshold=0.05',
+)
+
+
+def command(*args, before=''):
+  """Run the command line in a process of its own, after some other code."""
+  code = f"""{before}
+import runpy, sys
+sys.argv[0] = 'main'
+runpy.run_module('backtal_jax.main', run_name='__main__')"""
+  return subprocess.run(
+    [sys.executable, '-c', code, '--config=configs/demo.py', *_TINY, *args],
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+def last_line(done):
+  """Expect exit status 1 and return the error's one line."""
+  assert done.returncode == 1, done.stderr
+  assert 'Traceback' not in done.stderr
+  line = done.stderr.strip().splitlines()[-1]
+  assert line.startswith('error: ')
+  return line
+
+
+def config_of(root, **fields):
+  """Return the config of `command` on a data root."""
+  return tiny_config(
+    root, **{'train.num_epochs': 2, 'train.batch_size': 48} | fields
+  )
+
+
+def fails(config, workdir):
+  """Train, expect a user error, and return its message."""
+  with pytest.raises(errors.InputError) as e:
+    train.train_and_evaluate(config, epath.Path(workdir))
+  return str(e.value)
+
+
+@pytest.fixture(scope='module')
+def finished(demo_root, tmp_path_factory):
+  """Train two epochs by the command line."""
+  workdir = tmp_path_factory.mktemp('cli') / 'w'
+  done = command(f'--workdir={workdir}', f'--config.data.root={demo_root}')
+  assert done.returncode == 0, done.stderr
+  (workdir / 'stdout').write_text(done.stdout)
+  return workdir
+
+
+@pytest.fixture
+def root(demo_root, tmp_path):
+  """Copy the embedded data set, to be broken."""
+  shutil.copytree(demo_root, tmp_path / 'data')
+  return tmp_path / 'data'
+
+
+def test_train_prints_the_table_and_where_the_results_are(finished):
+  out = (finished / 'stdout').read_text()
+  metrics = json.loads((finished / 'metrics.json').read_text())
+  assert all(f'{100 * v:.1f}' in out for v in metrics['mAP'])
+  assert f'{100 * metrics["average_mAP"]:.1f}' in out
+  assert str(finished) in out.splitlines()[-1]
+
+
+def test_the_config_in_the_workdir_is_the_resolved_one(finished):
+  config = json.loads((finished / 'config.json').read_text())
+  assert config['model']['hidden_dim'] == 16
+  assert config['train']['learning_rate'] == 0.001
+
+
+def test_the_embedded_set_is_made_on_first_use(tmp_path):
+  config = tiny_config(tmp_path / 'new')
+  assert len(evaluate.make_source(config, 'train')) > 0
+  assert (tmp_path / 'new' / 'ground_truth.json').is_file()
+
+
+_MISTYPED = {
+  'unknown field': (['--config.train.batchsize=3'], 'batchsize'),
+  'wrong type': (['--config.train.batch_size=many'], 'batch_size'),
+  'unknown flag': (['--wokdir=x'], 'wokdir'),
+  'no such config': (['--config=configs/none.py'], 'configs/none.py'),
+}
+
+
+@pytest.mark.parametrize('args, message', _MISTYPED.values(), ids=_MISTYPED)
+def test_a_mistyped_command_line(tmp_path, args, message):
+  assert message in last_line(command(*args, f'--workdir={tmp_path}/w'))
+  assert not (tmp_path / 'w').exists()
+
+
+_MISTAKES = {
+  'affinity': (
+    {'model.affinity': 'cosine'},
+    "config.model.affinity is 'cosine', expected one of official, paper",
+  ),
+  'negative batch': ({'train.batch_size': -1}, 'batch_size is -1, expected'),
+  'best metric': (
+    {'eval.best_metric': 'mAP@0.55'},
+    "config.eval.best_metric is 'mAP@0.55', expected one of average_mAP, last",
+  ),
+}
+
+
+@pytest.mark.parametrize('fields, message', _MISTAKES.values(), ids=_MISTAKES)
+def test_a_value_that_no_run_can_have(fields, message):
+  with pytest.raises(errors.InputError, match=re.escape(message)):
+    main.check(config_of('none', **fields))
+
+
+def test_more_devices_than_there_are(demo_root, tmp_path):
+  message = fails(config_of(demo_root, mesh=(9,)), tmp_path / 'w')
+  assert 'config.mesh is 9, but there are 8 devices' in message
+  assert not (tmp_path / 'w').exists()
+
+
+def test_no_data_folder(tmp_path):
+  config = config_of(tmp_path / 'none', **{'data.generate': False})
+  assert 'none/train: no such folder' in fails(config, tmp_path / 'w')
+  assert not (tmp_path / 'w').exists()
+
+
+def test_no_checkpoint(demo_root, tmp_path):
+  with pytest.raises(errors.InputError, match='no checkpoint there'):
+    evaluate.evaluate(config_of(demo_root), tmp_path, tmp_path / 'w')
+  assert not (tmp_path / 'w').exists()
+
+
+def _break(path, **changes):
+  sources.write_video(path, **(sources.read_npz(path) | changes))
+
+
+def test_a_broken_training_file_ends_the_run(root, tmp_path):
+  _break(root / 'train' / 'train_007.npz', feat_spa=np.full((16, 100), np.nan))
+  message = fails(config_of(root), tmp_path / 'w')
+  assert 'train_007.npz: features hold 1600 NaN' in message
+  assert not (tmp_path / 'w' / 'metrics.json').exists()
+
+
+def test_a_video_absent_from_the_ground_truth_is_named(root, tmp_path):
+  _break(root / 'test' / 'test_003.npz', vid_name='nobody')
+  line = fails(config_of(root), tmp_path / 'w')
+  assert "subset 'test' lacks 1 of the 60 videos to evaluate: nobody" in line
+
+
+def test_ground_truth_of_other_classes_is_refused(root, tmp_path):
+  path = root / 'ground_truth.json'
+  truth = json.loads(path.read_text())
+  truth['activity_list'].append('sleep')
+  path.write_text(json.dumps(truth))
+  line = fails(config_of(root), tmp_path / 'w')
+  assert 'has 6 classes, config.model.num_classes is 5' in line
+
+
+def test_a_video_without_length_is_refused(root, tmp_path):
+  _break(root / 'test' / 'test_003.npz', frame_num=0)
+  line = fails(config_of(root), tmp_path / 'w')
+  assert 'test_003: frame_num 0' in line
+
+
+def test_a_checkpoint_of_other_widths_is_refused(demo_root, tmp_path, finished):
+  config = config_of(demo_root, **{'model.hidden_dim': 12})
+  expected = r'backbone.conv_1.kernel is \(3, 32, 16\), expected \(3, 32, 12\)'
+  with pytest.raises(errors.InputError, match=expected):
+    evaluate.evaluate(config, finished, tmp_path / 'w')
+  assert not (tmp_path / 'w').exists()
+
+
+@pytest.mark.parametrize('mode', ['train', 'evaluate'])
+def test_a_workdir_of_another_config_is_refused(demo_root, finished, mode):
+  kept = lambda: {
+    p: p.stat().st_mtime_ns
+    for p in finished.rglob('*')
+    if p.is_file() and p.name != '.lock'
+  }
+  before, config = kept(), config_of(demo_root, **{'loss.click': 0.0})
+  expected = 'holds a run of another config: config.loss.click is 1.0 there'
+  with pytest.raises(errors.InputError, match=expected):
+    if mode == 'train':
+      train.train_and_evaluate(config, finished)
+    else:
+      evaluate.evaluate(config, finished, finished)
+  assert kept() == before
+
+
+def _limit(size):
+  """Return code after which no larger file can be written."""
+  return f"""import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"""
+
+
+def test_a_disk_full_while_a_checkpoint_is_written(demo_root, tmp_path):
+  done = command(
+    f'--workdir={tmp_path}/w',
+    f'--config.data.root={demo_root}',
+    '--config.model.hidden_dim=384',
+    '--config.localization.class_threshold=1.0',
+    before=_limit(1_000_000),
+  )
+  assert 'checkpoint could not be written' in last_line(done)
+  folder = tmp_path / 'w' / 'checkpoints'
+  assert not [p for p in folder.iterdir() if p.name.isdigit()]
+
+
+def test_a_disk_full_while_predictions_are_written(
+  demo_root, tmp_path, finished
+):
+  size = (finished / 'predictions.json').stat().st_size
+  done = command(
+    '--mode=evaluate',
+    f'--checkpoint={finished}',
+    f'--workdir={tmp_path}/w',
+    f'--config.data.root={demo_root}',
+    before=_limit(size // 2),
+  )
+  assert 'File too large' in last_line(done)
+  left = {p.name for p in (tmp_path / 'w').iterdir()}
+  assert left == {'config.json'}
+
+
+def test_the_limit_of_the_two_tests_above_works(tmp_path):
+  with pytest.raises(OSError, match='File too large'):
+    _write_beyond(tmp_path / 'x')
+
+
+def _write_beyond(path):
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+  try:
+    path.write_bytes(bytes(100))
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
