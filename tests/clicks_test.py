@@ -566,3 +566,32 @@ def test_real_ground_truth_simulated(tmp_path, file, subset):
   )
   (counts,) = clicks.statistics(ground_truth, {'x': wrong}, subset).values()
   assert counts['inside_action'] == round(0.2 * len(found))
+
+
+def test_config_data_clicks_replaces_the_files_labels(demo_root, tmp_path):
+  from backtal_jax import train
+  from backtal_jax.data import pipeline, sources
+  from configs import demo as config_file
+
+  first, second = tmp_path / 'first.csv', demo_root / 'second.csv'
+  head = 'video_id,time,label,annotator\n'
+  first.write_text(head + 'train_000,3.5,background,a\n')
+  second.write_text(head + 'train_001,99.9,jump,b\n')
+  config = config_file.get_config().unlock()
+  config.data.root = str(demo_root)
+  assert train.make_clicks(config) is None
+  # One from the current folder or by its full path, one inside the root.
+  config.data.clicks = f'{first}, second.csv'
+  source = sources.NpzSource(
+    demo_root / 'train', num_snippets=100, feature_dim=32, num_classes=5
+  )
+  plan = np.array([[[0, 0], [0, 1], [0, 2]]])
+  (batch,) = pipeline.batches(source, plan, train.make_clicks(config))
+  expected = np.full((3, 100), -100)
+  expected[0, 3], expected[1, 99] = 5, 1
+  np.testing.assert_array_equal(batch['click'], expected)
+  config.data.annotator = 'b'
+  (batch,) = pipeline.batches(source, plan, train.make_clicks(config))
+  expected[0] = -100
+  np.testing.assert_array_equal(batch['click'], expected)
+  second.unlink()

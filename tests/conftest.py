@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
@@ -10,6 +11,11 @@ import jax
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
+# Tests compile the same few programs over and over, in subprocesses too.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+jax.config.update('jax_compilation_cache_dir', _CACHE.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 SHARED = pathlib.Path(__file__).parents[2] / 'shared'
 

@@ -1,0 +1,105 @@
+"""Tests of `prepare check`: every problem of a folder in one pass."""
+
+import json
+import shutil
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from backtal_jax.data import check, prepare, sources
+
+SHAPE = (100, 32, 5)
+SPLITS = ('train', 'test')
+
+
+@pytest.fixture
+def root(demo_root, tmp_path):
+  """Copy two videos a split of the embedded set, with their ground truth."""
+  truth = json.loads((demo_root / 'ground_truth.json').read_text())
+  kept = {}
+  for split in SPLITS:
+    (tmp_path / split).mkdir()
+    for path in sorted((demo_root / split).glob('*.npz'))[:2]:
+      shutil.copy(path, tmp_path / split)
+      kept[path.stem] = truth['database'][path.stem]
+  (tmp_path / 'ground_truth.json').write_text(
+    json.dumps(truth | {'database': kept})
+  )
+  return tmp_path
+
+
+def run(root):
+  return check.check(root, SPLITS, SHAPE, 'ground_truth.json')
+
+
+def rewrite(path, **changed):
+  arrays = dict(sources.read_npz(path)) | changed
+  arrays = {k: np.array(v) for k, v in arrays.items()}
+  path.unlink()
+  np.savez(path, **arrays)
+
+
+def test_nothing_wrong(root, capsys):
+  assert run(root) == []
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[:2] for line in lines[1:3]] == [
+    ['train', '2'],
+    ['test', '2'],
+  ]
+
+
+def test_every_problem_in_one_pass(root, capsys):
+  train = root / 'train'
+  rewrite(
+    train / 'train_000.npz',
+    cls_label=np.zeros(4),
+    point_label=np.full(100, 7),
+    feat_spa=np.zeros((9, 100)),
+  )
+  (train / 'broken.npz').write_bytes(b'PK')
+  shutil.copy(train / 'train_001.npz', train / 'twice.npz')
+  rewrite(root / 'test/test_000.npz', vid_name='stranger', duration=0.0)
+  rewrite(root / 'test/test_001.npz', cls_label=np.ones(5), duration=50.0)
+  found = '\n'.join(run(root))
+  for text in (
+    'train_000.npz: features have 25 channels',
+    'train_000.npz: cls_label has shape (4,)',
+    'train_000.npz: point_label holds 7',
+    'broken.npz: not a whole',
+    "twice.npz: video 'train_001' is in",
+    "test_000.npz: video 'stranger' is not in the ground truth",
+    'test_000.npz: duration is 0',
+    'test_001.npz: duration is 50 s, in the ground truth 100 s',
+    'test_001.npz: cls_label and the ground truth differ',
+    "test: no file of annotated video 'test_000'",
+  ):
+    assert text in found
+  assert len(found.splitlines()) == 10
+  assert '10 problems' in capsys.readouterr().out
+
+
+def test_missing_split_and_other_classes(root):
+  shutil.rmtree(root / 'test')
+  problems = check.check(root, SPLITS, (100, 32, 6), 'ground_truth.json')
+  assert '5 classes, config.model.num_classes is 6' in problems[0]
+  assert 'no such folder' in problems[-1]
+
+
+def test_command_line_and_plot(root, capsys):
+  config = ['--config', 'configs/demo.py']
+  prepare.main(['check', str(root), *config])
+  (root / 'train/train_000.npz').unlink()
+  with pytest.raises(SystemExit) as e:
+    prepare.main(['check', str(root), *config])
+  assert e.value.code == 1
+  assert "no file of annotated video 'train_000'" in capsys.readouterr().out
+  picture = root / 'x.png'
+  prepare.main(
+    ['check', str(root), *config, '--plot', 'train_001', '--output',
+     str(picture)]
+  )  # fmt: skip
+  pixels = matplotlib.image.imread(picture)
+  assert pixels[..., :3].std() > 0.05
+  with pytest.raises(SystemExit, match="no file of video 'absent'"):
+    prepare.main(['check', str(root), *config, '--plot', 'absent'])

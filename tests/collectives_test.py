@@ -1,0 +1,78 @@
+"""What the devices say to each other in a step, read off the program."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from train_test import tiny_config
+
+from backtal_jax import models, sharding, train
+
+_OPERATION = re.compile(
+  r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|'
+  r'collective-permute|collective-broadcast|ragged-all-to-all)(?:-start)?\('
+)
+_BATCH = {
+  'feature': ((16, 100, 32), jnp.float32),
+  'label': ((16, 5), jnp.float32),
+  'click': ((16, 100), jnp.int32),
+  'mask': ((16,), bool),
+}
+
+
+def _collectives(shard_state):
+  """Compile the step for 8 devices: its [(operation, shapes)], its state."""
+  mesh = sharding.make_mesh((8,))
+  config = tiny_config(
+    'none', **{'mesh': (8,), 'train.shard_state': shard_state}
+  )
+  model, optimizer = (
+    models.BackTAL(**config.model),
+    train.make_optimizer(config.train),
+  )
+  shapes = jax.eval_shape(
+    lambda: train.create_state(model, optimizer, seed=0, num_snippets=100)
+  )
+  place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+  state = jax.tree.map(place, shapes, train.state_layout(config, mesh))
+  batch = {
+    k: jax.ShapeDtypeStruct(*v, sharding=sharding.split(mesh))
+    for k, v in _BATCH.items()
+  }
+  step = train.make_train_step(config, model, optimizer, mesh)
+  found = []
+  for line in step.lower(state, batch).compile().as_text().splitlines():
+    if match := _OPERATION.search(line):
+      dims = re.findall(r'\w+\[([\d,]*)\]', match[1])
+      found.append((match[2], [tuple(map(int, d.split(','))) if d else ()
+                               for d in dims]))  # fmt: skip
+  return found, shapes.params
+
+
+def _numbers(found, *names):
+  return sum(math.prod(s) for name, shapes in found if name in names
+             for s in shapes)  # fmt: skip
+
+
+@pytest.mark.parametrize('shard_state', [False, True])
+def test_only_gradients_parameters_and_scalars_travel(shard_state):
+  found, params = _collectives(shard_state)
+  names = {name for name, _ in found}
+  size = sum(x.size for x in jax.tree.leaves(params))
+  reduced = _numbers(found, 'all-reduce', 'reduce-scatter')
+  if shard_state:
+    assert names <= {'all-gather', 'all-reduce', 'reduce-scatter'}
+    # Each parameter that is split is gathered once.
+    assert 0.95 * size <= _numbers(found, 'all-gather') <= size
+  else:
+    assert names == {'all-reduce'}
+    # Each gradient is summed once, and a few scalars.
+    assert size <= reduced
+  assert reduced <= 1.05 * size
+  # 16 videos and 2 a device, 100 snippets: of no array that travels.
+  for name, shapes in found:
+    for shape in shapes:
+      assert 100 not in shape, (name, shape)
+      assert math.prod(shape) <= max(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,102 @@
+"""The launch files: well formed, and several processes train as one does."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+import yaml
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_SCRIPTS = sorted([*_ROOT.glob('launch/*.sh'), *_ROOT.glob('launch/*.sbatch')])
+_ENV = {
+  **{k: v for k, v in os.environ.items() if not k.startswith('JAX_')},
+  'PYTHON': sys.executable,
+  'JAX_PLATFORMS': 'cpu',
+}
+
+
+@pytest.mark.parametrize('path', _SCRIPTS, ids=lambda p: p.name)
+def test_scripts_are_well_formed(path):
+  subprocess.run(['bash', '-n', path], check=True)
+  if shutil.which('shellcheck'):
+    subprocess.run(['shellcheck', path], check=True)
+
+
+def test_the_kubernetes_file_fits_its_schema_and_itself():
+  schema = json.loads((_ROOT / 'tests/kubernetes_schema.json').read_text())
+  text = (_ROOT / 'launch/kubernetes.yaml').read_text()
+  service, job = yaml.safe_load_all(text)
+  validator = jsonschema.Draft202012Validator(schema)
+  for document in (service, job):
+    validator.validate(document)
+  with pytest.raises(jsonschema.ValidationError):
+    validator.validate({**job, 'kind': 'Jobb'})
+  spec, name = job['spec'], job['metadata']['name']
+  pod = spec['template']['spec']
+  env = {e['name']: e['value'] for e in pod['containers'][0]['env']}
+  assert spec['completions'] == spec['parallelism']
+  assert env['JAX_NUM_PROCESSES'] == str(spec['completions'])
+  # A pod of an indexed Job is found as JOB-INDEX.SUBDOMAIN.
+  assert pod['subdomain'] == service['metadata']['name']
+  host = env['JAX_COORDINATOR_ADDRESS'].split(':')[0]
+  assert host == f'{name}-0.{service["metadata"]["name"]}'
+  assert service['spec']['selector'] == {'job-name': name}
+
+
+def _run(*command, **env):
+  return subprocess.run(
+    list(map(str, command)),
+    cwd=_ROOT, env=_ENV | env, capture_output=True, text=True, timeout=300,
+  )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(demo_root, tmp_path):
+  arguments = (
+    '--config=configs/demo.py',
+    f'--config.data.root={demo_root}',
+    '--config.model.hidden_dim=16',
+    '--config.train.num_epochs=4',
+    '--config.train.eval_every=4',
+    '--config.localization.class_threshold=0.05',
+  )
+  metrics = []
+  for launch in (('local.sh',), ('multi_process.sh', 2)):
+    workdir = tmp_path / launch[0]
+    ended = _run(
+      _ROOT / 'launch' / launch[0], *launch[1:], *arguments,
+      f'--workdir={workdir}', LOG_DIR=str(tmp_path / 'logs'),
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    metrics.append(json.loads((workdir / 'metrics.json').read_text()))
+  assert (tmp_path / 'logs/process_1.log').exists()
+  assert metrics[0]['average_mAP'] > 0
+  assert metrics[0]['mAP'] == pytest.approx(metrics[1]['mAP'], abs=1e-6)
+
+
+def test_a_process_that_fails_ends_the_others_with_its_status(tmp_path):
+  # A stand-in for python: process 1 fails, process 0 would wait.
+  fake = tmp_path / 'python'
+  fake.write_text(
+    '#!/bin/bash\ncase "$*" in *process_id=1*) exit 3 ;; '
+    '*main*) exec sleep 100 ;; *) echo 1234 ;; esac\n'
+  )
+  fake.chmod(0o755)
+  ended = _run(
+    _ROOT / 'launch/multi_process.sh',
+    2,
+    PYTHON=str(fake),
+    LOG_DIR=str(tmp_path),
+  )
+  assert ended.returncode == 3
+
+
+def test_without_a_number_it_tells_its_usage():
+  ended = _run(_ROOT / 'launch/multi_process.sh', '--config=configs/demo.py')
+  assert ended.returncode == 2
+  assert ended.stderr.startswith('usage: ')

@@ -1,0 +1,348 @@
+"""Tests of `prepare custom`: any features, annotations and clicks."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from backtal_jax import IGNORED, errors
+from backtal_jax.data import annotations, custom, prepare, recipes, sources
+
+TRUTH = {
+  'database': {
+    'v_a': {
+      'subset': 'training', 'duration': 10.0, 'fps': 10.0,
+      'annotations': [{'label': 'run', 'segment': [2.0, 4.0]}],
+    },
+    'b': {
+      'subset': 'training', 'duration': 8.0, 'fps': 10.0,
+      'annotations': [{'label': 'jump', 'segment': [1.0, 2.0]}],
+    },
+    'c': {
+      'subset': 'validation', 'duration': 6.0, 'fps': 10.0,
+      'annotations': [{'label': 'run', 'segment': [0.0, 3.0]}],
+    },
+  },
+  'activity_list': ['run', 'jump'],
+}  # fmt: skip
+CLICKS = 'video_id,time,label,annotator\na,5.1,background,x\nb,1.5,jump,y\n'
+
+
+@pytest.fixture
+def given(tmp_path):
+  """Write a snippet a second of features that tell their time, and the rest."""
+  for name, seconds in (('a', 10), ('b', 8), ('c', 6)):
+    rows = np.arange(seconds, dtype=np.float32)[:, None] + 0.5
+    write(tmp_path / f'features/{name}.npy', rows * [1, 2, -1])
+  (tmp_path / 'truth.json').write_text(json.dumps(TRUTH))
+  (tmp_path / 'clicks.csv').write_text(CLICKS)
+  return tmp_path
+
+
+def write(path, array):
+  path.parent.mkdir(exist_ok=True)
+  np.save(path, array)
+
+
+def recipe(root, **changed):
+  return recipes.Recipe(
+    **{
+      'features': (str(root / 'features'),),
+      'ground_truth': str(root / 'truth.json'),
+      'clicks': (str(root / 'clicks.csv'),),
+      'output': str(root / 'out'),
+      'num_snippets': 5,
+      'fps': 10.0,
+      'stride': 10.0,
+    }
+    | changed
+  )
+
+
+def source(root, split, dim=3):
+  return sources.NpzSource(
+    root / 'out' / split, num_snippets=5, feature_dim=dim, num_classes=2
+  )
+
+
+def contents(folder):
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in pathlib.Path(folder).rglob('*')
+    if p.is_file()
+  }
+
+
+def test_values_by_hand(given):
+  assert custom.prepare(recipe(given)) == {'training': 2, 'validation': 1}
+  b, a = source(given, 'training')
+  assert (a.name, b.name) == ('v_a', 'b')
+  # Five parts of 10 s are centred at 1, 3 … 9 s, and features are times.
+  np.testing.assert_allclose(a.feature[:, 0], [1, 3, 5, 7, 9], rtol=1e-6)
+  np.testing.assert_allclose(b.feature[:, 2], [-0.8, -2.4, -4, -5.6, -7.2],
+                             rtol=1e-6)  # fmt: skip
+  np.testing.assert_array_equal(a.label, [1, 0])
+  np.testing.assert_array_equal(b.label, [0, 1])
+  np.testing.assert_array_equal(
+    a.click, [IGNORED, IGNORED, 2, IGNORED, IGNORED]
+  )
+  np.testing.assert_array_equal(b.click, [1] + [IGNORED] * 4)
+  assert (a.frame_num, a.fps, a.duration) == (100, 10.0, 10.0)
+  (c,) = source(given, 'validation')
+  assert (c.click == IGNORED).all()
+  truth = annotations.read_ground_truth(given / 'out/ground_truth.json')
+  assert truth == annotations.read_ground_truth(given / 'truth.json')
+
+
+def test_the_config_is_ready_to_run(given):
+  custom.prepare(recipe(given))
+  data, splits, shape = prepare._read_config(str(given / 'out/config.py'))
+  assert splits == ('training', 'validation') and shape == (5, 3, 2)
+  assert pathlib.Path(data.root) == given / 'out'
+
+
+def test_other_forms_give_the_same(given):
+  custom.prepare(recipe(given))
+  expected = contents(given / 'out/training')
+  arrays = {n: np.load(given / f'features/{n}.npy') for n in 'abc'}
+  other = given / 'other'
+  other.mkdir()
+  for n, x in arrays.items():
+    np.savez(other / f'v_{n}.npz', feats=x)
+    write(given / f'first/{n}.npy', x.T)
+  joint = np.empty(3, object)
+  joint[:] = [x.astype(object) for x in arrays.values()]
+  np.save(given / 'joint.npy', joint, allow_pickle=True)
+  np.save(given / 'names.npy', np.array([b'a', b'b', b'c']))
+  for i, changed in enumerate((
+    {'features': (str(other),)},
+    {'features': (str(given / 'first'),), 'channels_first': True},
+    {'features': (str(given / 'joint.npy'),), 'allow_pickle': True,
+     'video_names': str(given / 'names.npy')},
+  )):  # fmt: skip
+    output = given / f'out{i}'
+    custom.prepare(recipe(given, output=str(output), **changed))
+    assert contents(output / 'training') == expected
+
+
+def test_two_streams_are_side_by_side(given):
+  for name in 'abc':
+    x = np.load(given / f'features/{name}.npy')
+    write(given / f'rgb/{name}.npy', x[:, :1])
+    write(given / f'flow/{name}.npy', x[:, 1:])
+  custom.prepare(recipe(given))
+  expected = source(given, 'training')[0].feature
+  shutil.rmtree(given / 'out')
+  both = str(given / 'rgb'), str(given / 'flow')
+  custom.prepare(recipe(given, features=both))
+  video = source(given, 'training')[0]
+  np.testing.assert_array_equal(video.feature, expected)
+
+
+def test_video_labels_only(given):
+  truth = {
+    'database': {'c': TRUTH['database']['c']},
+    'activity_list': ['run', 'jump'],
+  }
+  (given / 'truth.json').write_text(json.dumps(truth))
+  (given / 'labels.csv').write_text(
+    'video_id,subset,label\na,training,run\na,training,jump\nb,training,jump\n'
+  )
+  custom.prepare(recipe(given, labels=str(given / 'labels.csv')))
+  a, b = source(given, 'training')
+  np.testing.assert_array_equal([a.label, b.label], [[1, 1], [0, 1]])
+  assert a.duration == 10.0  # of the time grid
+  np.testing.assert_array_equal(a.click, [IGNORED] * 2 + [2] + [IGNORED] * 2)
+
+
+def pickled(root):
+  path = root / 'features/a.npy'
+  np.save(path, np.array([[1, 2]], object), allow_pickle=True)
+
+
+def extra_prefix(root):
+  write(root / 'features/v_a.npy', np.ones((10, 3)))
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'match'),
+  [
+    (lambda r: (r / 'features/b.npy').unlink(), "'b' has no features"),
+    (lambda r: write(r / 'features/a.npy', np.ones((0, 3))), 'a.*2 snippets'),
+    (lambda r: write(r / 'features/a.npy', np.ones((1, 3))), 'a.*2 snippets'),
+    (lambda r: write(r / 'features/a.npy', np.ones(3)), 'a.npy: shape'),
+    (lambda r: write(r / 'features/a.npy', np.ones((10, 4))), 'most have 3'),
+    (lambda r: write(r / 'features/a.npy', np.full((10, 3), np.nan)), '30 NaN'),
+    (lambda r: write(r / 'features/a.npy', np.ones((30, 3))), 'end at 30 s'),
+    (lambda r: (r / 'features/a.npy').write_bytes(b''), 'a.npy: not a whole'),
+    (pickled, 'allow-pickle'),
+  ],
+)
+def test_wrong_videos_are_told_and_left_out_if_lenient(given, capsys, spoil,
+                                                       match):  # fmt: skip
+  spoil(given)
+  with pytest.raises(errors.InputError, match=match):
+    custom.prepare(recipe(given))
+  assert not (given / 'out/config.py').exists()
+  capsys.readouterr()
+  counts = custom.prepare(recipe(given, lenient=True))
+  assert counts == {'training': 1, 'validation': 1}
+  assert capsys.readouterr().err.count('left out') == 1
+
+
+def test_what_lenient_does_not_forgive(given):
+  extra_prefix(given)
+  with pytest.raises(errors.InputError, match='duplicate video'):
+    custom.prepare(recipe(given, lenient=True))
+
+
+@pytest.mark.parametrize(
+  ('line', 'match'),
+  [
+    ('a,11,background,x', 'ends at 10 s'),
+    ('a,-1,background,x', '0 or later'),
+    ('a,soon,background,x', 'finite number'),
+    ('a,1,swim,x', 'unknown'),
+    ('z,1,run,x', 'not in the ground truth'),
+  ],
+)
+def test_wrong_clicks(given, line, match):
+  (given / 'clicks.csv').write_text(CLICKS + line + '\n')
+  with pytest.raises(errors.InputError, match=match):
+    custom.prepare(recipe(given))
+  custom.prepare(recipe(given, lenient=True))
+  clicks, _ = annotations.read_clicks(given / 'out/clicks.csv')
+  assert len(clicks) == 2
+
+
+@pytest.mark.parametrize(
+  ('text', 'match'),
+  [
+    ('video_id,label\na,run\n', 'expected video_id,subset,label'),
+    ('video_id,subset,label\na,training,swim\n', "'swim' is unknown"),
+    ('video_id,subset,label\na,t,run\na,t,run\n', 'duplicate label'),
+    ('video_id,subset,label\na,t,run\na,u,jump\n', 'duplicate video'),
+    ('video_id,subset,label,duration\na,t,run,x\n', 'finite number'),
+    ('video_id,subset,label\n,t,run\n', 'no video'),
+  ],
+)
+def test_wrong_labels(given, text, match):
+  (given / 'labels.csv').write_text(text)
+  with pytest.raises(errors.InputError, match=match):
+    custom.prepare(recipe(given, labels=str(given / 'labels.csv')))
+
+
+def test_nothing_to_evaluate_with_and_nothing_that_matches(given):
+  with pytest.raises(errors.InputError, match='has no videos'):
+    custom.prepare(recipe(given, eval_split='testing'))
+  for name in 'abc':
+    path = given / f'features/{name}.npy'
+    path.rename(path.with_stem(f'other_{name}'))
+  with pytest.raises(errors.InputError, match='none of the 3 videos'):
+    custom.prepare(recipe(given))
+
+
+def test_made_otherwise_is_not_mixed(given):
+  custom.prepare(recipe(given))
+  before = contents(given / 'out')
+  with pytest.raises(errors.InputError, match='num_snippets was 5, is 6'):
+    custom.prepare(recipe(given, num_snippets=6))
+  (given / 'clicks.csv').write_text(CLICKS + 'a,1,run,x\n')
+  with pytest.raises(errors.InputError, match='clicks was'):
+    custom.prepare(recipe(given))
+  assert contents(given / 'out') == before
+
+
+def test_what_is_whole_is_not_redone(given):
+  custom.prepare(recipe(given))
+  path = given / 'out/training/b.npz'
+  before, kept = path.stat().st_mtime_ns, contents(given / 'out')
+  (given / 'out/training/v_a.npz').unlink()
+  (given / 'out/training/.v_a.npz.1.ab.tmp').write_bytes(b'torn')
+  custom.prepare(recipe(given))
+  assert path.stat().st_mtime_ns == before
+  assert contents(given / 'out') == kept
+
+
+def test_killed_at_random_moments_is_the_same(given):
+  rng = np.random.default_rng(0)
+  truth = json.loads((given / 'truth.json').read_text())
+  for i in range(60):
+    write(given / f'features/k{i}.npy', rng.normal(size=(10, 300)))
+    truth['database'][f'k{i}'] = TRUTH['database']['v_a']
+  for name in 'abc':
+    (given / f'features/{name}.npy').unlink()
+    key = 'v_a' if name == 'a' else name
+    del truth['database'][key]
+  truth['database']['k0'] = TRUTH['database']['c'] | {'duration': 10.0}
+  (given / 'truth.json').write_text(json.dumps(truth))
+  args = {'clicks': (), 'num_snippets': 400, 'workers': 2}
+  custom.prepare(recipe(given, **args))
+  whole = contents(given / 'out')
+  shutil.rmtree(given / 'out')
+  killed = 0
+  for _ in range(10):
+    code = (
+      'from backtal_jax.data import custom, recipes; print(flush=True); '
+      f'custom.prepare(recipes.{recipe(given, **args)!r})'
+    )
+    process = subprocess.Popen(
+      [sys.executable, '-c', code], stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    time.sleep(rng.uniform(0, 0.15))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed += process.returncode == -signal.SIGKILL
+    for path in (given / 'out').rglob('*.npz'):
+      if not path.name.startswith('.'):
+        assert str(path.relative_to(given / 'out')) in whole
+  assert killed
+  custom.prepare(recipe(given, **args))
+  assert contents(given / 'out') == whole
+  assert not [p for p in os.listdir(given / 'out/training') if p[0] == '.']
+
+
+def test_command_line(given, capsys):
+  prepare.main(
+    ['custom', '--features', str(given / 'features'), '--ground_truth',
+     str(given / 'truth.json'), '--clicks', str(given / 'clicks.csv'),
+     '--output', str(given / 'out'), '--num_snippets', '5', '--stride', '10']
+  )  # fmt: skip
+  assert 'config.py' in capsys.readouterr().out
+  assert len(source(given, 'training')) == 2
+  with pytest.raises(SystemExit, match='holds data made otherwise'):
+    prepare.main(
+      ['hacs', '--features', str(given / 'features'), '--ground_truth',
+       str(given / 'truth.json'), '--output', str(given / 'out')]
+    )  # fmt: skip
+
+
+def test_simulated_clicks_and_their_statistics(given, capsys):
+  truth, output = str(given / 'truth.json'), given / 'drawn.csv'
+  prepare.main(
+    ['simulate-clicks', '--ground_truth', truth, '--subset', 'training',
+     '--output', str(output)]
+  )  # fmt: skip
+  prepare.main(
+    ['click-stats', '--ground_truth', truth, '--clicks', str(output),
+     '--output', str(given / 'stats.json')]
+  )  # fmt: skip
+  # v_a and b have an action with background before and after.
+  expected = {'clicks': 4, 'videos': 2, 'inside_action': 0, 'gaps': 4,
+              'gaps_hit': 4}  # fmt: skip
+  assert json.loads((given / 'stats.json').read_text()) == {
+    str(output): expected
+  }
+  prepare.main(
+    ['simulate-clicks', '--ground_truth', truth, '--subset', 'training',
+     '--output', str(output), '--actions']
+  )  # fmt: skip
+  assert '2 clicks on 2 videos' in capsys.readouterr().out
