@@ -185,20 +185,23 @@ class AffinityConv(nn.Module):
     self.index = similarity_index(self.affinity, self.in_features)
 
   def __call__(
-    self, x: Float[Array, 'B T F'], similarity: list[Float[Array, 'B T']]
-  ) -> Float[Array, 'B T G']:
-    """Scale the neighbours' channels, then multiply."""
+    self, x: list[Float[Array, 'B T F']], similarity: list[Float[Array, 'B T']]
+  ) -> list[Float[Array, 'B T G']]:
+    """Scale the neighbours' channels of every x, then multiply."""
     similarity = jnp.stack(similarity, axis=-1)
-    y = 0.0
-    for j, neighbour, kernel in zip(
-      self.index, neighbours(x), self.kernel, strict=True
-    ):
+    outputs = [0.0 for _ in x]
+    shifted = zip(*map(neighbours, x), strict=True)
+    for j, taps, kernel in zip(self.index, shifted, self.kernel, strict=True):
       # A product with one-hot columns spreads exactly, and its gradient is
       # again a product.
       spread = jax.nn.one_hot(j, 3, axis=0, dtype=similarity.dtype)
-      scaled = products.product(similarity, spread, self.dtype) * neighbour
-      y += products.product(scaled, kernel, self.dtype)
-    return checkpoint_name(y, KEPT)
+      scale = products.product(similarity, spread, self.dtype)
+      scaled = [scale * tap for tap in taps]
+      for n, y in enumerate(
+        products.shared_product(scaled, kernel, self.dtype)
+      ):
+        outputs[n] += y
+    return [checkpoint_name(y, KEPT) for y in outputs]
 
   def gated(
     self,
@@ -230,6 +233,22 @@ class AffinityConv(nn.Module):
     return [checkpoint_name(y.astype(self.dtype), KEPT) for y in outputs]
 
 
+class Classifier(nn.Module):
+  """A convolution of width 1 without bias, for several inputs at once."""
+
+  features: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(
+    self, x: list[Float[Array, 'B T H']]
+  ) -> list[Float[Array, 'B T C1']]:
+    shape = (1, x[0].shape[-1], self.features)
+    kernel = self.param('kernel', _kernel_init, shape)
+    x = products.shared_product(x, kernel[0], self.dtype)
+    return [checkpoint_name(y, KEPT) for y in x]
+
+
 class Backbone(nn.Module):
   """Two affinity convolutions and the classifier, for any number of gates."""
 
@@ -257,23 +276,20 @@ class Backbone(nn.Module):
         (self.hidden_dim, 'conv_2'),
       )
     )
-    classifier = Conv(
-      self.num_classes + 1, 1, use_bias=False, dtype=self.dtype,
-      name='classifier',
-    )  # fmt: skip
+    classifier = Classifier(self.num_classes + 1, self.dtype, name='classifier')
     if train:
       first = conv_1.gated(x, similarity, gates)
     else:
-      first = [
-        conv_1(g[..., None].astype(x.dtype) * x, similarity) for g in gates
-      ]
+      first = conv_1(
+        [g[..., None].astype(x.dtype) * x for g in gates], similarity
+      )
     first = [leaky_relu(y) for y in first]
-    second = [leaky_relu(conv_2(f, similarity)) for f in first]
+    second = [leaky_relu(y) for y in conv_2(first, similarity)]
     if train and self.dropout_rate:
       second = products.dropout(
         self.make_rng('dropout'), second, self.dropout_rate
       )
-    return first, [_full(classifier(f)) for f in second]
+    return first, [_full(y) for y in classifier(second)]
 
 
 class BackTAL(nn.Module):

@@ -50,6 +50,39 @@ def _product_backward(dtype, residuals, gradient):
 product.defvjp(_product_forward, _product_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def shared_product(
+  x: list[Float[Array, 'B T F']], kernel: Float[Array, 'F G'], dtype: Any
+) -> list[Float[Array, 'B T G']]:
+  """Multiply several arrays by one kernel, as `product` would each.
+
+  Their weight gradient is one product over them all. A sum of one a piece
+  would be summed over the devices piece by piece, at twice the bytes.
+  """
+  return [product(a, kernel, dtype) for a in x]
+
+
+def _shared_forward(x, kernel, dtype):
+  return shared_product(x, kernel, dtype), (x, kernel)
+
+
+def _shared_backward(dtype, residuals, gradients):
+  x, kernel = residuals
+  rows = [g.reshape(-1, g.shape[-1]) for g in gradients]
+  dx = [
+    _dot(r, kernel.astype(dtype), ((1,), (1,)), dtype)
+    .reshape(a.shape).astype(a.dtype)
+    for a, r in zip(x, rows, strict=True)
+  ]  # fmt: skip
+  # Stacked, not appended: the rows of both are split over the devices.
+  columns = jnp.stack([a.reshape(-1, a.shape[-1]) for a in x]).astype(dtype)
+  axes = (0, 1), (0, 1)
+  return dx, _dot(columns, jnp.stack(rows), axes, kernel.dtype)
+
+
+shared_product.defvjp(_shared_forward, _shared_backward)
+
+
 def dropout(
   rng: Any, x: list[Float[Array, 'B T H']], rate: float
 ) -> list[Float[Array, 'B T H']]:

@@ -129,19 +129,20 @@ def layout(tree, mesh, shard):
   Args:
     tree: of arrays or shapes.
     mesh: of devices.
-    shard: split each array over the mesh along its longest axis that divides
-      evenly; otherwise, and where none does, every device has all of it.
+    shard: split each array over the mesh along its last axis that divides
+      evenly (the outputs, so that groups of input channels stay together);
+      otherwise, and where none does, every device has all of it.
 
   Returns:
     A tree of shardings.
   """
 
   def place(x):
-    even = [n if n % mesh.size == 0 else 0 for n in x.shape]
-    if not shard or not any(even):
+    even = [i for i, n in enumerate(x.shape) if n and n % mesh.size == 0]
+    if not shard or not even:
       return replicated(mesh)
-    spec = [None] * len(even)
-    spec[int(np.argmax(even))] = _AXIS
+    spec = [None] * x.ndim
+    spec[even[-1]] = _AXIS
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
   return jax.tree.map(place, tree)

@@ -127,18 +127,18 @@ def test_when_all_checkpoints_are_damaged_the_run_says_so(demo_root, tmp_path):
 def test_a_second_run_in_a_workdir_is_refused(tmp_path):
   folder = epath.Path(tmp_path / 'w')
   with runs.lock(folder):
-    with pytest.raises(errors.InputError, match='another run is using it'):
-      with runs.lock(folder):
-        pass
+    refused = pytest.raises(errors.InputError, match='another run is using it')
+    with refused, runs.lock(folder):
+      pass
   with runs.lock(folder):
     pass
 
 
 def test_a_workdir_that_cannot_be_made_is_told(demo_root, tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(SystemExit, match='error: .*file') as e:
-    with errors.one_line():
-      train.train_and_evaluate(tiny_config(demo_root), tmp_path / 'file' / 'w')
+  config = tiny_config(demo_root)
+  with pytest.raises(SystemExit, match='error: .*file') as e, errors.one_line():
+    train.train_and_evaluate(config, tmp_path / 'file' / 'w')
   assert '\n' not in str(e.value)
 
 

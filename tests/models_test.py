@@ -61,13 +61,13 @@ def test_both_forms_of_the_affinity_convolution_equal_its_definition(
   similarity = [jnp.asarray(rng.normal(size=(1, 6))) for _ in range(3)]
   gate = jnp.asarray(rng.uniform(size=(1, 6)))
   layer = models.AffinityConv(channels, 2, kind)
-  variables = layer.init(jax.random.key(0), x, similarity)
+  variables = layer.init(jax.random.key(0), [x], similarity)
   kernel = np.asarray(variables['params']['kernel'])
   s = [a[0] for a in similarity]
   expected = _plain_affinity(x[0], s, kernel, kind)
   gated = _plain_affinity(x[0] * gate[0][:, None], s, kernel, kind)
   close = lambda a, b: np.testing.assert_allclose(a[0], b, 1e-5, 1e-5)
-  close(layer.apply(variables, x, similarity), expected)
+  close(layer.apply(variables, [x], similarity)[0], expected)
   one, other = layer.apply(
     variables, x, similarity, [jnp.ones((1, 6)), gate], method='gated'
   )

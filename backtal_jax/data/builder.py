@@ -164,6 +164,8 @@ class TfdsSource(Sequence):
     return len(self.names)
 
   def __getitem__(self, i) -> sources.Video:
+    if not 0 <= i < len(self):
+      raise IndexError(i)
     record = self._records[i]
     if record.pop('index') != i:
       raise errors.InputError(f'{self.names[i]}: not record {i} of its split')

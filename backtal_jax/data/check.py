@@ -129,9 +129,9 @@ def _check_file(path, shape, subset, truth):
 
 
 def _table(rows):
-  """Lay out what `_check_split` counted."""
-  heads = ('split', 'videos', 'hours', 'no label', 'labels/video',
-           'background clicks/video', 'action clicks/video', 'features')  # fmt: skip
+  """Lay out what `_check_split` counted; labels and clicks are a video."""
+  heads = ('split', 'videos', 'hours', 'no label', 'labels',
+           'background clicks', 'action clicks', 'features')  # fmt: skip
   cells = [heads]
   for row in rows:
     n = max(row.get('videos', 0), 1)

@@ -6,6 +6,7 @@ several hosts are a column slice; no iterator state exists.
 """
 
 from collections.abc import Iterator
+from concurrent import futures
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,9 @@ import tensorflow as tf
 from backtal_jax import IGNORED
 
 PADDING = -1
+# Videos read at once: more than cores, as network file systems make one wait.
+_PARALLEL_VIDEOS = 16
+_PARALLEL_BATCHES = 2
 
 
 def train_plan(videos, batch_size, *, seed, num_epochs) -> np.ndarray:
@@ -69,61 +73,58 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
     errors.InputError: a video's file is wrong.
   """
   num_snippets, feature_dim, num_classes = source.shape
-  failures = []
+  size, failures = plan.shape[1], []
 
-  def load(epoch, i):
-    if i == PADDING:
-      return (
-        np.zeros((num_snippets, feature_dim), np.float32),
-        np.zeros(num_classes, np.float32),
-        np.full(num_snippets, IGNORED, np.int32),
-        np.int32(0),
-        np.float64(0),
-      )
+  def load(rows):
+    """Load one batch straight into its arrays; the padding stays neutral."""
+    batch = (
+      np.zeros((size, num_snippets, feature_dim), np.float32),
+      np.zeros((size, num_classes), np.float32),
+      np.full((size, num_snippets), IGNORED, np.int32),
+      np.zeros(size, np.int32),
+      np.zeros(size, np.float64),
+    )
+
+    def fill(k):
+      epoch, i = rows[k]
+      if i != PADDING:
+        video = source[i]
+        click = video.click if clicks is None else clicks(video, epoch)
+        values = video.feature, video.label, click
+        values += video.frame_num, video.duration
+        for array, value in zip(batch, values, strict=True):
+          array[k] = value
+
     try:
-      video = source[i]
-      click = video.click if clicks is None else clicks(video, epoch)
+      list(pool.map(fill, range(size)))
     except Exception as e:
       # tf.data would bury it in an error of its own.
       failures.append(e)
       raise
-    return (
-      video.feature,
-      video.label,
-      click,
-      np.int32(video.frame_num),
-      np.float64(video.duration),
-    )
+    return batch
 
-  def as_tensors(pair):
-    feature, label, click, frame_num, duration = tf.numpy_function(
-      load,
-      [pair[0], pair[1]],
-      [tf.float32, tf.float32, tf.int32, tf.int32, tf.float64],
-      stateful=False,
-    )
-    return {
-      'feature': tf.ensure_shape(feature, (num_snippets, feature_dim)),
-      'label': tf.ensure_shape(label, (num_classes,)),
-      'click': tf.ensure_shape(click, (num_snippets,)),
-      'mask': pair[1] != PADDING,
-      'video_index': tf.cast(pair[1], tf.int32),
-      'frame_num': tf.ensure_shape(frame_num, ()),
-      'duration': tf.ensure_shape(duration, ()),
+  def as_tensors(rows):
+    types = [tf.float32, tf.float32, tf.int32, tf.int32, tf.float64]
+    values = tf.numpy_function(load, [rows], types, stateful=False)
+    keys = ('feature', 'label', 'click', 'frame_num', 'duration')
+    index = tf.cast(rows[:, 1], tf.int32)
+    return dict(zip(keys, values, strict=True)) | {
+      'mask': index != PADDING,
+      'video_index': index,
     }
 
   options = tf.data.Options()
   options.deterministic = True
   dataset = (
-    tf.data.Dataset.from_tensor_slices(plan.reshape(-1, 2))
-    .map(as_tensors, num_parallel_calls=tf.data.AUTOTUNE)
-    .batch(plan.shape[1], drop_remainder=True)
-    .prefetch(2)
+    tf.data.Dataset.from_tensor_slices(plan)
+    .map(as_tensors, num_parallel_calls=_PARALLEL_BATCHES)
+    .prefetch(1)
     .with_options(options)
   )
-  try:
-    yield from dataset.as_numpy_iterator()
-  except tf.errors.OpError:
-    if failures:
-      raise failures[0] from None
-    raise
+  with futures.ThreadPoolExecutor(_PARALLEL_VIDEOS) as pool:
+    try:
+      yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError:
+      if failures:
+        raise failures[0] from None
+      raise

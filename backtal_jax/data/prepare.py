@@ -170,14 +170,21 @@ def _add_recipe(command, **defaults):
   )
   add('--workers', type=int, help='threads')
   _add_lenient(command)
-  fields = {f.name: f.default for f in dataclasses.fields(recipes.Recipe)}
-  required = dict.fromkeys(('features', 'output'))
-  command.set_defaults(
-    run=lambda args: custom.prepare(
-      recipes.Recipe(**{name: getattr(args, name) for name in fields})
-    ),
-    **(fields | defaults | required),
-  )
+  defaults = {
+    field.name: field.default
+    for field in dataclasses.fields(recipes.Recipe)
+    if field.default is not dataclasses.MISSING
+  } | defaults
+  command.set_defaults(run=_custom, **defaults)
+
+
+def _custom(args):
+  given = {
+    field.name: getattr(args, field.name)
+    for field in dataclasses.fields(recipes.Recipe)
+  }
+  lists = {key: tuple(given[key]) for key in ('features', 'clicks')}
+  custom.prepare(recipes.Recipe(**given | lists))
 
 
 def _add_folder_commands(commands):

@@ -8,6 +8,7 @@ from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import annotation_formats, annotations, features
@@ -112,7 +113,7 @@ def read_labels(path):
   """
   videos, labels = {}, collections.defaultdict(set)
   for where, row in annotation_formats.read_table(
-    path, ('video_id', 'subset', 'label'), ('duration', 'fps')
+    epath.Path(path), ('video_id', 'subset', 'label'), ('duration', 'fps')
   ):
     name, label = row['video_id'], row['label']
     if not name or not row['subset']:

@@ -1,0 +1,127 @@
+"""The same computations, written straight from method.md: what ours is
+compared with, in the tests for equality and in the benchmarks for speed.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from backtal_jax import models
+
+
+def _conv(x, p):
+  kernel = p['kernel']
+  reach = len(kernel) // 2
+  padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+  y = sum(
+    jnp.einsum('btf,fg->btg', padded[:, k : k + x.shape[1]], kernel[k],
+               precision='highest')
+    for k in range(len(kernel))
+  )  # fmt: skip
+  return y + p.get('bias', 0)
+
+
+def _affinity_conv(x, embedding, p, kind):
+  """Unfold, scale every channel, multiply: method.md, 2.3."""
+  length, channels = x.shape[1:]
+  ahead = lambda a, k: jnp.pad(a, ((0, 0), (1, 1), (0, 0)))[:, k : k + length]
+  norm = lambda a: jnp.sqrt(jnp.maximum(jnp.sum(a * a, -1), 1e-30))
+  similarity = []
+  for j in range(3):
+    other = ahead(embedding, j)
+    norms = jnp.maximum(norm(embedding) * norm(other), 1e-8)
+    similarity.append(jnp.sum(embedding * other, -1) / norms)
+  similarity = jnp.stack(similarity, -1)
+  y = 0
+  for k in range(3):
+    c = np.arange(channels)
+    j = np.full(channels, k) if kind == 'paper' else (3 * c + k) // channels
+    scaled = jnp.take(similarity, j, axis=-1) * ahead(x, k)
+    y += jnp.einsum('btf,fg->btg', scaled, p['kernel'][k], precision='highest')
+  return y
+
+
+def network(params, x, *, kind='official', ratio=0.125, train=True):
+  """Run the network without dropout, a branch at a time.
+
+  Args:
+    params: of a models.BackTAL.
+    x: [B, T, D].
+    kind: of affinity.
+    ratio: share of the snippets in the video score.
+    train: with the base branch.
+
+  Returns:
+    models.Outputs.
+  """
+  lrelu = lambda a: jnp.where(a > 0, a, 0.01 * a)
+  p = params['embedding']
+  e = _conv(lrelu(_conv(x, p['conv_1'])), p['conv_2'])
+  e /= jnp.maximum(jnp.linalg.norm(e, axis=-1, keepdims=True), 1e-12)
+  p = params['filter']
+  w = jax.nn.sigmoid(_conv(lrelu(_conv(x, p['conv_1'])), p['conv_2']))
+  p = params['backbone']
+  scores, cas, first = [None], [None], None
+  for branch in ([x] if train else []) + [w * x]:
+    first = lrelu(_affinity_conv(branch, e, p['conv_1'], kind))
+    f = lrelu(_affinity_conv(first, e, p['conv_2'], kind))
+    cas.append(_conv(f, p['classifier']))
+    k = int(x.shape[1] * ratio)
+    top = jax.lax.top_k(cas[-1].swapaxes(1, 2), k)[0]
+    scores.append(top.mean(-1))
+  return models.Outputs(
+    scores[-2], cas[-2], scores[-1], cas[-1], first, e, w[..., 0]
+  )
+
+
+class Network(NamedTuple):
+  """Takes a models.BackTAL's place in the steps."""
+
+  kind: str = 'official'
+  ratio: float = 0.125
+
+  def apply(self, variables, x, *, train, rngs=None):
+    """Run `network`."""
+    del rngs
+    return network(
+      variables['params'], x, kind=self.kind, ratio=self.ratio, train=train
+    )
+
+
+def detection_map(truth, predictions, tiou):
+  """Score detections a prediction and a threshold at a time.
+
+  Args:
+    truth: {class: [(video, start, end)]}.
+    predictions: {class: [(video, start, end, score)]}.
+    tiou: thresholds.
+
+  Returns:
+    mAP at every threshold.
+  """
+  ap = np.zeros((len(truth), len(tiou)))
+  for row, (label, actions) in enumerate(truth.items()):
+    found = sorted(predictions.get(label, []), key=lambda p: -p[3])
+    for column, least in enumerate(tiou):
+      hits, used = [], set()
+      for video, start, end, _ in found:
+        overlaps = [
+          (max(min(end, e) - max(start, s), 0)
+           / (max(end, e) - min(start, s)), -i)
+          for i, (v, s, e) in enumerate(actions)
+          if v == video
+        ]  # fmt: skip
+        right = [o for o in sorted(overlaps)[::-1] if o[0] >= least]
+        free = [i for _, i in right if i not in used]
+        used.update(free[:1])
+        hits.append(bool(free))
+      ap[row, column] = _area(np.cumsum(hits), np.array(hits), len(actions))
+  return ap.mean(0)
+
+
+def _area(right, hits, count):
+  precision = right / np.arange(1, len(right) + 1)
+  envelope = np.maximum.accumulate(precision[::-1])[::-1]
+  return (envelope * hits).sum() / count
