@@ -6,9 +6,12 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import jsonschema
+import numpy as np
 import pytest
+import train_test
 import yaml
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -100,3 +103,37 @@ def test_without_a_number_it_tells_its_usage():
   ended = _run(_ROOT / 'launch/multi_process.sh', '--config=configs/demo.py')
   assert ended.returncode == 2
   assert ended.stderr.startswith('usage: ')
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_killed_and_the_run_goes_on(demo_root, tmp_path):
+  arguments = (
+    '--config=configs/demo.py',
+    f'--config.data.root={demo_root}',
+    '--config.model.hidden_dim=16',
+    '--config.train.num_epochs=2',
+    '--config.train.eval_every=2',
+    '--config.train.checkpoint_every=1',
+  )
+  script = _ROOT / 'launch' / 'multi_process.sh'
+  workdirs = [tmp_path / 'whole', tmp_path / 'killed']
+  with subprocess.Popen(
+    [script, '2', *arguments, f'--workdir={workdirs[1]}'],
+    cwd=_ROOT,
+    env=_ENV | {'LOG_DIR': str(tmp_path)},
+  ) as launched:
+    while not (workdirs[1] / 'checkpoints' / '3').exists():
+      assert launched.poll() is None
+      time.sleep(0.05)
+    subprocess.run(['pkill', '-KILL', '-f', f'{workdirs[1]}.*process_id=1'])
+    # The other must not wait for ever.
+    assert launched.wait(timeout=90) == 128 + 9
+  for workdir in workdirs:
+    ended = _run(
+      script, 2, *arguments, f'--workdir={workdir}', LOG_DIR=str(tmp_path)
+    )
+    assert ended.returncode == 0, ended.stderr
+  whole, killed = (train_test.saved(workdir) for workdir in workdirs)
+  for a, b in zip(whole[1], killed[1], strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert whole[2] == killed[2]
