@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import jsonschema
 import numpy as np
 import pytest
-import train_test
 import yaml
+
+from backtal_jax import checkpoints
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _SCRIPTS = sorted([*_ROOT.glob('launch/*.sh'), *_ROOT.glob('launch/*.sbatch')])
@@ -58,28 +60,51 @@ def _run(*command, **env):
   )  # fmt: skip
 
 
+def _lines(workdir):
+  text = (workdir / 'metrics.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(demo_root, tmp_path):
   arguments = (
     '--config=configs/demo.py',
     f'--config.data.root={demo_root}',
     '--config.model.hidden_dim=16',
-    '--config.train.num_epochs=4',
-    '--config.train.eval_every=4',
+    '--config.train.num_epochs=2',  # 20 steps
+    '--config.train.eval_every=2',
     '--config.localization.class_threshold=0.05',
   )
-  metrics = []
-  for launch in (('local.sh',), ('multi_process.sh', 2)):
-    workdir = tmp_path / launch[0]
+  losses, params = [], []
+  launches = {'local.sh': (), 'multi_process.sh': (2,)}
+  for name, number in launches.items():
+    workdir = tmp_path / name
     ended = _run(
-      _ROOT / 'launch' / launch[0], *launch[1:], *arguments,
-      f'--workdir={workdir}', LOG_DIR=str(tmp_path / 'logs'),
+      _ROOT / 'launch' / name, *number, *arguments, f'--workdir={workdir}',
+      LOG_DIR=str(tmp_path / 'logs'),
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    metrics.append(json.loads((workdir / 'metrics.json').read_text()))
+    lines = _lines(workdir)
+    losses.append([s['loss/total'] for s in lines if 'loss/total' in s])
+    params.append(jax.tree.leaves(checkpoints.restore_params(workdir, None)[0]))
   assert (tmp_path / 'logs/process_1.log').exists()
-  assert metrics[0]['average_mAP'] > 0
-  assert metrics[0]['mAP'] == pytest.approx(metrics[1]['mAP'], abs=1e-6)
+  assert len(losses[0]) == 20
+  assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+  for a, b in zip(*params, strict=True):
+    assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(a)
+  # Evaluating the same parameters: what near-ties rank would depend on more.
+  whole = tmp_path / 'local.sh'
+  ended = _run(
+    _ROOT / 'launch' / 'multi_process.sh', 2, *arguments, '--mode=evaluate',
+    f'--checkpoint={whole}', f'--workdir={tmp_path / "two"}',
+  )  # fmt: skip
+  assert ended.returncode == 0, ended.stderr
+  one, two = (
+    json.loads((folder / 'metrics.json').read_text())
+    for folder in (whole, tmp_path / 'two')
+  )
+  assert one['average_mAP'] > 0
+  assert one['mAP'] == pytest.approx(two['mAP'], abs=1e-6)
 
 
 def test_a_process_that_fails_ends_the_others_with_its_status(tmp_path):
@@ -133,7 +158,10 @@ def test_one_of_two_processes_killed_and_the_run_goes_on(demo_root, tmp_path):
       script, 2, *arguments, f'--workdir={workdir}', LOG_DIR=str(tmp_path)
     )
     assert ended.returncode == 0, ended.stderr
-  whole, killed = (train_test.saved(workdir) for workdir in workdirs)
-  for a, b in zip(whole[1], killed[1], strict=True):
+  whole, killed = (
+    jax.tree.leaves(checkpoints.restore_params(workdir, None)[0])
+    for workdir in workdirs
+  )
+  for a, b in zip(whole, killed, strict=True):
     np.testing.assert_array_equal(a, b)
-  assert whole[2] == killed[2]
+  assert _lines(workdirs[0]) == _lines(workdirs[1])
