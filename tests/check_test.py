@@ -7,7 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from backtal_jax.data import check, prepare, sources
+from backtal_jax.data import check, npz, prepare
 
 SHAPE = (100, 32, 5)
 SPLITS = ('train', 'test')
@@ -34,7 +34,7 @@ def run(root):
 
 
 def rewrite(path, **changed):
-  arrays = dict(sources.read_npz(path)) | changed
+  arrays = dict(npz.read(path)) | changed
   arrays = {k: np.array(v) for k, v in arrays.items()}
   path.unlink()
   np.savez(path, **arrays)

@@ -11,7 +11,7 @@ import pytest
 from golden import KINDS, Case
 
 from backtal_jax import checkpoints, errors, evaluate, models, sharding, train
-from backtal_jax.data import sources
+from backtal_jax.data import npz, sources
 from configs import demo as demo_config
 
 
@@ -312,7 +312,7 @@ def test_videos_without_a_label_are_dropped_and_counted(
 def _copy_with_label(root, copy, name, label):
   shutil.copytree(root, copy)
   path = copy / 'train' / f'{name}.npz'
-  sources.write_video(path, **(sources.read_npz(path) | {'cls_label': label}))
+  sources.write_video(path, **(npz.read(path) | {'cls_label': label}))
 
 
 @pytest.mark.parametrize('on_nan', ['stop', 'skip'])

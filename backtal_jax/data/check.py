@@ -8,7 +8,7 @@ import tqdm
 from etils import epath
 
 from backtal_jax import IGNORED, canvas, errors, figures, files
-from backtal_jax.data import annotations, sources
+from backtal_jax.data import annotations, npz, sources
 
 
 def check(root, splits, shape, ground_truth, click_files=(), workers=8):
@@ -87,7 +87,7 @@ def _check_split(folder, split, shape, truth, workers):
 def _check_file(path, shape, subset, truth):
   """Return the video's name, counts, and every problem of one file."""
   try:
-    arrays = sources.read_npz(path)
+    arrays = npz.read(path)
   except errors.InputError as e:
     return '', {}, [str(e)]
   problems = sources.problems(arrays, path, *shape)
@@ -175,9 +175,7 @@ def plot(root, splits, shape, ground_truth, video, output):
       break
   else:
     raise errors.InputError(f'{root}: no file of video {video!r}')
-  found = sources.parse_video(
-    sources.read_npz(names[name]), names[name], *shape
-  )
+  found = sources.parse_video(npz.read(names[name]), names[name], *shape)
   known = truth.videos.get(annotations.match_name(found.name, truth.videos))
   labels = [truth.classes[i] for i in np.flatnonzero(found.label)]
   times = (np.flatnonzero(found.click == shape[2]) + 0.5) / shape[0]

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors
-from backtal_jax.data import sources
+from backtal_jax.data import npz
 
 
 def open_features(paths, *, names=None, **options) -> dict:
@@ -100,7 +100,7 @@ def read(path, *, allow_pickle=False, channels_first=False) -> np.ndarray:
   """
   path = epath.Path(path)
   if path.suffix == '.npz':
-    arrays = sources.read_npz(path)
+    arrays = npz.read(path)
     if 'feats' not in arrays:
       raise errors.InputError(
         f'{path}: holds {", ".join(sorted(arrays)) or "nothing"}, expected '
