@@ -1,5 +1,6 @@
 """Reading npz files; matrices that are not compressed row by row."""
 
+import functools
 import io
 import math
 import os
@@ -111,13 +112,9 @@ def _stored(path, f, info):
   f.seek(info.header_offset + 26)
   start = info.header_offset + 30 + sum(struct.unpack('<HH', f.read(4)))
   f.seek(start)
-  version = np.lib.format.read_magic(f)
-  header = (
-    np.lib.format.read_array_header_1_0
-    if version == (1, 0)
-    else np.lib.format.read_array_header_2_0
-  )
-  shape, fortran, dtype = header(f)
+  raw = f.read(12)
+  shape, fortran, dtype = _header(raw + f.read(_header_size(raw) - len(raw)))
+  f.seek(start + _header_size(raw))
   if dtype.hasobject:
     raise ValueError(f'{info.filename} holds pickled objects')
   size = math.prod(shape) * dtype.itemsize
@@ -127,3 +124,20 @@ def _stored(path, f, info):
     return Rows(path, f, shape, dtype)
   flat = np.frombuffer(f.read(size), dtype)
   return flat.reshape(shape, order='F' if fortran else 'C')
+
+
+def _header_size(raw):
+  """Return how many bytes precede the values, from the first 12 of them."""
+  major, _ = np.lib.format.read_magic(io.BytesIO(raw))
+  if major == 1:
+    return 10 + struct.unpack_from('<H', raw, 8)[0]
+  return 12 + struct.unpack_from('<I', raw, 8)[0]
+
+
+@functools.lru_cache
+def _header(raw):
+  """Return shape, Fortran order and dtype; the same few in every file."""
+  f = io.BytesIO(raw)
+  if np.lib.format.read_magic(f) == (1, 0):
+    return np.lib.format.read_array_header_1_0(f)
+  return np.lib.format.read_array_header_2_0(f)

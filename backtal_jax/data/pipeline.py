@@ -7,7 +7,6 @@ several hosts are a column slice; no iterator state exists.
 
 import math
 import mmap
-import os
 import weakref
 from collections.abc import Iterator
 from concurrent import futures
@@ -18,9 +17,9 @@ import tensorflow as tf
 from backtal_jax import IGNORED
 
 PADDING = -1
-# Videos read at once: more than cores, as network file systems make one wait;
-# not many more, as threads wait for each other, too.
-_PARALLEL_VIDEOS = max(4, 2 * (os.cpu_count() or 1))
+# Videos read at once: a few, as network file systems make one wait; not many,
+# as threads wait for each other, too (more than 4 were slower on local disks).
+_PARALLEL_VIDEOS = 4
 
 
 def train_plan(videos, batch_size, *, seed, num_epochs) -> np.ndarray:

@@ -16,8 +16,8 @@ from etils import epath
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import npz
 
-# Channels that are transposed at once: less than 1 MiB of 750 snippets.
-_BLOCK = 256
+# Bytes that are transposed at once: what a core's cache holds.
+_BLOCK_BYTES = 768 << 10
 
 
 class Video(NamedTuple):
@@ -208,13 +208,13 @@ def _transpose(stream, out):
   By blocks of channels that stay in a core's cache: read once in the order of
   the file, checked and transposed there.
   """
-  finite = True
-  for start in range(0, len(stream), _BLOCK):
-    block = np.asarray(stream[start : start + _BLOCK], np.float32)
+  finite, rows = True, max(1, _BLOCK_BYTES // max(1, 4 * stream.shape[1]))
+  for start in range(0, len(stream), rows):
+    block = np.asarray(stream[start : start + rows], np.float32)
     # A finite sum costs one pass and no temporary; only else look closer.
     with np.errstate(all='ignore'):
       finite &= np.isfinite(block.sum()) or np.isfinite(block).all()
-    out[:, start : start + _BLOCK] = block.T
+    out[:, start : start + rows] = block.T
   return finite
 
 
