@@ -304,7 +304,7 @@ def test_killed_at_random_moments_is_the_same(given):
     for path in (given / 'out').rglob('*.npz'):
       if not path.name.startswith('.'):
         assert str(path.relative_to(given / 'out')) in whole
-  assert killed
+  assert killed >= 5  # the others found nothing left to do
   custom.prepare(recipe(given, **args))
   assert contents(given / 'out') == whole
   assert not [p for p in os.listdir(given / 'out/training') if p[0] == '.']
