@@ -248,9 +248,10 @@ def parse_video(
   """
   scalars = ('frame_num', 'fps', 'duration')
   _require(arrays, ('feat_spa', 'feat_tem', 'cls_label', 'vid_name'), path)
+  told = [np.asarray(arrays.get(key, np.nan)) for key in scalars]
   frame_num, fps, duration = (
-    float(arrays[key]) if key in arrays and arrays[key].size == 1 else np.nan
-    for key in scalars
+    float(value) if value.size == 1 and value.dtype.kind in 'fiu' else np.nan
+    for value in told
   )
   click = arrays.get('point_label')
   if click is None:
