@@ -203,7 +203,7 @@ def _add_folder_commands(commands):
 
 
 def _read_config(path):
-  """Return (config, splits, (T, D, C)) of a config file."""
+  """Return (config.data, splits, (T, D, C)) of a config file."""
   try:
     config = runpy.run_path(path)['get_config']()
   except (OSError, KeyError, SyntaxError) as e:
@@ -219,15 +219,11 @@ def _read_config(path):
 def _check(args):
   from backtal_jax.data import check  # matplotlib takes a second
 
-  data, splits, shape = _read_config(args.config)
+  config = _read_config(args.config)
   if args.plot:
-    check.plot(
-      args.folder, splits, shape, data.ground_truth, args.plot,
-      args.output or f'{args.plot}.png',
-    )  # fmt: skip
-    return
-  click_files = [f.strip() for f in data.clicks.split(',') if f]
-  if check.check(args.folder, splits, shape, data.ground_truth, click_files):
+    output = args.output or f'{args.plot}.png'
+    check.plot(args.folder, *config, args.plot, output)
+  elif check.check(args.folder, *config):
     sys.exit(1)
 
 
