@@ -1,5 +1,6 @@
 """Tests of `prepare custom`: any features, annotations and clicks."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,8 +12,9 @@ import time
 
 import numpy as np
 import pytest
+from etils import epath
 
-from backtal_jax import IGNORED, errors
+from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, custom, prepare, recipes, sources
 
 TRUTH = {
@@ -132,6 +134,27 @@ def test_other_forms_give_the_same(given):
     assert contents(output / 'training') == expected
 
 
+@pytest.mark.parametrize(
+  ('joint', 'match'),
+  [
+    (lambda p: np.save(p, {'a': np.ones((10, 3))}), 'one object'),
+    (lambda p: p.write_bytes(b'\x80\x02cnowhere\nnothing\n.'), 'unpickled'),
+    (lambda p: p.write_bytes(b'no pickle'), 'unpickled'),
+  ],
+)
+def test_wrong_files_of_all_videos(given, joint, match):
+  joint(given / 'joint.npy')
+  np.save(given / 'names.npy', np.array(['a']))
+  changed = {
+    'features': (str(given / 'joint.npy'),),
+    'video_names': str(given / 'names.npy'),
+  }
+  with pytest.raises(errors.InputError, match='--allow-pickle reads them'):
+    custom.prepare(recipe(given, **changed))
+  with pytest.raises(errors.InputError, match=f'joint.npy: .*{match}'):
+    custom.prepare(recipe(given, allow_pickle=True, **changed))
+
+
 def test_two_streams_are_side_by_side(given):
   for name in 'abc':
     x = np.load(given / f'features/{name}.npy')
@@ -195,6 +218,61 @@ def test_wrong_videos_are_told_and_left_out_if_lenient(given, capsys, spoil,
   counts = custom.prepare(recipe(given, lenient=True))
   assert counts == {'training': 1, 'validation': 1}
   assert capsys.readouterr().err.count('left out') == 1
+
+
+def test_every_video_without_a_rate_is_listed(given, capsys):
+  truth = json.loads((given / 'truth.json').read_text())
+  for name in ('v_a', 'b'):
+    del truth['database'][name]['fps']
+  (given / 'truth.json').write_text(json.dumps(truth))
+  with pytest.raises(errors.InputError, match='1 of 2 problems'):
+    custom.prepare(recipe(given, fps=None))
+  told = capsys.readouterr().err
+  assert "'v_a': no fps" in told and "'b': no fps" in told
+
+
+def test_features_nobody_annotated_are_counted_and_listed(given, capsys):
+  truth = json.loads((given / 'truth.json').read_text())
+  truth['database']['d'] = {'subset': 'testing', 'duration': 4.0}
+  (given / 'truth.json').write_text(json.dumps(truth))
+  for name in ('v_d', 'x', 'y'):
+    write(given / f'features/{name}.npy', np.ones((4, 3)))
+  custom.prepare(recipe(given))
+  told = capsys.readouterr()
+  assert '2 of 6 videos with features have no annotation: x, y' in told.err
+  assert '1 of 6 videos with features are in neither' in told.err
+  assert '2 videos of training, 2 clicks' in told.out
+
+
+def test_official_files_in_nested_folders(given):
+  for path, text in (
+    ('anno/val/Run_val.txt', 'a 2 4\nb 1 2\n'),
+    ('anno/test/Run_test.txt', 'c 0 3\n'),
+  ):
+    (given / path).parent.mkdir(parents=True)
+    (given / path).write_text(text)
+  (given / 'list.csv').write_text('video_id,duration\na,10\nb,8\nc,6\n')
+  changed = {
+    'ground_truth': str(given / 'anno'), 'train_split': 'val',
+    'video_list': str(given / 'list.csv'), 'eval_split': 'test', 'clicks': (),
+  }  # fmt: skip
+  assert custom.prepare(recipe(given, **changed)) == {'val': 2, 'test': 1}
+  (given / 'anno/val/Run_val.txt').write_text('a 2 5\nb 1 2\n')
+  with pytest.raises(errors.InputError, match='ground_truth was'):
+    custom.prepare(recipe(given, **changed))
+
+
+def test_a_bucket_is_told_in_the_config(given, monkeypatch):
+  # As of a bucket: only the text of the config looks at the path's kind.
+  written = {}
+  monkeypatch.setattr(
+    files, 'atomic', lambda path, mode: contextlib.nullcontext(
+      type('File', (), {'write': lambda _, text: written.update(text=text)})()
+    )
+  )  # fmt: skip
+  custom._write_config(epath.Path('gs://bucket/mine'), recipe(given), 2, 3)
+  assert "c.data.root = 'gs://bucket/mine'" in written['text']
+  assert "c.data.name = 'mine'" in written['text']
 
 
 def test_what_lenient_does_not_forgive(given):

@@ -3,13 +3,18 @@
 import functools
 import io
 import os
-import pickle
+import re
+import threading
 
 import numpy as np
 from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import npz
+
+# Up to Python 3.11 two threads that parse headers at once can fail
+# (python/cpython#106905).
+_HEADERS = threading.Lock()
 
 
 def open_features(paths, *, names=None, **options) -> dict:
@@ -67,6 +72,10 @@ def _open_joint(path, names, options):
     )
   allow_pickle = options.get('allow_pickle', False)
   arrays = _load(path, allow_pickle)
+  if not np.ndim(arrays):
+    raise errors.InputError(
+      f'{path}: one object, expected an array with one of each video'
+    )
   # W-TALC writes the names as bytes.
   keys = [
     n.decode() if isinstance(n, bytes) else str(n)
@@ -120,26 +129,25 @@ def _load(path, allow_pickle):
     raise errors.InputError(f'{path}: no such file')
   local = os.path.isfile(path)
   try:
-    try:
+    with _HEADERS:
       return np.load(
         path if local else io.BytesIO(path.read_bytes()),
         mmap_mode='r' if local else None,
       )
-    except ValueError as e:
-      if 'pickle' not in str(e) and 'Python objects' not in str(e):
-        raise
-    if not allow_pickle:
-      raise errors.InputError(
-        f'{path}: holds pickled objects, which can run any code when they are '
-        'read; --allow-pickle reads them'
-      )
+  except (ValueError, EOFError) as e:
+    if not re.search('pickle|Python objects', str(e)):
+      raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
+  if not allow_pickle:
+    raise errors.InputError(
+      f'{path}: holds pickled objects, which can run any code when they are '
+      'read; --allow-pickle reads them'
+    )
+  try:
     # latin1: W-TALC's files were written by Python 2.
     raw = io.BytesIO(path.read_bytes())
     return np.load(raw, allow_pickle=True, encoding='latin1')
-  except errors.InputError:
-    raise
-  except (ValueError, EOFError, pickle.UnpicklingError) as e:
-    raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
+  except Exception as e:  # what runs any code can raise anything
+    raise errors.InputError(f'{path}: cannot be unpickled: {e!r}') from e
 
 
 def _check(array, where, *, allow_pickle=False, channels_first=False):
