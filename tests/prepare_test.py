@@ -2,14 +2,10 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
+import kills
 import numpy as np
 import pytest
 from etils import epath
@@ -361,31 +357,15 @@ def test_killed_at_random_moments_is_the_same(given):
     del truth['database'][key]
   truth['database']['k0'] = TRUTH['database']['c'] | {'duration': 10.0}
   (given / 'truth.json').write_text(json.dumps(truth))
-  args = {'clicks': (), 'num_snippets': 400, 'workers': 2}
-  custom.prepare(recipe(given, **args))
-  whole = contents(given / 'out')
-  shutil.rmtree(given / 'out')
-  killed = 0
-  for _ in range(10):
-    code = (
-      'from backtal_jax.data import custom, recipes; print(flush=True); '
-      f'custom.prepare(recipes.{recipe(given, **args)!r})'
-    )
-    process = subprocess.Popen(
-      [sys.executable, '-c', code], stdout=subprocess.PIPE
-    )
-    process.stdout.readline()
-    time.sleep(rng.uniform(0, 0.15))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    killed += process.returncode == -signal.SIGKILL
-    for path in (given / 'out').rglob('*.npz'):
-      if not path.name.startswith('.'):
-        assert str(path.relative_to(given / 'out')) in whole
-  assert killed
-  custom.prepare(recipe(given, **args))
-  assert contents(given / 'out') == whole
-  assert not [p for p in os.listdir(given / 'out/training') if p[0] == '.']
+  args = recipe(given, clicks=(), num_snippets=400, workers=2)
+  code = (
+    'import dataclasses, sys\n'
+    'from backtal_jax.data import custom, recipes\n'
+    f'recipe = recipes.{args!r}\n'
+    'work = lambda output: custom.prepare('
+    'dataclasses.replace(recipe, output=output))'
+  )
+  kills.run(code, given)
 
 
 def test_command_line(given, capsys):
