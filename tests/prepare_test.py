@@ -1,6 +1,5 @@
 """Tests of `prepare custom`: any features, annotations and clicks."""
 
-import contextlib
 import json
 import pathlib
 import shutil
@@ -9,8 +8,9 @@ import kills
 import numpy as np
 import pytest
 from etils import epath
+from etils.epath import backend, gpath
 
-from backtal_jax import IGNORED, errors, files
+from backtal_jax import IGNORED, errors
 from backtal_jax.data import annotations, custom, prepare, recipes, sources
 
 TRUTH = {
@@ -258,17 +258,54 @@ def test_official_files_in_nested_folders(given):
     custom.prepare(recipe(given, **changed))
 
 
-def test_a_bucket_is_told_in_the_config(given, monkeypatch):
-  # As of a bucket: only the text of the config looks at the path's kind.
-  written = {}
+class Bucket:
+  """A folder as gs://bucket, reached as a bucket is, by TensorFlow's files."""
+
+  def __init__(self, folder):
+    self._folder = f'{folder}/'
+
+  def __getattr__(self, name):
+    def call(*paths, **options):
+      found = getattr(backend.tf_backend, name)(
+        *(str(p).replace('gs://bucket/', self._folder) for p in paths),
+        **options,
+      )
+      if name == 'glob':
+        return [p.replace(self._folder, 'gs://bucket/') for p in found]
+      return found
+
+    return call
+
+
+def test_everything_in_a_bucket(given, monkeypatch, capsys):
+  custom.prepare(recipe(given))
+  expected = contents(given / 'out')
   monkeypatch.setattr(
-    files, 'atomic', lambda path, mode: contextlib.nullcontext(
-      type('File', (), {'write': lambda _, text: written.update(text=text)})()
-    )
-  )  # fmt: skip
-  custom._write_config(epath.Path('gs://bucket/mine'), recipe(given), 2, 3)
-  assert "c.data.root = 'gs://bucket/mine'" in written['text']
-  assert "c.data.name = 'mine'" in written['text']
+    gpath._GPath,
+    '_backend',
+    property(
+      lambda path: Bucket(given) if path._uri_scheme else backend.os_backend
+    ),
+  )
+  root = epath.Path('gs://bucket')
+  custom.prepare(recipe(root, output='gs://bucket/again'))
+  custom.prepare(recipe(root, output='gs://bucket/again'))
+  found = contents(given / 'again')
+  config = found.pop('config.py').decode()
+  assert "c.data.root = 'gs://bucket/again'" in config
+  for name in ('config.py', 'prepared.json'):  # both name the folder
+    expected.pop(name)
+    found.pop(name, None)
+  assert found == expected
+  prepare.main(
+    ['check', 'gs://bucket/again', '--config', str(given / 'again/config.py')]
+  )
+  assert '0 problems' in capsys.readouterr().out
+  again = epath.Path('gs://bucket/again/training')
+  source = sources.NpzSource(
+    again, num_snippets=5, feature_dim=3, num_classes=2
+  )
+  assert [video.name for video in source] == ['b', 'v_a']
 
 
 def test_what_lenient_does_not_forgive(given):
