@@ -4,17 +4,12 @@ import functools
 import io
 import os
 import re
-import threading
 
 import numpy as np
 from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import npz
-
-# Up to Python 3.11 two threads that parse headers at once can fail
-# (python/cpython#106905).
-_HEADERS = threading.Lock()
 
 
 def open_features(paths, *, names=None, **options) -> dict:
@@ -129,12 +124,12 @@ def _load(path, allow_pickle):
     raise errors.InputError(f'{path}: no such file')
   local = os.path.isfile(path)
   try:
-    with _HEADERS:
+    with npz.HEADERS:
       return np.load(
         path if local else io.BytesIO(path.read_bytes()),
         mmap_mode='r' if local else None,
       )
-  except (ValueError, EOFError) as e:
+  except npz.DAMAGED as e:
     if not re.search('pickle|Python objects', str(e)):
       raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
   if not allow_pickle:
