@@ -9,7 +9,8 @@ import pytest
 from hypothesis import strategies as st
 
 from backtal_jax import errors
-from backtal_jax.data import annotations
+from backtal_jax.data import annotation_formats as formats
+from backtal_jax.data import annotations, recipes
 from backtal_jax.data.annotations import Annotations, Click, Segment, Video
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
@@ -584,7 +585,7 @@ def test_click_round_trip(tmp_path, clicks):
   assert annotations.read_clicks(path) == (clicks, [])
 
 
-headers = [t.split('\n')[0] for t in (BACKTAL, LACP, HRPRO, AAPL, OURS)]
+headers = [t.split('\n')[0] for t in (BACKTAL, SFNET, LACP, HRPRO, AAPL, OURS)]
 cells = st.sampled_from(
   ['one', 'two', 'Run', '1', '-3', '99', '1e999', 'x', '"', '\ufeff', '']
 )
@@ -620,6 +621,26 @@ def test_any_click_file_reads_or_is_an_input_error(
   assert all(c.time >= 0 for c in clicks)
   annotations.write_clicks(tmp_path / 'again.csv', clicks)
   assert annotations.read_clicks(tmp_path / 'again.csv') == (clicks, [])
+
+
+tables = st.builds(
+  lambda header, rows: '\n'.join([header, *map(','.join, rows)]),
+  st.sampled_from(
+    ['video_id,duration,fps', 'video_id,subset,label', 'label,fps,video_id']
+  ),
+  st.lists(st.lists(cells, min_size=2, max_size=4), max_size=4),
+)
+
+
+@in_one_folder
+@hypothesis.given(st.binary() | tables)
+def test_any_table_reads_or_is_an_input_error(tmp_path, text):
+  path = written(tmp_path, text)
+  for read in (formats.read_video_list, recipes.read_labels):
+    try:
+      read(path)
+    except errors.InputError as e:
+      assert '\n' not in str(e)
 
 
 # Real files; the counts stand in method.md, section 8, or were taken with bare

@@ -289,6 +289,7 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
   with pytest.raises(errors.InputError, match=r'bad\.csv:3'):
     clicks.write_statistics(ground_truth, [good, bad], output)
   assert not output.exists()
+  assert f'wrong: {bad}:3' in capsys.readouterr().err
   clicks.write_statistics(ground_truth, [good, bad], output, lenient=True)
   assert json.loads(output.read_text()) == {
     str(good): {

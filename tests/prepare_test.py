@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import kills
@@ -324,10 +325,13 @@ def test_what_lenient_does_not_forgive(given):
     ('z,1,run,x', 'not in the ground truth'),
   ],
 )
-def test_wrong_clicks(given, line, match):
+def test_wrong_clicks(given, capsys, line, match):
   (given / 'clicks.csv').write_text(CLICKS + line + '\n')
-  with pytest.raises(errors.InputError, match=match):
+  (given / 'features/b.npy').unlink()
+  with pytest.raises(errors.InputError, match='1 of 2 problems'):
     custom.prepare(recipe(given))
+  assert re.search(f"'b' has no.*clicks.csv:4: .*{match}", capsys.readouterr()
+                   .err, re.DOTALL)  # fmt: skip
   custom.prepare(recipe(given, lenient=True))
   clicks, _ = annotations.read_clicks(given / 'out/clicks.csv')
   assert len(clicks) == 2

@@ -41,7 +41,7 @@ def prepare(recipe):
   output, inputs = epath.Path(recipe.output), recipes.read(recipe)
   _claim(output, recipe)
   problems = _convert(inputs, recipe)
-  recipes.tell([p for p in problems.values() if p], recipe.lenient)
+  errors.tell([p for p in problems.values() if p], recipe.lenient)
   truth = inputs.truth
   annotations.write_ground_truth(output / 'ground_truth.json', truth)
   if recipe.clicks:

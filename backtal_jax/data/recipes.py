@@ -67,7 +67,7 @@ def read(recipe) -> Inputs:
   """Read what the recipe names, of features only the headers.
 
   Raises:
-    errors.InputError: something is wrong; of lists, see `tell`.
+    errors.InputError: something is wrong; of lists, see `errors.tell`.
   """
   truth, labels = _read_annotations(recipe)
   videos = {
@@ -88,13 +88,14 @@ def read(recipe) -> Inputs:
   opened, problems = _match(opened, videos, truth.videos)
   shapes, wrong = _scan(opened, recipe.workers)
   truth, incomplete = _complete(truth, shapes, recipe)
-  tell(problems + wrong + incomplete, recipe.lenient)
+  clicks, complaints = _read_clicks(recipe, truth)
+  errors.tell(problems + wrong + incomplete + complaints, recipe.lenient)
   if not shapes:
     raise errors.InputError(f'{recipe.features[0]}: every video is wrong')
   return Inputs(
     truth,
     labels,
-    _read_clicks(recipe, truth),
+    clicks,
     {name: opened[name] for name in shapes},
     sum(dim for _, dim in next(iter(shapes.values()))),
   )
@@ -285,22 +286,12 @@ def _completed(video, count, recipe):
 
 
 def _read_clicks(recipe, truth):
-  found = []
+  """Return the clicks of all files, and a complaint for each wrong line."""
+  clicks, problems = [], []
   for path in recipe.clicks:
-    read, complaints = annotations.read_clicks(
-      path, truth, fps=recipe.fps, lenient=recipe.lenient
+    found, complaints = annotations.read_clicks(
+      path, truth, fps=recipe.fps, lenient=True
     )
-    found += read
-    tell(complaints, recipe.lenient)
-  return found
-
-
-def tell(problems, lenient):
-  """List problems; unless lenient they are an error."""
-  for problem in problems:
-    print(f'{"left out" if lenient else "wrong"}: {problem}', file=sys.stderr)
-  if problems and not lenient:
-    raise errors.InputError(
-      f'{problems[0]} (1 of {len(problems)} problems, listed above; --lenient '
-      'leaves out what is wrong)'
-    )
+    clicks += found
+    problems += complaints
+  return clicks, problems
