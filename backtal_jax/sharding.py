@@ -5,9 +5,13 @@ over the mesh's one axis, the training state is on every device.
 """
 
 import collections
+import contextlib
 import itertools
 import os
 import pickle
+import sys
+import threading
+import traceback
 
 import jax
 import numpy as np
@@ -16,6 +20,8 @@ from jax.experimental import multihost_utils
 from backtal_jax import errors
 
 _AXIS = 'data'
+# Seconds without a sign of life after which a process counts as lost.
+_HEARTBEAT = 60
 # What tells a process of a cluster that it is one of several; by launcher.
 _TASKS = {
   'Slurm': ('SLURM_STEP_NUM_TASKS', ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST',
@@ -77,16 +83,61 @@ def initialize(address='', num_processes=0, process_id=-1, timeout=300):
 
 def _join(timeout, *cluster):
   """Call jax.distributed.initialize, its failures told in one line."""
+  message = (
+    'the processes of the run did not find each other (address, number and '
+    f'id: {cluster or "from the environment"})'
+  )
+  # At its own time limit jax would abort the process with a stack trace.
+  limit = threading.Timer(
+    timeout, _leave, [f'error: {message}: waited {timeout} s']
+  )
+  limit.daemon = True
+  limit.start()
   try:
     jax.distributed.initialize(
-      *cluster, initialization_timeout=timeout, heartbeat_timeout_seconds=60
+      *cluster,
+      initialization_timeout=timeout + 60,
+      heartbeat_timeout_seconds=_HEARTBEAT,
     )
   except Exception as e:
-    raise errors.InputError(
-      f'the processes of the run did not find each other: {e} (address, '
-      f'number and id: {cluster or "from the environment"}; waited at most '
-      f'{timeout} s)'
-    ) from e
+    raise errors.InputError(f'{message}: {e}') from e
+  finally:
+    limit.cancel()
+
+
+@contextlib.contextmanager
+def end_together():
+  """End at once when this process, one of several, fails.
+
+  Leaving as usual would wait for the others at a barrier, while they wait for
+  this one in a collective; when it is gone, theirs fail.
+  """
+  try:
+    with errors.one_line():
+      yield
+  except BaseException as e:
+    if jax.process_count() == 1:
+      raise
+    text = traceback.format_exc()
+    if isinstance(e, SystemExit) and not isinstance(e.code, str):
+      raise  # all of them were asked to end
+    if isinstance(e, SystemExit):
+      text = e.code
+    elif isinstance(e, jax.errors.JaxRuntimeError):
+      reason = str(e).splitlines()[0]
+      text = (
+        f'error: process {jax.process_index()} of {jax.process_count()} lost '
+        f'the others, of which one may have died: {reason}; the same command '
+        'goes on from the last checkpoint'
+      )
+    _leave(text)
+
+
+def _leave(text):
+  """End the process now, with a last line."""
+  print(text, file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(1)
 
 
 def make_mesh(shape=()) -> jax.sharding.Mesh:
