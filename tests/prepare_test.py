@@ -424,6 +424,34 @@ def test_command_line(given, capsys):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+  ('args', 'match'),
+  [
+    (['check', 'x', '--config', 'none.py'], 'none.py: no config file'),
+    (['check', 'x', '--config', 'bad.py'], 'bad.py: no config.*division'),
+    (['check', 'x', '--config', 'int.py'], 'int.py: no config file'),
+    (['check', 'x', '--config', 'out/config.py'], 'no such file, nor x/ground'),
+    (['tfds', 'x', '--config', 'out/config.py'], 'x/training: no such folder'),
+    (['demo', '--output', 'y', '--seed=-1'], '^2$'),
+    (['custom', '--features', 'none', '--ground_truth', 'truth.json',
+      '--output', 'y'], 'none: no such folder or file'),
+    (['custom', '--features', 'truth.json', '--ground_truth', 'truth.json',
+      '--output', 'y'], 'truth.json: no folder; .*--video_names'),
+    (['custom', '--features', 'features', '--ground_truth', 'truth.json',
+      '--output', 'y', '--workers=0'], '--workers is 0'),
+    (['custom', '--features', 'features', '--output', 'y'], 'expected --g'),
+  ],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line(given, monkeypatch, args, match):
+  custom.prepare(recipe(given))
+  monkeypatch.chdir(given)
+  pathlib.Path('bad.py').write_text('1/0')
+  pathlib.Path('int.py').write_text('def get_config():\n  return 3')
+  with pytest.raises(SystemExit, match=match) as e:
+    prepare.main(args)
+  assert '\n' not in str(e.value) and not pathlib.Path('y').exists()
+
+
 def test_simulated_clicks_and_their_statistics(given, capsys):
   truth, output = str(given / 'truth.json'), given / 'drawn.csv'
   prepare.main(

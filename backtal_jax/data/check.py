@@ -35,7 +35,7 @@ def check(root, data, splits, shape, workers=8):
     )
   for kind, lines in annotations.problems(truth).items():
     if lines:
-      print(f'note: {path}: {len(lines)} of kind {kind!r}, e.g. {lines[0]}')
+      print(f'note: {path}: {len(lines)} of kind {kind!r}: {"; ".join(lines)}')
   for split in dict.fromkeys(splits):
     row, found = _check_split(root, split, shape, truth, labeller, workers)
     rows.append(row)

@@ -61,6 +61,8 @@ def _open_stream(path, names, options):
 
 def _open_joint(path, names, options):
   """Return the functions of a W-TALC file, which is read as a whole."""
+  if not path.exists():
+    raise errors.InputError(f'{path}: no such folder or file')
   if names is None:
     raise errors.InputError(
       f'{path}: no folder; one file of all videos needs --video_names'
