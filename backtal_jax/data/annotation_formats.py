@@ -254,6 +254,14 @@ def _database_entry(entry):
   return subset, duration, fps, segments
 
 
+def files_of(path) -> list:
+  """List the files in a folder and its folders; a file is all of itself."""
+  # epath has no recursive glob; the official archives nest three deep.
+  depths = ('*' + '/*' * n for n in range(4)) if path.is_dir() else ()
+  found = [f for d in depths for f in sorted(path.glob(d)) if f.is_file()]
+  return found or [path]
+
+
 def read_thumos14(path):
   """Read the official THUMOS14 text files, `video start end` a line.
 
@@ -264,10 +272,8 @@ def read_thumos14(path):
   Returns:
     [(video, subset, start, end, class)] in seconds, and the sorted classes.
   """
-  # epath has no recursive glob; the official archives nest three deep.
-  depths = ('*' + '/*' * n for n in range(4)) if path.is_dir() else ()
   texts = {}
-  for file in [f for d in depths for f in sorted(path.glob(d))] or [path]:
+  for file in files_of(path):
     parts = re.fullmatch(r'(.+)_(val|test)\.txt', file.name)
     if not parts or parts[1] == 'Ambiguous':
       continue

@@ -7,7 +7,6 @@ counts as inside the action and as hitting the gap.
 """
 
 import collections
-import sys
 import zlib
 
 import numpy as np
@@ -240,13 +239,13 @@ def write_statistics(ground_truth, clicks, output, lenient=False) -> dict:
     What `statistics` returns.
   """
   truth = annotations.read_ground_truth(ground_truth)
-  found = {}
+  found, problems = {}, []
   for path in clicks:
     found[str(path)], complaints = annotations.read_clicks(
-      path, truth, lenient=lenient
+      path, truth, lenient=True
     )
-    for complaint in complaints:
-      print(f'left out: {complaint}', file=sys.stderr)
+    problems += complaints
+  errors.tell(problems, lenient)
   counts = statistics(truth, found)
   print_statistics(counts)
   files.write_json(output, counts, indent=2)

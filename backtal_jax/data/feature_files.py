@@ -130,7 +130,7 @@ def _read_npy(path):
       return np.lib.format.read_array(f, allow_pickle=False)
   except FileNotFoundError as e:
     raise errors.InputError(f'{path}: no such file') from e
-  except (ValueError, EOFError) as e:
+  except npz.DAMAGED as e:
     raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
 
 

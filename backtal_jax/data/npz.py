@@ -5,14 +5,25 @@ import io
 import math
 import os
 import struct
+import threading
 import time
+import tokenize
 import zipfile
+import zlib
 
 import numpy as np
 from etils import epath
 
 from backtal_jax import errors
 
+# What a damaged file makes NumPy and zipfile raise.
+DAMAGED = (
+  ValueError, EOFError, NotImplementedError, RuntimeError, struct.error,
+  tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+# Up to Python 3.11 two threads that parse headers at once can fail
+# (python/cpython#106905).
+HEADERS = threading.Lock()
 # Seconds before a failed read is tried again.
 _WAITS = (0.1, 0.5, 2.0)
 
@@ -100,9 +111,10 @@ def _members(path, f, keys):
         if info.compress_type == zipfile.ZIP_STORED:
           arrays[key] = _stored(path, f, info)
         else:
-          with archive.open(info) as member:
-            arrays[key] = np.lib.format.read_array(member)
-  except (ValueError, zipfile.BadZipFile, EOFError, struct.error) as e:
+          raw = io.BytesIO(archive.read(info))
+          with HEADERS:
+            arrays[key] = np.lib.format.read_array(raw)
+  except DAMAGED as e:
     raise errors.InputError(f'{path}: not a whole .npz file: {e}') from e
   return arrays
 
@@ -138,6 +150,7 @@ def _header_size(raw):
 def _header(raw):
   """Return shape, Fortran order and dtype; the same few in every file."""
   f = io.BytesIO(raw)
-  if np.lib.format.read_magic(f) == (1, 0):
-    return np.lib.format.read_array_header_1_0(f)
-  return np.lib.format.read_array_header_2_0(f)
+  with HEADERS:
+    if np.lib.format.read_magic(f) == (1, 0):
+      return np.lib.format.read_array_header_1_0(f)
+    return np.lib.format.read_array_header_2_0(f)

@@ -6,6 +6,7 @@ else; the index plan of `pipeline` does the rest.
 Here the npz folder of the official program (method.md, section 1).
 """
 
+import io
 from collections.abc import Sequence
 from concurrent import futures
 from typing import NamedTuple
@@ -69,8 +70,10 @@ def write_video(
   }
   if point_label is not None:
     arrays['point_label'] = np.asarray(point_label, np.int64)
+  raw = io.BytesIO()  # a zip file is written with seeks, a bucket has none
+  np.savez(raw, **arrays)
   with files.atomic(path) as f:
-    np.savez(f, **arrays)
+    f.write(raw.getvalue())
 
 
 class NpzSource(Sequence):
@@ -248,9 +251,10 @@ def parse_video(
   """
   scalars = ('frame_num', 'fps', 'duration')
   _require(arrays, ('feat_spa', 'feat_tem', 'cls_label', 'vid_name'), path)
+  told = [np.asarray(arrays.get(key, np.nan)) for key in scalars]
   frame_num, fps, duration = (
-    float(arrays[key]) if key in arrays and arrays[key].size == 1 else np.nan
-    for key in scalars
+    float(value) if value.size == 1 and value.dtype.kind in 'fiu' else np.nan
+    for value in told
   )
   click = arrays.get('point_label')
   if click is None:
