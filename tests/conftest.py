@@ -18,7 +18,7 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # else: of pytest-xdist
 jax.config.update(
   'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
 )
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 SHARED = pathlib.Path(__file__).parents[2] / 'shared'
 
