@@ -10,6 +10,7 @@ import pytest
 
 from backtal_jax import errors, sharding
 from backtal_jax.data import builder, npz, pipeline, sources
+from benchmarks import conversion
 
 SHAPE = {'num_snippets': 100, 'feature_dim': 32, 'num_classes': 5}
 
@@ -111,6 +112,12 @@ def test_killed_at_random_moments_is_the_same(demo_root, tmp_path):
     'work = lambda output: builder.prepare(output, dict(train=npz))'
   )
   kills.run(code, tmp_path)
+
+
+def test_memory_as_the_benchmark_measures_it(tmp_path):
+  # Two files of 40 videos, 66 MB; docs/data.md has the numbers of 5,000.
+  found = conversion.measure(tmp_path, 80)
+  assert 0 < found['peak'] - found['imported'] < 300
 
 
 def test_conversion_streams(tmp_path, monkeypatch):

@@ -390,7 +390,7 @@ def test_killed_at_random_moments_is_the_same(given):
   rng = np.random.default_rng(0)
   truth = json.loads((given / 'truth.json').read_text())
   for i in range(60):
-    write(given / f'features/k{i}.npy', rng.normal(size=(10, 300)))
+    write(given / f'features/k{i}.npy', rng.normal(size=(10, 100)))
     truth['database'][f'k{i}'] = TRUTH['database']['v_a']
   for name in 'abc':
     (given / f'features/{name}.npy').unlink()
@@ -398,7 +398,7 @@ def test_killed_at_random_moments_is_the_same(given):
     del truth['database'][key]
   truth['database']['k0'] = TRUTH['database']['c'] | {'duration': 10.0}
   (given / 'truth.json').write_text(json.dumps(truth))
-  args = recipe(given, clicks=(), num_snippets=400, workers=2)
+  args = recipe(given, clicks=(), num_snippets=200, workers=2)
   code = (
     'import dataclasses, sys\n'
     'from backtal_jax.data import custom, recipes\n'
