@@ -113,7 +113,9 @@ class _writing:
     pass
 
   def __exit__(self, kind, error, traceback):
-    if isinstance(error, Exception):
+    # A JaxRuntimeError is another process lost, not this folder's fault.
+    lost = isinstance(error, jax.errors.JaxRuntimeError)
+    if isinstance(error, Exception) and not lost:
       raise errors.InputError(
         f'{self._folder}: the checkpoint could not be written: {error}'
       ) from error

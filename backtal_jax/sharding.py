@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import pickle
+import re
 import sys
 import threading
 import traceback
@@ -22,6 +23,8 @@ from backtal_jax import errors
 _AXIS = 'data'
 # Seconds without a sign of life after which a process counts as lost.
 _HEARTBEAT = 60
+# What a collective says when one of the processes is gone.
+_LOST = re.compile('Gloo|NCCL|heartbeat|UNAVAILABLE|ABORTED')
 # What tells a process of a cluster that it is one of several; by launcher.
 _TASKS = {
   'Slurm': ('SLURM_STEP_NUM_TASKS', ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST',
@@ -89,7 +92,7 @@ def _join(timeout, *cluster):
   )
   # At its own time limit jax would abort the process with a stack trace.
   limit = threading.Timer(
-    timeout, _leave, [f'error: {message}: waited {timeout} s']
+    timeout, _leave, [f'error: {message} within --startup_timeout={timeout} s']
   )
   limit.daemon = True
   limit.start()
@@ -116,14 +119,14 @@ def end_together():
     with errors.one_line():
       yield
   except BaseException as e:
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized():
       raise
     text = traceback.format_exc()
     if isinstance(e, SystemExit) and not isinstance(e.code, str):
       raise  # all of them were asked to end
     if isinstance(e, SystemExit):
       text = e.code
-    elif isinstance(e, jax.errors.JaxRuntimeError):
+    elif isinstance(e, jax.errors.JaxRuntimeError) and _LOST.search(str(e)):
       reason = str(e).splitlines()[0]
       text = (
         f'error: process {jax.process_index()} of {jax.process_count()} lost '

@@ -67,9 +67,8 @@ def _wait_for(condition, process, seconds=120):
     time.sleep(0.01)
 
 
-def _begun(workdir):
-  """Return all checkpoints, whole or being written."""
-  return {p.name for p in (workdir / 'checkpoints').glob('*')}
+def _writing(workdir):
+  return {p.name for p in (workdir / 'checkpoints').glob('*tmp*')}
 
 
 def _steps(workdir):
@@ -77,21 +76,39 @@ def _steps(workdir):
   return [p for p in folder.glob('*') if p.name.isdigit()]
 
 
+def _saved(workdir):
+  return {p.name for p in _steps(workdir)}
+
+
+def _evaluating(workdir):
+  """Return the steps done that an evaluation comes after, every two epochs."""
+  return {name for name in _saved(workdir) if int(name) % 8 == 7}
+
+
+# In turn: while a checkpoint is written, in an evaluation, anywhere after a
+# checkpoint, and before any: what must have appeared, then seconds at most.
+_MOMENTS = (
+  (_writing, 0.05),
+  (_evaluating, 0.5),
+  (_saved, 0.3),
+  (lambda _: {time.monotonic()}, 8),
+)
+
+
 def test_killed_at_any_moment_and_resumed_is_uninterrupted(
   demo_root, tmp_path, whole_run
 ):
-  moments, seen = random.Random(0), set()
-  for _ in range(KILLS):
-    process = start(demo_root, tmp_path / 'w')
-    # Soon after the next checkpoint is begun, wherever the run is then.
-    before = _begun(tmp_path / 'w')
-    _wait_for(lambda seen=before: _begun(tmp_path / 'w') - seen, process)
-    time.sleep(moments.choice((0, moments.uniform(0, 0.2))))
+  chance, workdir = random.Random(0), tmp_path / 'w'
+  for number in range(KILLS):
+    condition, seconds = _MOMENTS[number % len(_MOMENTS)]
+    before = condition(workdir)
+    process = start(demo_root, workdir)
+    met = lambda condition=condition, seen=before: condition(workdir) - seen
+    _wait_for(met, process)
+    time.sleep(chance.uniform(0, seconds))
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL  # it was not done
     process.stdout.close()
-    seen |= _begun(tmp_path / 'w')
-  assert len(seen) >= KILLS
   config = tiny_config(demo_root, **_FIELDS)
   train.train_and_evaluate(config, tmp_path / 'w')
   assert_same(saved(tmp_path / 'w'), saved(whole_run))
@@ -227,7 +244,7 @@ def test_processes_that_do_not_come_are_told_in_one_line(process_id):
   assert ended.returncode == 1
   line = ended.stderr.strip().splitlines()[-1]
   assert line.startswith('error: the processes of the run did not find each')
-  assert f'localhost:{port}' in line and 'waited 2 s' in line
+  assert f'localhost:{port}' in line and 'startup_timeout=2 s' in line
   assert 'Traceback' not in ended.stderr
 
 
