@@ -113,7 +113,10 @@ class _writing:
     pass
 
   def __exit__(self, kind, error, traceback):
-    if isinstance(error, Exception):
+    # A JaxRuntimeError is another process lost, not this folder's fault.
+    if isinstance(error, Exception) and not isinstance(
+      error, jax.errors.JaxRuntimeError
+    ):
       raise errors.InputError(
         f'{self._folder}: the checkpoint could not be written: {error}'
       ) from error

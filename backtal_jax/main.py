@@ -46,6 +46,9 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many they are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which this is, from 0.')
+_STARTUP_TIMEOUT = flags.DEFINE_integer(
+  'startup_timeout', 300, 'Seconds that the processes wait for each other.'
+)
 flags.mark_flag_as_required('config')
 
 _CHOICES = {
@@ -108,11 +111,14 @@ def run():
   sharding.use_compilation_cache()
   if _MODE.value == 'predict':
     return _predict(config)
+  sharding.initialize(
+    _COORDINATOR.value,
+    _NUM_PROCESSES.value,
+    _PROCESS_ID.value,
+    _STARTUP_TIMEOUT.value,
+  )
   from backtal_jax import evaluate, report, train  # brings TensorFlow
 
-  sharding.initialize(
-    _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-  )
   workdir = epath.Path(_WORKDIR.value or f'runs/{config.data.name}')
   if _MODE.value == 'train':
     metrics = train.train_and_evaluate(config, workdir)
@@ -153,7 +159,9 @@ def _parse(argv):
 
 def main(_):
   """Run, telling user errors in one line."""
-  with errors.one_line():
+  from backtal_jax import sharding
+
+  with sharding.leaving_at_once(), errors.one_line():
     run()
 
 

@@ -5,15 +5,19 @@ over the mesh's one axis, the training state is on every device.
 """
 
 import collections
+import contextlib
 import itertools
 import os
 import pickle
+import re
+import sys
+import traceback
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from backtal_jax import errors
+from backtal_jax import errors, fatal
 
 _AXIS = 'data'
 # What tells a process of a cluster that it is one of several; by launcher.
@@ -23,6 +27,14 @@ _TASKS = {
   'Open MPI': ('OMPI_COMM_WORLD_SIZE', ('OMPI_MCA_orte_hnp_uri',
                                         'OMPI_COMM_WORLD_RANK')),
 }  # fmt: skip
+# Seconds without a sign of life after which a process is given up.
+_SILENCE = 60
+_LOST = (
+  'another process of the run has ended or cannot be reached (its own output '
+  'says why); what is saved is whole, and the same command on all goes on'
+)
+# What the sums over all devices say when one of the processes is gone.
+_HUNG_UP = re.compile('Gloo|NCCL|heartbeat|UNAVAILABLE|ABORTED')
 
 
 def initialize(address='', num_processes=0, process_id=-1, timeout=300):
@@ -77,16 +89,49 @@ def initialize(address='', num_processes=0, process_id=-1, timeout=300):
 
 def _join(timeout, *cluster):
   """Call jax.distributed.initialize, its failures told in one line."""
+  if cluster:
+    address, count, index = cluster
+    who = f'--coordinator_address={address}, process {index} of {count}'
+  else:
+    who = 'told by the environment'
+  failed = (
+    f'the processes of the run did not find each other within {timeout} s '
+    f'({who}; --startup_timeout is the limit)'
+  )
+  fatal.explain(failed)
   try:
     jax.distributed.initialize(
-      *cluster, initialization_timeout=timeout, heartbeat_timeout_seconds=60
+      *cluster,
+      initialization_timeout=timeout,
+      heartbeat_timeout_seconds=_SILENCE,
     )
   except Exception as e:
-    raise errors.InputError(
-      f'the processes of the run did not find each other: {e} (address, '
-      f'number and id: {cluster or "from the environment"}; waited at most '
-      f'{timeout} s)'
-    ) from e
+    raise errors.InputError(f'{failed}: {e}') from e
+  fatal.explain(_LOST)
+
+
+@contextlib.contextmanager
+def leaving_at_once():
+  """Let a process that fails end at once if it is one of several.
+
+  On the usual way out jax waits for the others, which wait for this one in
+  their next sum over all devices.
+  """
+  try:
+    yield
+  except BaseException as e:
+    left_together = isinstance(e, SystemExit) and not isinstance(e.code, str)
+    if left_together or not jax.distributed.is_initialized():
+      raise
+    if isinstance(e, SystemExit):
+      print(e.code, file=sys.stderr)
+    elif isinstance(e, jax.errors.JaxRuntimeError) and _HUNG_UP.search(str(e)):
+      print(f'error: {_LOST}: {str(e).splitlines()[0]}', file=sys.stderr)
+    else:
+      traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def make_mesh(shape=()) -> jax.sharding.Mesh:
