@@ -114,9 +114,8 @@ class _writing:
 
   def __exit__(self, kind, error, traceback):
     # A JaxRuntimeError is another process lost, not this folder's fault.
-    if isinstance(error, Exception) and not isinstance(
-      error, jax.errors.JaxRuntimeError
-    ):
+    lost = isinstance(error, jax.errors.JaxRuntimeError)
+    if isinstance(error, Exception) and not lost:
       raise errors.InputError(
         f'{self._folder}: the checkpoint could not be written: {error}'
       ) from error

@@ -12,6 +12,17 @@ class InputError(ValueError):
   """
 
 
+def tell(problems, lenient):
+  """List problems on stderr; raise InputError with the first unless lenient."""
+  for problem in problems:
+    print(f'{"left out" if lenient else "wrong"}: {problem}', file=sys.stderr)
+  if problems and not lenient:
+    raise InputError(
+      f'{problems[0]} (1 of {len(problems)} problems, listed above; --lenient '
+      'leaves out what is wrong)'
+    )
+
+
 @contextlib.contextmanager
 def one_line():
   """Turn an InputError or a failing file system into one line and exit 1."""

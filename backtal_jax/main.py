@@ -120,14 +120,15 @@ def run():
   from backtal_jax import evaluate, report, train  # brings TensorFlow
 
   workdir = epath.Path(_WORKDIR.value or f'runs/{config.data.name}')
-  if _MODE.value == 'train':
-    metrics = train.train_and_evaluate(config, workdir)
-    print(f'best epoch: {metrics["epoch"]}')
-  else:
-    metrics = evaluate.evaluate(config, _CHECKPOINT.value, workdir)
-  print(evaluate.table(metrics))
-  where = report.write(workdir) if sharding.is_main_process() else workdir
-  print(f'results: {where}')
+  with sharding.end_together():
+    if _MODE.value == 'train':
+      metrics = train.train_and_evaluate(config, workdir)
+      print(f'best epoch: {metrics["epoch"]}')
+    else:
+      metrics = evaluate.evaluate(config, _CHECKPOINT.value, workdir)
+    print(evaluate.table(metrics))
+    where = report.write(workdir) if sharding.is_main_process() else workdir
+    print(f'results: {where}')
 
 
 def _predict(config):

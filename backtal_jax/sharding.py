@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import sys
+import threading
 import traceback
 
 import jax
@@ -20,6 +21,10 @@ from jax.experimental import multihost_utils
 from backtal_jax import errors, fatal
 
 _AXIS = 'data'
+# Seconds without a sign of life after which a process counts as lost.
+_HEARTBEAT = 60
+# What a collective says when one of the processes is gone.
+_LOST = re.compile('Gloo|NCCL|heartbeat|UNAVAILABLE|ABORTED')
 # What tells a process of a cluster that it is one of several; by launcher.
 _TASKS = {
   'Slurm': ('SLURM_STEP_NUM_TASKS', ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST',
@@ -89,49 +94,61 @@ def initialize(address='', num_processes=0, process_id=-1, timeout=300):
 
 def _join(timeout, *cluster):
   """Call jax.distributed.initialize, its failures told in one line."""
-  if cluster:
-    address, count, index = cluster
-    who = f'--coordinator_address={address}, process {index} of {count}'
-  else:
-    who = 'told by the environment'
-  failed = (
-    f'the processes of the run did not find each other within {timeout} s '
-    f'({who}; --startup_timeout is the limit)'
+  message = (
+    'the processes of the run did not find each other (address, number and '
+    f'id: {cluster or "from the environment"})'
   )
-  fatal.explain(failed)
+  # At its own time limit jax would abort the process with a stack trace.
+  limit = threading.Timer(
+    timeout, _leave, [f'error: {message} within --startup_timeout={timeout} s']
+  )
+  limit.daemon = True
+  limit.start()
   try:
     jax.distributed.initialize(
       *cluster,
-      initialization_timeout=timeout,
-      heartbeat_timeout_seconds=_SILENCE,
+      initialization_timeout=timeout + 60,
+      heartbeat_timeout_seconds=_HEARTBEAT,
     )
   except Exception as e:
-    raise errors.InputError(f'{failed}: {e}') from e
-  fatal.explain(_LOST)
+    raise errors.InputError(f'{message}: {e}') from e
+  finally:
+    limit.cancel()
 
 
 @contextlib.contextmanager
-def leaving_at_once():
-  """Let a process that fails end at once if it is one of several.
+def end_together():
+  """End at once when this process, one of several, fails.
 
-  On the usual way out jax waits for the others, which wait for this one in
-  their next sum over all devices.
+  Leaving as usual would wait for the others at a barrier, while they wait for
+  this one in a collective; when it is gone, theirs fail.
   """
   try:
-    yield
+    with errors.one_line():
+      yield
   except BaseException as e:
-    left_together = isinstance(e, SystemExit) and not isinstance(e.code, str)
-    if left_together or not jax.distributed.is_initialized():
+    if not jax.distributed.is_initialized():
       raise
+    text = traceback.format_exc()
+    if isinstance(e, SystemExit) and not isinstance(e.code, str):
+      raise  # all of them were asked to end
     if isinstance(e, SystemExit):
-      print(e.code, file=sys.stderr)
-    elif isinstance(e, jax.errors.JaxRuntimeError) and _HUNG_UP.search(str(e)):
-      print(f'error: {_LOST}: {str(e).splitlines()[0]}', file=sys.stderr)
-    else:
-      traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+      text = e.code
+    elif isinstance(e, jax.errors.JaxRuntimeError) and _LOST.search(str(e)):
+      reason = str(e).splitlines()[0]
+      text = (
+        f'error: process {jax.process_index()} of {jax.process_count()} lost '
+        f'the others, of which one may have died: {reason}; the same command '
+        'goes on from the last checkpoint'
+      )
+    _leave(text)
+
+
+def _leave(text):
+  """End the process now, with a last line."""
+  print(text, file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(1)
 
 
 def make_mesh(shape=()) -> jax.sharding.Mesh:

@@ -2,7 +2,13 @@
 
 from benchmarks import growth
 
-_START, _END = '<!-- measured: -->', '<!-- /measured -->'
+
+def replace(path, section, text):
+  """Replace what a page holds between the two marks of a section."""
+  start, end = f'<!-- {section}: -->', f'<!-- /{section} -->'
+  before, rest = path.read_text().split(start)
+  _, after = rest.split(end)
+  path.write_text(f'{before}{start}\n{text}\n{end}{after}')
 
 
 def table(results) -> str:
@@ -35,12 +41,8 @@ def table(results) -> str:
 
 def write(results, folder):
   """Replace what is measured in FOLDER/performance.md, and the plot."""
-  path = folder / 'performance.md'
-  text = path.read_text()
-  before, rest = text.split(_START)
-  _, after = rest.split(_END)
   measured = f'\n{table(results)}\n'
   if 'growth' in results:
     growth.plot(results['growth'], folder / 'growth.png')
     measured += '\n![growth of cost](growth.png)\n'
-  path.write_text(f'{before}{_START}\n{measured}\n{_END}{after}')
+  replace(folder / 'performance.md', 'measured', measured)

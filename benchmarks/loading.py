@@ -1,5 +1,6 @@
-"""Reading THUMOS14-size files, and an epoch end to end."""
+"""Reading files of the benchmarks' sizes, and an epoch end to end."""
 
+import contextlib
 import pathlib
 import tempfile
 import time
@@ -7,91 +8,142 @@ import time
 import jax
 import numpy as np
 
-from backtal_jax import models, sharding, train
+from backtal_jax import evaluate, models, predict, sharding, train
 from backtal_jax.data import pipeline, sources
-from benchmarks import measure
-from configs import thumos14
+from benchmarks import measure, network
 
-_VIDEOS = 24
+_BATCH = 8
+# About as many bytes are read at each turn, and steps done, of every set.
+_SNIPPETS_READ = 180_000
+_STEPS = 11
 
 
-def _write(folder, config):
-  """Write drawn videos and open the folder."""
+@contextlib.contextmanager
+def _folder(config, num_videos):
+  """Write drawn videos; yield the folder's path and its source."""
   rng = np.random.default_rng(0)
   length, classes = config.data.num_snippets, config.model.num_classes
-  for i in range(_VIDEOS):
-    spa, tem = rng.random((2, 1024, length), np.float32)
-    clicked = rng.random(length) < 0.01
-    sources.write_video(
-      folder / f'{i:03}.npz',
-      feat_spa=spa,
-      feat_tem=tem,
-      cls_label=np.eye(classes)[i % classes],
-      vid_name=f'{i:03}',
-      frame_num=6000,
-      fps=30.0,
-      duration=200.0,
-      point_label=np.where(clicked, classes, -100),
+  with tempfile.TemporaryDirectory() as folder:
+    folder = pathlib.Path(folder)
+    for i in range(num_videos):
+      spa, tem = rng.random((2, 1024, length), np.float32)
+      clicked = rng.random(length) < 0.01
+      sources.write_video(
+        folder / f'{i:03}.npz',
+        feat_spa=spa,
+        feat_tem=tem,
+        cls_label=np.eye(classes)[i % classes],
+        vid_name=f'{i:03}',
+        frame_num=6000,
+        fps=30.0,
+        duration=200.0,
+        point_label=np.where(clicked, classes, -100),
+      )
+    yield (
+      folder,
+      sources.NpzSource(
+        folder, num_snippets=length, feature_dim=2048, num_classes=classes
+      ),
     )
-  return sources.NpzSource(
-    folder, num_snippets=length, feature_dim=2048, num_classes=classes
-  )
 
 
 def _plain_loop(folder):
-  """Read as the official program does: load, join, swap."""
+  """Load what is in the files, nothing more."""
   for path in sorted(folder.glob('*.npz')):
     with np.load(path) as z:
-      np.concatenate([z['feat_spa'], z['feat_tem']]).T.copy()
+      for key in z:
+        _ = z[key]
 
 
-def run_input() -> dict:
-  """Measure the input pipeline; the limit copies as many bytes in memory."""
-  with tempfile.TemporaryDirectory() as folder:
-    folder, config = pathlib.Path(folder), thumos14.get_config()
-    source = _write(folder, config)
-    plan = pipeline.eval_plan(len(source), 4)
-    num_bytes = _VIDEOS * 4 * config.data.num_snippets * 2048
+def _input(config) -> dict:
+  length = config.data.num_snippets
+  num_videos = 18_000 // length // _BATCH * _BATCH
+  rounds = _SNIPPETS_READ // (length * num_videos)
+  num_bytes = num_videos * 4 * length * 2048
+  with _folder(config, num_videos) as (folder, source):
+    # One pipeline for all turns, as for all epochs of a run: it starts once.
+    # Between turns it is at most three batches ahead.
+    plan = pipeline.eval_plan(num_videos, _BATCH)
+    steps = rounds * len(plan)
+    batches = pipeline.batches(source, np.tile(plan, (99 * rounds, 1, 1)))
+    copy = measure.make_copy(num_bytes)
     ours, plainly, limit = measure.interleaved(
-      lambda: [batch['mask'] for batch in pipeline.batches(source, plan)],
-      lambda: _plain_loop(folder),
-      measure.make_copy(num_bytes),
+      lambda: [next(batches)['mask'] for _ in range(steps)],
+      lambda: [_plain_loop(folder) for _ in range(rounds)],
+      lambda: [copy() for _ in range(rounds)],
+      repeats=7,
     )
+    batches.close()
   return measure.result(
     ours,
     limit,
     plain_seconds=plainly,
-    videos=_VIDEOS,
-    bytes_per_second=num_bytes / ours,
+    videos=rounds * num_videos,
+    bytes_per_second=rounds * num_bytes / ours,
   )
 
 
-def run_epoch() -> dict:
-  """Measure an epoch of training from files; the limit is its steps alone."""
-  config = thumos14.get_config()
-  mesh = sharding.make_mesh((1,))
+def _epoch(config, size) -> dict:
+  """Train on and evaluate _STEPS batches; the limit computes and no more."""
+  mesh, model = sharding.make_mesh((1,)), models.BackTAL(**config.model)
   optimizer = train.make_optimizer(config.train)
   state = train.create_state(
-    models.BackTAL(**config.model), optimizer, seed=0, num_snippets=750
+    model, optimizer, seed=0, num_snippets=config.data.num_snippets
   )
   state = jax.device_put(state, sharding.replicated(mesh))
-  step = train.make_train_step(
-    config, models.BackTAL(**config.model), optimizer, mesh
-  )
-  with tempfile.TemporaryDirectory() as folder:
-    source = _write(pathlib.Path(folder), config)
-    plan = pipeline.eval_plan(len(source), 2)
+  step = train.make_train_step(config, model, optimizer, mesh)
+  with _folder(config, (_STEPS + 1) * size) as (_, source):
+    plan = pipeline.eval_plan(len(source), size)
     batches = sharding.prefetch(
       pipeline.batches(source, plan), mesh, train._TRAIN_KEYS
     )
-    first, _ = next(batches)
-    state, _ = jax.block_until_ready(step(state, first))  # compiles
-    start, computing, steps = time.perf_counter(), 0.0, 0
+    batch, _ = next(batches)
+    state, _ = jax.block_until_ready(step(state, batch))  # compiles
+    start, stepping = time.perf_counter(), 0.0
     for batch, _ in batches:
       began = time.perf_counter()
       state, _ = jax.block_until_ready(step(state, batch))
-      computing, steps = computing + time.perf_counter() - began, steps + 1
-    total = time.perf_counter() - start
+      stepping += time.perf_counter() - began
+    training = time.perf_counter() - start
+    infer = lambda: predict.predict_step(
+      state.params, batch['feature'], model=model
+    )
+    (inferring,) = measure.interleaved(infer, repeats=3)
+    start = time.perf_counter()
+    for index, video in evaluate.predict_split(
+      model, state.params, source, mesh, batch_size=size
+    ):
+      evaluate.localize(
+        source.names[index],
+        video,
+        dict(config.localization),
+        range(config.model.num_classes),
+      )
+    evaluating = time.perf_counter() - start
   return measure.result(
-    total, computing, waiting_share=1 - computing / total, steps=steps
+    training + evaluating,
+    stepping + (_STEPS + 1) * inferring,
+    waiting_share=1 - stepping / training,
+    steps=_STEPS,
+    training_seconds=training,
+    evaluation_seconds=evaluating,
+    evaluation_ratio=evaluating / ((_STEPS + 1) * inferring),
   )
+
+
+def run_input() -> dict:
+  """Measure the input pipeline; the limit copies as many bytes in memory."""
+  found = {
+    name: _input(module.get_config())
+    for name, (module, _) in network.SETS.items()
+  }
+  return found.pop('thumos14') | {'sets': found}
+
+
+def run_epoch() -> dict:
+  """Measure training from files and evaluation; the limit only computes."""
+  found = {
+    name: _epoch(module.get_config(), size)
+    for name, (module, size) in network.SETS.items()
+  }
+  return found.pop('thumos14') | {'sets': found}

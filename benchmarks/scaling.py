@@ -1,4 +1,4 @@
-"""Scaling on paper: python -m benchmarks.scaling --output docs/scaling.md
+"""Scaling on paper: python -m benchmarks.scaling --document docs/performance.md
 
 Compiles the THUMOS14 train step for 8 fake devices (it runs nothing), reads
 its collectives, and from their bytes, the step's FLOPs and published
@@ -8,17 +8,19 @@ measurements.
 
 import argparse
 import math
+import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 
-from backtal_jax import errors, files, models, sharding, train
+from backtal_jax import errors, models, sharding, train
+from benchmarks import document
 from configs import thumos14
 
 _OPERATION = re.compile(
   r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|'
-  r'collective-permute)(?:-start)?\('
+  r'collective-permute|collective-broadcast|ragged-all-to-all)(?:-start)?\('
 )
 _BATCH_PER_DEVICE = 16
 # name: peak TFLOP/s (bfloat16, dense), devices joined by the fast links, their
@@ -29,12 +31,7 @@ _MACHINES = {
   'TPU v5p, ICI': (459, 256, 600, 600),
 }
 _UTILISATION = 0.4
-_PAGE = """# Scaling, on paper
-
-Written by `python -m benchmarks.scaling --output docs/scaling.md`. Nothing here
-was measured on an accelerator: it follows from the compiled program and
-published bandwidths.
-
+_TEXT = """
 **What a step says.** THUMOS14 (T 750, widths 2048), compiled for 8 fake
 devices, state replicated: {found}. The parameters are
 {parameters:.1f} MB; the surplus is {surplus:.2f} %. No activations and no
@@ -87,18 +84,25 @@ def compiled_step():
   return program.as_text(), flops, shapes.params
 
 
-def collectives(text) -> dict:
-  """Return {operation: (how many, bytes)} of a compiled program."""
-  found = {}
+def collectives(text) -> list:
+  """Return [(operation, shapes of its arrays)] of a compiled program."""
+  found = []
   for line in text.splitlines():
     if match := _OPERATION.search(line):
-      size = sum(
-        4 * math.prod(map(int, dims.split(','))) if dims else 4
-        for dims in re.findall(r'\w+\[([\d,]*)\]', match[1])
-      )
-      count, total = found.get(match[2], (0, 0))
-      found[match[2]] = count + 1, total + size
+      dims = re.findall(r'\w+\[([\d,]*)\]', match[1])
+      shapes = [tuple(map(int, d.split(','))) if d else () for d in dims]
+      found.append((match[2], shapes))
   return found
+
+
+def numbers(found, *names) -> int:
+  """Count the numbers that the operations of these names carry."""
+  return sum(
+    math.prod(shape)
+    for name, shapes in found
+    if name in names
+    for shape in shapes
+  )
 
 
 def step_seconds(machine, devices, flops, size) -> float:
@@ -111,40 +115,51 @@ def step_seconds(machine, devices, flops, size) -> float:
   return arithmetic + ring(inside, fast) + ring(groups, slow) / inside
 
 
+def section(found, flops, size) -> str:
+  """Lay out what the program says and what follows from it.
+
+  Args:
+    found: of `collectives`.
+    flops: of a video.
+    size: bytes of the parameters.
+  """
+  names = dict.fromkeys(name for name, _ in found)
+  total = 4 * numbers(found, *names)
+  rows = []
+  for n in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+    cells = []
+    for machine in _MACHINES.values():
+      one, many = (step_seconds(machine, m, flops, total) for m in (1, n))
+      cells.append(f'{1000 * many:.1f} ms, {one / many:.0%}')
+    rows.append(f'| {n} | {" | ".join(cells)} |')
+  return _TEXT.format(
+    found='; '.join(
+      f'{sum(name == n for n, _ in found)} {name}, '
+      f'{4 * numbers(found, name) / 1e6:.1f} MB in all'
+      for name in names
+    ),
+    parameters=size / 1e6,
+    surplus=100 * (total / size - 1),
+    batch=_BATCH_PER_DEVICE,
+    flops=flops / 1e9,
+    utilisation=_UTILISATION,
+    head=' | '.join(_MACHINES),
+    rule=' | '.join('---' for _ in _MACHINES),
+    rows='\n'.join(rows),
+  )
+
+
 def main():
-  """Write the page."""
+  """Renew the section."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--output', required=True, help='A Markdown file.')
+  parser.add_argument('--document', required=True, help='performance.md')
   args = parser.parse_args()
   jax.config.update('jax_num_cpu_devices', 8)
   with errors.one_line():
     text, flops, params = compiled_step()
-    found = collectives(text)
     size = 4 * sum(x.size for x in jax.tree.leaves(params))
-    total = sum(b for _, b in found.values())
-    rows = []
-    for n in (1, 2, 4, 8, 16, 32, 64, 128, 256):
-      cells = []
-      for machine in _MACHINES.values():
-        one, many = (step_seconds(machine, m, flops, total) for m in (1, n))
-        cells.append(f'{1000 * many:.1f} ms, {one / many:.0%}')
-      rows.append(f'| {n} | {" | ".join(cells)} |')
-    page = _PAGE.format(
-      found='; '.join(
-        f'{count} {name}, {size / 1e6:.1f} MB in all'
-        for name, (count, size) in found.items()
-      ),
-      parameters=size / 1e6,
-      surplus=100 * (total / size - 1),
-      batch=_BATCH_PER_DEVICE,
-      flops=flops / 1e9,
-      utilisation=_UTILISATION,
-      head=' | '.join(_MACHINES),
-      rule=' | '.join('---' for _ in _MACHINES),
-      rows='\n'.join(rows),
-    )
-    with files.atomic(args.output, 'w') as f:
-      f.write(page)
+    written = section(collectives(text), flops, size)
+    document.replace(pathlib.Path(args.document), 'scaling', written)
 
 
 if __name__ == '__main__':

@@ -1,18 +1,16 @@
 """Tests of the TFDS form: it must be the npz form, bit for bit."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 import weakref
 
 import jax
+import kills
 import numpy as np
 import pytest
 
 from backtal_jax import errors, sharding
-from backtal_jax.data import builder, pipeline, sources
+from backtal_jax.data import builder, npz, pipeline, sources
+from benchmarks import conversion
 
 SHAPE = {'num_snippets': 100, 'feature_dim': 32, 'num_classes': 5}
 
@@ -52,11 +50,18 @@ def test_batches_are_the_same(both, monkeypatch, processes):
   ours = builder.TfdsSource(root, 'train', **SHAPE)
   plan = pipeline.train_plan(np.arange(len(ours)), 24, seed=3, num_epochs=2)
   monkeypatch.setattr(jax, 'process_count', lambda: processes)
+  read, original = [], builder.TfdsSource.read
+  monkeypatch.setattr(
+    builder.TfdsSource,
+    'read',
+    lambda self, i, out: read.append(i) or original(self, i, out),
+  )
   for process in range(processes):
     monkeypatch.setattr(jax, 'process_index', lambda p=process: p)
     columns = sharding.local_columns(plan)
     assert columns.shape[1] == 24 // processes
     seen = 0
+    read.clear()
     for a, b in zip(
       pipeline.batches(ours, columns),
       pipeline.batches(npz['train'], columns),
@@ -68,6 +73,8 @@ def test_batches_are_the_same(both, monkeypatch, processes):
         np.testing.assert_array_equal(a[key], b[key])
       seen += int(a['mask'].sum())
     assert seen == (columns[..., 1] >= 0).sum()
+    # Nothing but its own part is read.
+    assert sorted(read) == sorted(columns[columns[..., 1] >= 0][:, 1])
 
 
 def test_user_errors(both, tmp_path, demo_root):
@@ -78,34 +85,39 @@ def test_user_errors(both, tmp_path, demo_root):
     builder.TfdsSource(root, 'val', **SHAPE)
   with pytest.raises(errors.InputError, match=r'are \(100, 32, 5\)'):
     builder.TfdsSource(root, 'train', **(SHAPE | {'feature_dim': 64}))
-  with pytest.raises(errors.InputError, match='holds other videos'):
+  with pytest.raises(errors.InputError, match='other .npz files'):
     builder.prepare(root, {'train': npz['train']})
 
 
-def test_killed_is_made_anew(demo_root, tmp_path, both):
+def test_other_features_or_clicks_are_not_taken_for_the_same(
+  demo_root, tmp_path
+):
+  shutil.copytree(demo_root / 'test', tmp_path / 'test')
+  npz_source = lambda: sources.NpzSource(tmp_path / 'test', **SHAPE)
+  builder.prepare(tmp_path, {'test': npz_source()})
+  builder.prepare(tmp_path, {'test': npz_source()})
+  path = tmp_path / 'test/test_000.npz'
+  arrays = npz.read(path)
+  np.savez(path, **arrays | {'point_label': np.full(100, 5)})
+  with pytest.raises(errors.InputError, match='other .npz files'):
+    builder.prepare(tmp_path, {'test': npz_source()})
+
+
+def test_killed_at_random_moments_is_the_same(demo_root, tmp_path):
   code = (
-    'import sys; from backtal_jax.data import builder, sources; '
-    f'npz = sources.NpzSource({str(demo_root / "train")!r}, **{SHAPE}); '
-    'builder._BYTES_PER_FILE = 1; print(flush=True); '
-    f'builder.prepare({str(tmp_path)!r}, dict(train=npz))'
+    'import sys\n'
+    'from backtal_jax.data import builder, sources\n'
+    'builder._BYTES_PER_FILE = 1\n'
+    f'npz = sources.NpzSource({str(demo_root / "train")!r}, **{SHAPE})\n'
+    'work = lambda output: builder.prepare(output, dict(train=npz))'
   )
-  process = subprocess.Popen(
-    [sys.executable, '-c', code], stdout=subprocess.PIPE
-  )
-  process.stdout.readline()
-  folder = tmp_path / 'tfds/prepared'
-  while process.poll() is None and not list(folder.glob('*incomplete*/*-0*')):
-    time.sleep(0.005)
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
-  assert not (folder / '1.0.0').exists()
-  builder.prepare(tmp_path, {'train': both[1]['train']})
-  assert os.listdir(folder) == ['1.0.0']
-  ours = builder.TfdsSource(tmp_path, 'train', **SHAPE)
-  last = len(ours) - 1
-  np.testing.assert_array_equal(
-    ours[last].feature, both[1]['train'][last].feature
-  )
+  kills.run(code, tmp_path)
+
+
+def test_memory_as_the_benchmark_measures_it(tmp_path):
+  # Two files of 40 videos, 66 MB; docs/data.md has the numbers of 5,000.
+  found = conversion.measure(tmp_path, 80)
+  assert 0 < found['peak'] - found['imported'] < 300
 
 
 def test_conversion_streams(tmp_path, monkeypatch):
@@ -114,6 +126,7 @@ def test_conversion_streams(tmp_path, monkeypatch):
 
   class Source:
     names = tuple(f'v{i:03d}' for i in range(300))
+    paths = ()
 
     def __len__(self):
       return len(self.names)

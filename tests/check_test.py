@@ -7,7 +7,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from backtal_jax.data import check, prepare, sources
+from backtal_jax.data import check, npz, prepare
+from configs import demo
 
 SHAPE = (100, 32, 5)
 SPLITS = ('train', 'test')
@@ -29,12 +30,14 @@ def root(demo_root, tmp_path):
   return tmp_path
 
 
-def run(root):
-  return check.check(root, SPLITS, SHAPE, 'ground_truth.json')
+def run(root, shape=SHAPE, **changed):
+  data = demo.get_config().unlock().data
+  data.update(changed)
+  return check.check(root, data, SPLITS, shape)
 
 
 def rewrite(path, **changed):
-  arrays = dict(sources.read_npz(path)) | changed
+  arrays = dict(npz.read(path)) | changed
   arrays = {k: np.array(v) for k, v in arrays.items()}
   path.unlink()
   np.savez(path, **arrays)
@@ -43,10 +46,34 @@ def rewrite(path, **changed):
 def test_nothing_wrong(root, capsys):
   assert run(root) == []
   lines = capsys.readouterr().out.splitlines()
-  assert [line.split()[:2] for line in lines[1:3]] == [
-    ['train', '2'],
-    ['test', '2'],
+  assert [line.split()[:3] for line in lines[1:3]] == [
+    ['train', '2', '200'],
+    ['test', '2', '200'],
   ]
+
+
+def test_clicks_of_the_config_are_those_counted(root, capsys):
+  (root / 'clicks.csv').write_text(
+    'video_id,time,label,annotator\n'
+    'train_000,1,background,a\ntrain_001,2,jump,a\ntrain_001,3,jump,b\n'
+  )
+  assert run(root, clicks='clicks.csv') == []
+  output = capsys.readouterr().out
+  assert f'{root}/clicks.csv: 3 clicks on 2 videos' in output
+  # Of two training videos: background and action clicks a video.
+  assert output.splitlines()[2].split()[6:8] == ['0.50', '1.00']
+  run(root, clicks='clicks.csv', annotator='b')
+  assert capsys.readouterr().out.splitlines()[2].split()[6:8] == [
+    '0.00',
+    '0.50',
+  ]
+  (root / 'more.csv').write_text(
+    'video_id,time,label,annotator\ntrain_000,1,background,a\n'
+    'train_000,999,background,a\ntrain_009,1,background,a\n'
+  )
+  first, second = run(root, clicks='clicks.csv,more.csv')
+  assert first.startswith(f'{root}/more.csv:3: the time is 999 s')
+  assert second.startswith(f"{root}/more.csv:4: video 'train_009' is not")
 
 
 def test_every_problem_in_one_pass(root, capsys):
@@ -58,6 +85,7 @@ def test_every_problem_in_one_pass(root, capsys):
     feat_spa=np.zeros((9, 100)),
   )
   (train / 'broken.npz').write_bytes(b'PK')
+  rewrite(root / 'train/train_001.npz', frame_num='many')
   shutil.copy(train / 'train_001.npz', train / 'twice.npz')
   rewrite(root / 'test/test_000.npz', vid_name='stranger', duration=0.0)
   rewrite(root / 'test/test_001.npz', cls_label=np.ones(5), duration=50.0)
@@ -67,6 +95,8 @@ def test_every_problem_in_one_pass(root, capsys):
     'train_000.npz: cls_label has shape (4,)',
     'train_000.npz: point_label holds 7',
     'broken.npz: not a whole',
+    'train_001.npz: frame_num is 0',
+    'twice.npz: frame_num is 0',
     "twice.npz: video 'train_001' is in",
     "test_000.npz: video 'stranger' is not in the ground truth",
     'test_000.npz: duration is 0',
@@ -75,13 +105,13 @@ def test_every_problem_in_one_pass(root, capsys):
     "test: no file of annotated video 'test_000'",
   ):
     assert text in found
-  assert len(found.splitlines()) == 10
-  assert '10 problems' in capsys.readouterr().out
+  assert len(found.splitlines()) == 12
+  assert '12 problems' in capsys.readouterr().out
 
 
 def test_missing_split_and_other_classes(root):
   shutil.rmtree(root / 'test')
-  problems = check.check(root, SPLITS, (100, 32, 6), 'ground_truth.json')
+  problems = run(root, (100, 32, 6))
   assert '5 classes, config.model.num_classes is 6' in problems[0]
   assert 'no such folder' in problems[-1]
 
@@ -101,5 +131,18 @@ def test_command_line_and_plot(root, capsys):
   )  # fmt: skip
   pixels = matplotlib.image.imread(picture)
   assert pixels[..., :3].std() > 0.05
+  rewrite(root / 'train/train_001.npz', point_label=np.full(100, 3))
+  prepare.main(
+    ['check', str(root), *config, '--plot', 'v_train_001', '--output',
+     str(picture)]
+  )  # fmt: skip
+  assert (matplotlib.image.imread(picture) != pixels).any()
   with pytest.raises(SystemExit, match="no file of video 'absent'"):
     prepare.main(['check', str(root), *config, '--plot', 'absent'])
+
+
+def test_a_truncated_file_is_one_problem(root):
+  path = root / 'train/train_000.npz'
+  path.write_bytes(path.read_bytes()[:1000])
+  (problem,) = run(root)
+  assert problem.startswith(f'{path}: not a whole .npz file')

@@ -10,16 +10,13 @@ import types
 import hypothesis
 import numpy as np
 import pytest
+from annotations_test import DATA, needs_data, read_real
 from hypothesis import strategies as st
 
 from backtal_jax import errors
 from backtal_jax.data import annotations, clicks, simulated_clicks
 from backtal_jax.data.annotations import Annotations, Click, Segment, Video
 
-DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
-needs_data = pytest.mark.skipif(
-  not DATA.is_dir(), reason='the real files of ../shared/data are not here'
-)
 at_any_speed = hypothesis.settings(
   deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -292,6 +289,7 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
   with pytest.raises(errors.InputError, match=r'bad\.csv:3'):
     clicks.write_statistics(ground_truth, [good, bad], output)
   assert not output.exists()
+  assert f'wrong: {bad}:3' in capsys.readouterr().err
   clicks.write_statistics(ground_truth, [good, bad], output, lenient=True)
   assert json.loads(output.read_text()) == {
     str(good): {
@@ -326,9 +324,7 @@ def test_statistics_of_no_clicks_divide_by_nothing(capsys):
 @needs_data
 def test_real_annotators_of_thumos14():
   # method.md, section 8.
-  ground_truth = annotations.read_ground_truth(
-    DATA / 'thumos14' / 'gt_thumos14.json'
-  )
+  ground_truth = read_real('thumos14/gt_thumos14.json')
   found = {}
   for name in ('A1', 'A2', 'A3'):
     file = f'THUMOS14_Background-Click-Annotation_{name}.txt'
@@ -546,7 +542,7 @@ def test_action_clicks_carry_their_class():
   ],
 )
 def test_real_ground_truth_simulated(tmp_path, file, subset):
-  ground_truth = annotations.read_ground_truth(DATA / file)
+  ground_truth = read_real(file)
   found = simulated_clicks.simulate_background(ground_truth, subset, seed=0)
   # Through a file and back, as a user would.
   annotations.write_clicks(tmp_path / 'clicks.csv', found)

@@ -1,7 +1,6 @@
 """What the devices say to each other in a step, read off the program."""
 
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +8,8 @@ import pytest
 from train_test import tiny_config
 
 from backtal_jax import models, sharding, train
+from benchmarks import scaling
 
-_OPERATION = re.compile(
-  r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|'
-  r'collective-permute|collective-broadcast|ragged-all-to-all)(?:-start)?\('
-)
 _BATCH = {
   'feature': ((16, 100, 32), jnp.float32),
   'label': ((16, 5), jnp.float32),
@@ -42,18 +38,8 @@ def _collectives(shard_state):
     for k, v in _BATCH.items()
   }
   step = train.make_train_step(config, model, optimizer, mesh)
-  found = []
-  for line in step.lower(state, batch).compile().as_text().splitlines():
-    if match := _OPERATION.search(line):
-      dims = re.findall(r'\w+\[([\d,]*)\]', match[1])
-      found.append((match[2], [tuple(map(int, d.split(','))) if d else ()
-                               for d in dims]))  # fmt: skip
-  return found, shapes.params
-
-
-def _numbers(found, *names):
-  return sum(math.prod(s) for name, shapes in found if name in names
-             for s in shapes)  # fmt: skip
+  text = step.lower(state, batch).compile().as_text()
+  return scaling.collectives(text), shapes.params
 
 
 @pytest.mark.parametrize('shard_state', [False, True])
@@ -61,11 +47,11 @@ def test_only_gradients_parameters_and_scalars_travel(shard_state):
   found, params = _collectives(shard_state)
   names = {name for name, _ in found}
   size = sum(x.size for x in jax.tree.leaves(params))
-  reduced = _numbers(found, 'all-reduce', 'reduce-scatter')
+  reduced = scaling.numbers(found, 'all-reduce', 'reduce-scatter')
   if shard_state:
     assert names <= {'all-gather', 'all-reduce', 'reduce-scatter'}
     # Each parameter that is split is gathered once.
-    assert 0.95 * size <= _numbers(found, 'all-gather') <= size
+    assert 0.95 * size <= scaling.numbers(found, 'all-gather') <= size
   else:
     assert names == {'all-reduce'}
     # Each gradient is summed once, and a few scalars.

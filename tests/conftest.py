@@ -12,10 +12,13 @@ import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
 # Tests compile the same few programs over and over, in subprocesses too.
-_CACHE = tempfile.TemporaryDirectory()
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
-jax.config.update('jax_compilation_cache_dir', _CACHE.name)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # else: of pytest-xdist
+  _CACHE = tempfile.TemporaryDirectory()
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+jax.config.update(
+  'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
+)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 SHARED = pathlib.Path(__file__).parents[2] / 'shared'
 

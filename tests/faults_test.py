@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,9 @@ from train_test import assert_same, saved, tiny_config
 from backtal_jax import checkpoints, errors, runs, sharding, train
 
 # In CI a few; KILLS=20 python -m pytest tests/faults_test.py for the claim.
-_KILLS = int(os.environ.get('KILLS', '2'))
+KILLS = int(os.environ.get('KILLS', '2'))
+# Two steps a kill, and some to end with.
+_FIELDS = {'train.checkpoint_every': 1, 'train.num_epochs': 2 + KILLS}
 _CODE = """
 import sys
 import jax
@@ -25,7 +28,7 @@ jax.config.update('jax_num_cpu_devices', 8)
 sys.path.insert(0, {tests!r})
 from train_test import tiny_config
 from backtal_jax import errors, train
-config = tiny_config({root!r}, **{{'train.checkpoint_every': 1}})
+config = tiny_config({root!r}, **{fields!r})
 with errors.one_line():
   train.train_and_evaluate(config, {workdir!r})
 """
@@ -34,7 +37,10 @@ with errors.one_line():
 def start(root, workdir):
   """Start a run in a process of its own, checkpoints at every step."""
   code = _CODE.format(
-    tests=os.path.dirname(__file__), root=str(root), workdir=str(workdir)
+    tests=os.path.dirname(__file__),
+    root=str(root),
+    workdir=str(workdir),
+    fields=_FIELDS,
   )
   return subprocess.Popen(
     [sys.executable, '-c', code],
@@ -48,7 +54,7 @@ def start(root, workdir):
 def whole_run(demo_root, tmp_path_factory):
   """Train without a stop, checkpoints at every step."""
   workdir = tmp_path_factory.mktemp('runs') / 'whole'
-  config = tiny_config(demo_root, **{'train.checkpoint_every': 1})
+  config = tiny_config(demo_root, **_FIELDS)
   train.train_and_evaluate(config, workdir)
   return workdir
 
@@ -61,26 +67,49 @@ def _wait_for(condition, process, seconds=120):
     time.sleep(0.01)
 
 
+def _writing(workdir):
+  return {p.name for p in (workdir / 'checkpoints').glob('*tmp*')}
+
+
 def _steps(workdir):
   folder = workdir / 'checkpoints'
   return [p for p in folder.glob('*') if p.name.isdigit()]
 
 
+def _saved(workdir):
+  return {p.name for p in _steps(workdir)}
+
+
+def _evaluating(workdir):
+  """Return the steps done that an evaluation comes after, every two epochs."""
+  return {name for name in _saved(workdir) if int(name) % 8 == 7}
+
+
+# In turn: while a checkpoint is written, in an evaluation, anywhere after a
+# checkpoint, and before any: what must have appeared, then seconds at most.
+_MOMENTS = (
+  (_writing, 0.05),
+  (_evaluating, 0.5),
+  (_saved, 0.3),
+  (lambda _: {time.monotonic()}, 8),
+)
+
+
 def test_killed_at_any_moment_and_resumed_is_uninterrupted(
   demo_root, tmp_path, whole_run
 ):
-  moments = random.Random(0)
-  for _ in range(_KILLS):
-    process = start(demo_root, tmp_path / 'w')
-    # After the first new checkpoint, wherever it is then.
-    before = {p.name for p in _steps(tmp_path / 'w')}
-    new = lambda seen=before: {p.name for p in _steps(tmp_path / 'w')} - seen
-    _wait_for(lambda new=new, p=process: new() or p.poll() == 0, process)
-    time.sleep(moments.uniform(0, 0.3))
+  chance, workdir = random.Random(0), tmp_path / 'w'
+  for number in range(KILLS):
+    condition, seconds = _MOMENTS[number % len(_MOMENTS)]
+    before = condition(workdir)
+    process = start(demo_root, workdir)
+    met = lambda condition=condition, seen=before: condition(workdir) - seen
+    _wait_for(met, process)
+    time.sleep(chance.uniform(0, seconds))
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL  # it was not done
     process.stdout.close()
-  config = tiny_config(demo_root, **{'train.checkpoint_every': 1})
+  config = tiny_config(demo_root, **_FIELDS)
   train.train_and_evaluate(config, tmp_path / 'w')
   assert_same(saved(tmp_path / 'w'), saved(whole_run))
 
@@ -94,7 +123,7 @@ def test_asked_to_end_a_run_leaves_a_checkpoint_and_says_so(
   output, _ = process.communicate(timeout=120)
   assert process.returncode == runs.PREEMPTED == 75, output
   assert 'the same command goes on' in output
-  config = tiny_config(demo_root, **{'train.checkpoint_every': 1})
+  config = tiny_config(demo_root, **_FIELDS)
   train.train_and_evaluate(config, tmp_path / 'w')
   assert_same(saved(tmp_path / 'w'), saved(whole_run))
 
@@ -198,6 +227,27 @@ def test_a_cluster_set_half_is_an_error_never_solo_runs(
   assert not joined
 
 
+@pytest.mark.parametrize('process_id', [0, 1])
+def test_processes_that_do_not_come_are_told_in_one_line(process_id):
+  # Nobody listens at the port, and nobody comes to it.
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    port = s.getsockname()[1]
+  code = (
+    'from backtal_jax import errors, sharding\n'
+    'with errors.one_line():\n'
+    f'  sharding.initialize("localhost:{port}", 2, {process_id}, timeout=2)'
+  )
+  ended = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
+  )
+  assert ended.returncode == 1
+  line = ended.stderr.strip().splitlines()[-1]
+  assert line.startswith('error: the processes of the run did not find each')
+  assert f'localhost:{port}' in line and 'startup_timeout=2 s' in line
+  assert 'Traceback' not in ended.stderr
+
+
 def test_without_a_cluster_nothing_is_joined(joined):
   sharding.initialize()
   assert not joined
@@ -218,25 +268,6 @@ def test_slurm_and_tpu_are_left_to_jax(joined, monkeypatch):
   monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
   sharding.initialize()
   assert joined == [(), ()]
-
-
-def test_sharded_state_trains_as_replicated_state_does(demo_root, tmp_path):
-  results = []
-  for shard in (False, True):
-    config = tiny_config(
-      demo_root,
-      **{
-        'mesh': (8,),
-        'train.num_epochs': 5,
-        'train.eval_every': 5,
-        'train.shard_state': shard,
-        'model.dropout_rate': 0.5,
-      },
-    )
-    train.train_and_evaluate(config, tmp_path / str(shard))
-    results.append(saved(tmp_path / str(shard)))
-  for a, b in zip(results[0][1], results[1][1], strict=True):
-    assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a)
 
 
 def test_the_sharded_state_is_an_eighth_on_every_device(demo_root):

@@ -1,10 +1,14 @@
 """Tests of time grids and resampling."""
 
+import io
+
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from backtal_jax import errors
-from backtal_jax.data import features
+from backtal_jax.data import features, npz
 
 
 def test_centre_times_by_hand():
@@ -103,3 +107,42 @@ def test_a_ramp_keeps_its_time():
 def test_bad_input(call, message):
   with pytest.raises(errors.InputError, match=message):
     call(np.ones((2, 2)))
+
+
+def _saved(save, *args, **kwargs):
+  raw = io.BytesIO()
+  save(raw, *args, **kwargs)
+  return raw.getvalue()
+
+
+_ARRAY = np.arange(6, dtype=np.float32).reshape(3, 2)
+_FILES = {
+  '.npy': _saved(np.save, _ARRAY),
+  '.npz': _saved(np.savez, feats=_ARRAY),
+  '.z.npz': _saved(np.savez_compressed, feats=_ARRAY),
+}
+
+
+@pytest.mark.filterwarnings('ignore:Reading `.npy` or')
+@hypothesis.settings(
+  deadline=None,
+  max_examples=200,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+  st.sampled_from(list(_FILES)), st.floats(0, 1), st.binary(max_size=4),
+  st.integers(0, 9),
+)  # fmt: skip
+def test_any_damaged_file_reads_or_is_an_input_error(
+  tmp_path, monkeypatch, kind, place, new, cut
+):
+  monkeypatch.setattr(npz, '_WAITS', ())
+  path, raw = tmp_path / f'a{kind}', _FILES[kind]
+  start = int(place * len(raw))
+  path.write_bytes(raw[:start] + new + raw[start + cut :])
+  try:
+    found = features.read(path)
+  except errors.InputError as e:
+    assert str(e).startswith(str(path))
+    return
+  assert found.ndim == 2 and found.dtype.kind in 'fiu'

@@ -133,6 +133,7 @@ def test_shapes_labels_and_ground_truth(members, write, tmp_path, capsys):
         {'label': hapt.CLASSES[c], 'segment': [start, end], 'idx': c}
         for c, start, end in segments
       ],
+      'vid_idx': sorted({c for c, _, _ in segments}),
     }
     folder, arrays = clips[name]
     assert folder == subset

@@ -13,7 +13,7 @@ from etils import epath
 from train_test import tiny_config
 
 from backtal_jax import errors, evaluate, main, train
-from backtal_jax.data import sources
+from backtal_jax.data import npz, sources
 
 _TINY = (
   '--config.mesh=(1,)',
@@ -155,7 +155,7 @@ def test_no_checkpoint(demo_root, tmp_path):
 
 
 def _break(path, **changes):
-  sources.write_video(path, **(sources.read_npz(path) | changes))
+  sources.write_video(path, **(npz.read(path) | changes))
 
 
 def test_a_broken_training_file_ends_the_run(root, tmp_path):

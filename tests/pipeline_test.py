@@ -31,6 +31,10 @@ class _Source:
       float(i),
     )
 
+  def read(self, i, out):
+    out[:] = self[i].feature
+    return self[i]
+
 
 def test_a_plan_shuffles_every_epoch_and_keeps_the_last_batch():
   plan = pipeline.train_plan(np.arange(10), 4, seed=3, num_epochs=5)
@@ -86,6 +90,19 @@ def test_batches_hold_what_the_plan_says_and_padding_is_neutral():
     'frame_num': 'int32',
     'duration': 'float64',
   }
+
+
+def test_what_is_kept_of_a_batch_stays_when_others_take_its_memory():
+  kept = [
+    (i, batch['feature'][0][1:])
+    for i, batch in enumerate(
+      pipeline.batches(_Source(60), pipeline.eval_plan(60, 1))
+    )
+    if i % 7 == 0
+  ]
+  assert len(kept) == 9
+  for i, rows in kept:
+    np.testing.assert_array_equal(rows, np.full((2, 2), i))
 
 
 def test_resuming_is_a_row_slice():

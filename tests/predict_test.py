@@ -18,7 +18,7 @@ from backtal_jax import (
   predict,
   train,
 )
-from backtal_jax.data import demo, hapt, sources
+from backtal_jax.data import demo, hapt, npz
 from configs import demo as demo_config
 from configs import hapt as hapt_config
 
@@ -65,7 +65,7 @@ def evaluated(run):
 
 def arrays(root, name):
   """Return an npz of the test split, copied out of the file."""
-  found = sources.read_npz(root / 'test' / f'{name}.npz')
+  found = npz.read(root / 'test' / f'{name}.npz')
   return {key: np.array(value) for key, value in found.items()}
 
 
@@ -221,7 +221,7 @@ def save(path, drop=(), **arrays):
 
 def test_every_form_of_file_is_read_the_same(model, demo_root, tmp_path):
   name = 'train_000'
-  found = sources.read_npz(demo_root / 'train' / f'{name}.npz')
+  found = npz.read(demo_root / 'train' / f'{name}.npz')
   expected = np.concatenate([found['feat_spa'], found['feat_tem']]).T
   whole = read(model, demo_root / 'train' / f'{name}.npz')
   clicks = found['point_label']
@@ -369,7 +369,7 @@ def test_a_timeline_shows_what_is_known(config, run, demo_root, tmp_path,
   assert [(t['label'], t['segment']) for t in truth] == [
     (a['label'], a['segment']) for a in annotated
   ]
-  marked = sources.read_npz(demo_root / 'train/train_002.npz')['point_label']
+  marked = npz.read(demo_root / 'train/train_002.npz')['point_label']
   assert clicks == [i + 0.5 for i in np.flatnonzero(marked == 5)]
   assert len(clicks) > 2 and duration == 100
   # Nothing is found with this threshold: the likeliest class is shown.

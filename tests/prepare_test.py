@@ -1,16 +1,15 @@
 """Tests of `prepare custom`: any features, annotations and clicks."""
 
 import json
-import os
 import pathlib
+import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
+import kills
 import numpy as np
 import pytest
+from etils import epath
+from etils.epath import backend, gpath
 
 from backtal_jax import IGNORED, errors
 from backtal_jax.data import annotations, custom, prepare, recipes, sources
@@ -132,6 +131,27 @@ def test_other_forms_give_the_same(given):
     assert contents(output / 'training') == expected
 
 
+@pytest.mark.parametrize(
+  ('joint', 'match'),
+  [
+    (lambda p: np.save(p, {'a': np.ones((10, 3))}), 'one object'),
+    (lambda p: p.write_bytes(b'\x80\x02cnowhere\nnothing\n.'), 'unpickled'),
+    (lambda p: p.write_bytes(b'no pickle'), 'unpickled'),
+  ],
+)
+def test_wrong_files_of_all_videos(given, joint, match):
+  joint(given / 'joint.npy')
+  np.save(given / 'names.npy', np.array(['a']))
+  changed = {
+    'features': (str(given / 'joint.npy'),),
+    'video_names': str(given / 'names.npy'),
+  }
+  with pytest.raises(errors.InputError, match='--allow-pickle reads them'):
+    custom.prepare(recipe(given, **changed))
+  with pytest.raises(errors.InputError, match=f'joint.npy: .*{match}'):
+    custom.prepare(recipe(given, allow_pickle=True, **changed))
+
+
 def test_two_streams_are_side_by_side(given):
   for name in 'abc':
     x = np.load(given / f'features/{name}.npy')
@@ -197,6 +217,98 @@ def test_wrong_videos_are_told_and_left_out_if_lenient(given, capsys, spoil,
   assert capsys.readouterr().err.count('left out') == 1
 
 
+def test_every_video_without_a_rate_is_listed(given, capsys):
+  truth = json.loads((given / 'truth.json').read_text())
+  for name in ('v_a', 'b'):
+    del truth['database'][name]['fps']
+  (given / 'truth.json').write_text(json.dumps(truth))
+  with pytest.raises(errors.InputError, match='1 of 2 problems'):
+    custom.prepare(recipe(given, fps=None))
+  told = capsys.readouterr().err
+  assert "'v_a': no fps" in told and "'b': no fps" in told
+
+
+def test_features_nobody_annotated_are_counted_and_listed(given, capsys):
+  truth = json.loads((given / 'truth.json').read_text())
+  truth['database']['d'] = {'subset': 'testing', 'duration': 4.0}
+  (given / 'truth.json').write_text(json.dumps(truth))
+  for name in ('v_d', 'x', 'y'):
+    write(given / f'features/{name}.npy', np.ones((4, 3)))
+  custom.prepare(recipe(given))
+  told = capsys.readouterr()
+  assert '2 of 6 videos with features have no annotation: x, y' in told.err
+  assert '1 of 6 videos with features are in neither' in told.err
+  assert '2 videos of training, 2 clicks' in told.out
+
+
+def test_official_files_in_nested_folders(given):
+  for path, text in (
+    ('anno/val/Run_val.txt', 'a 2 4\nb 1 2\n'),
+    ('anno/test/Run_test.txt', 'c 0 3\n'),
+  ):
+    (given / path).parent.mkdir(parents=True)
+    (given / path).write_text(text)
+  (given / 'list.csv').write_text('video_id,duration\na,10\nb,8\nc,6\n')
+  changed = {
+    'ground_truth': str(given / 'anno'), 'train_split': 'val',
+    'video_list': str(given / 'list.csv'), 'eval_split': 'test', 'clicks': (),
+  }  # fmt: skip
+  assert custom.prepare(recipe(given, **changed)) == {'val': 2, 'test': 1}
+  (given / 'anno/val/Run_val.txt').write_text('a 2 5\nb 1 2\n')
+  with pytest.raises(errors.InputError, match='ground_truth was'):
+    custom.prepare(recipe(given, **changed))
+
+
+class Bucket:
+  """A folder as gs://bucket, reached as a bucket is, by TensorFlow's files."""
+
+  def __init__(self, folder):
+    self._folder = f'{folder}/'
+
+  def __getattr__(self, name):
+    def call(*paths, **options):
+      found = getattr(backend.tf_backend, name)(
+        *(str(p).replace('gs://bucket/', self._folder) for p in paths),
+        **options,
+      )
+      if name == 'glob':
+        return [p.replace(self._folder, 'gs://bucket/') for p in found]
+      return found
+
+    return call
+
+
+def test_everything_in_a_bucket(given, monkeypatch, capsys):
+  custom.prepare(recipe(given))
+  expected = contents(given / 'out')
+  monkeypatch.setattr(
+    gpath._GPath,
+    '_backend',
+    property(
+      lambda path: Bucket(given) if path._uri_scheme else backend.os_backend
+    ),
+  )
+  root = epath.Path('gs://bucket')
+  custom.prepare(recipe(root, output='gs://bucket/again'))
+  custom.prepare(recipe(root, output='gs://bucket/again'))
+  found = contents(given / 'again')
+  config = found.pop('config.py').decode()
+  assert "c.data.root = 'gs://bucket/again'" in config
+  for name in ('config.py', 'prepared.json'):  # both name the folder
+    expected.pop(name)
+    found.pop(name, None)
+  assert found == expected
+  prepare.main(
+    ['check', 'gs://bucket/again', '--config', str(given / 'again/config.py')]
+  )
+  assert '0 problems' in capsys.readouterr().out
+  again = epath.Path('gs://bucket/again/training')
+  source = sources.NpzSource(
+    again, num_snippets=5, feature_dim=3, num_classes=2
+  )
+  assert [video.name for video in source] == ['b', 'v_a']
+
+
 def test_what_lenient_does_not_forgive(given):
   extra_prefix(given)
   with pytest.raises(errors.InputError, match='duplicate video'):
@@ -213,10 +325,13 @@ def test_what_lenient_does_not_forgive(given):
     ('z,1,run,x', 'not in the ground truth'),
   ],
 )
-def test_wrong_clicks(given, line, match):
+def test_wrong_clicks(given, capsys, line, match):
   (given / 'clicks.csv').write_text(CLICKS + line + '\n')
-  with pytest.raises(errors.InputError, match=match):
+  (given / 'features/b.npy').unlink()
+  with pytest.raises(errors.InputError, match='1 of 2 problems'):
     custom.prepare(recipe(given))
+  assert re.search(f"'b' has no.*clicks.csv:4: .*{match}", capsys.readouterr()
+                   .err, re.DOTALL)  # fmt: skip
   custom.prepare(recipe(given, lenient=True))
   clicks, _ = annotations.read_clicks(given / 'out/clicks.csv')
   assert len(clicks) == 2
@@ -275,7 +390,7 @@ def test_killed_at_random_moments_is_the_same(given):
   rng = np.random.default_rng(0)
   truth = json.loads((given / 'truth.json').read_text())
   for i in range(60):
-    write(given / f'features/k{i}.npy', rng.normal(size=(10, 300)))
+    write(given / f'features/k{i}.npy', rng.normal(size=(10, 100)))
     truth['database'][f'k{i}'] = TRUTH['database']['v_a']
   for name in 'abc':
     (given / f'features/{name}.npy').unlink()
@@ -283,31 +398,15 @@ def test_killed_at_random_moments_is_the_same(given):
     del truth['database'][key]
   truth['database']['k0'] = TRUTH['database']['c'] | {'duration': 10.0}
   (given / 'truth.json').write_text(json.dumps(truth))
-  args = {'clicks': (), 'num_snippets': 400, 'workers': 2}
-  custom.prepare(recipe(given, **args))
-  whole = contents(given / 'out')
-  shutil.rmtree(given / 'out')
-  killed = 0
-  for _ in range(10):
-    code = (
-      'from backtal_jax.data import custom, recipes; print(flush=True); '
-      f'custom.prepare(recipes.{recipe(given, **args)!r})'
-    )
-    process = subprocess.Popen(
-      [sys.executable, '-c', code], stdout=subprocess.PIPE
-    )
-    process.stdout.readline()
-    time.sleep(rng.uniform(0, 0.15))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    killed += process.returncode == -signal.SIGKILL
-    for path in (given / 'out').rglob('*.npz'):
-      if not path.name.startswith('.'):
-        assert str(path.relative_to(given / 'out')) in whole
-  assert killed
-  custom.prepare(recipe(given, **args))
-  assert contents(given / 'out') == whole
-  assert not [p for p in os.listdir(given / 'out/training') if p[0] == '.']
+  args = recipe(given, clicks=(), num_snippets=200, workers=2)
+  code = (
+    'import dataclasses, sys\n'
+    'from backtal_jax.data import custom, recipes\n'
+    f'recipe = recipes.{args!r}\n'
+    'work = lambda output: custom.prepare('
+    'dataclasses.replace(recipe, output=output))'
+  )
+  kills.run(code, given)
 
 
 def test_command_line(given, capsys):
@@ -323,6 +422,34 @@ def test_command_line(given, capsys):
       ['hacs', '--features', str(given / 'features'), '--ground_truth',
        str(given / 'truth.json'), '--output', str(given / 'out')]
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('args', 'match'),
+  [
+    (['check', 'x', '--config', 'none.py'], 'none.py: no config file'),
+    (['check', 'x', '--config', 'bad.py'], 'bad.py: no config.*division'),
+    (['check', 'x', '--config', 'int.py'], 'int.py: no config file'),
+    (['check', 'x', '--config', 'out/config.py'], 'no such file, nor x/ground'),
+    (['tfds', 'x', '--config', 'out/config.py'], 'x/training: no such folder'),
+    (['demo', '--output', 'y', '--seed=-1'], '^2$'),
+    (['custom', '--features', 'none', '--ground_truth', 'truth.json',
+      '--output', 'y'], 'none: no such folder or file'),
+    (['custom', '--features', 'truth.json', '--ground_truth', 'truth.json',
+      '--output', 'y'], 'truth.json: no folder; .*--video_names'),
+    (['custom', '--features', 'features', '--ground_truth', 'truth.json',
+      '--output', 'y', '--workers=0'], '--workers is 0'),
+    (['custom', '--features', 'features', '--output', 'y'], 'expected --g'),
+  ],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line(given, monkeypatch, args, match):
+  custom.prepare(recipe(given))
+  monkeypatch.chdir(given)
+  pathlib.Path('bad.py').write_text('1/0')
+  pathlib.Path('int.py').write_text('def get_config():\n  return 3')
+  with pytest.raises(SystemExit, match=match) as e:
+    prepare.main(args)
+  assert '\n' not in str(e.value) and not pathlib.Path('y').exists()
 
 
 def test_simulated_clicks_and_their_statistics(given, capsys):

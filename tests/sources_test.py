@@ -1,10 +1,12 @@
 """Reading npz videos: what is whole is read, what is wrong is named."""
 
+import os
+
 import numpy as np
 import pytest
 
 from backtal_jax import IGNORED, errors
-from backtal_jax.data import sources
+from backtal_jax.data import npz, sources
 
 _SHAPE = {'num_snippets': 7, 'feature_dim': 5, 'num_classes': 3}
 
@@ -144,11 +146,23 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
     _source(tmp_path)[0]
 
 
+def test_a_file_cut_while_it_is_read_is_named(tmp_path):
+  np.savez(tmp_path / 'a.npz', x=np.ones((1000, 1000), np.float32))
+
+  def cut_and_read(arrays):
+    os.truncate(tmp_path / 'a.npz', 1_000_000)
+    assert arrays['x'][:100].shape == (100, 1000)
+    arrays['x'][500:600]
+
+  with pytest.raises(errors.InputError, match='a.npz: not a whole .npz'):
+    npz.using(tmp_path / 'a.npz', cut_and_read)
+
+
 @pytest.fixture
 def waits(monkeypatch):
   """Record the waits between tries instead of waiting."""
   waited = []
-  monkeypatch.setattr(sources.time, 'sleep', waited.append)
+  monkeypatch.setattr(npz.time, 'sleep', waited.append)
   return waited
 
 
@@ -164,14 +178,14 @@ def test_a_file_that_vanishes_is_named_after_some_tries(tmp_path, waits):
 def test_a_read_that_fails_once_is_tried_again(tmp_path, waits, monkeypatch):
   np.savez(tmp_path / 'a.npz', **_arrays())
   failures = [OSError(5, 'Input/output error')]
-  zip_file = sources.zipfile.ZipFile
+  zip_file = npz.zipfile.ZipFile
 
   def flaky(*args):
     if failures:
       raise failures.pop()
     return zip_file(*args)
 
-  monkeypatch.setattr(sources.zipfile, 'ZipFile', flaky)
+  monkeypatch.setattr(npz.zipfile, 'ZipFile', flaky)
   assert _source(tmp_path)[0].name == 'a'
   assert len(waits) == 1
 

@@ -11,7 +11,7 @@ import pytest
 from golden import KINDS, Case
 
 from backtal_jax import checkpoints, errors, evaluate, models, sharding, train
-from backtal_jax.data import sources
+from backtal_jax.data import npz, sources
 from configs import demo as demo_config
 
 
@@ -312,7 +312,27 @@ def test_videos_without_a_label_are_dropped_and_counted(
 def _copy_with_label(root, copy, name, label):
   shutil.copytree(root, copy)
   path = copy / 'train' / f'{name}.npz'
-  sources.write_video(path, **(sources.read_npz(path) | {'cls_label': label}))
+  sources.write_video(path, **(npz.read(path) | {'cls_label': label}))
+
+
+def test_a_video_that_vanishes_while_training_is_named(demo_root, tmp_path):
+  shutil.copytree(demo_root, tmp_path / 'd')
+  config = tiny_config(tmp_path / 'd')
+  original = sharding.prefetch
+
+  def removing(batches, mesh, keys):
+    for i, batch in enumerate(original(batches, mesh, keys)):
+      if i == 3:
+        (tmp_path / 'd' / 'train' / 'train_050.npz').unlink()
+      yield batch
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sharding, 'prefetch', removing)
+    patch.setattr(npz, '_WAITS', (0.01,))
+    with pytest.raises(errors.InputError, match='train_050.npz: no such file'):
+      train.train_and_evaluate(config, tmp_path / 'w')
+  with checkpoints.manager(tmp_path / 'w', create=False) as manager:
+    assert manager.latest_step() in (4, 8)
 
 
 @pytest.mark.parametrize('on_nan', ['stop', 'skip'])
@@ -324,21 +344,21 @@ def test_a_loss_that_is_not_finite(demo_root, tmp_path, capsys, on_nan):
 
   def poisoned(batches, mesh, keys):
     for i, (on_device, batch) in enumerate(original(batches, mesh, keys)):
-      if 'label' in keys and i == 5:
+      if 'label' in keys and i == 6:
         on_device['feature'] = on_device['feature'].at[0].set(np.nan)
       yield on_device, batch
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sharding, 'prefetch', poisoned)
     if on_nan == 'stop':
-      with pytest.raises(errors.InputError, match='step 6: the loss') as e:
+      with pytest.raises(errors.InputError, match='step 7: the loss') as e:
         train.train_and_evaluate(config, tmp_path / 'w')
       assert 'loss/total nan' in str(e.value)
       assert str(e.value).count('train_') == 48
       expected_step = 4
     else:
       train.train_and_evaluate(config, tmp_path / 'w')
-      assert 'step 6: the loss' in capsys.readouterr().out
+      assert 'step 7: the loss' in capsys.readouterr().out
       expected_step = 8
   with checkpoints.manager(tmp_path / 'w', create=False) as manager:
     assert manager.latest_step() == expected_step

@@ -29,14 +29,6 @@ _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?', re.ASCII | re.I)
 _EDGES = string.whitespace + '\ufeff\xa0'  # Byte-order marks, hard spaces.
 
 
-def check_format(format, formats):
-  """Raise InputError unless the format is one of these, or empty."""
-  if format and format not in formats:
-    raise errors.InputError(
-      f'format is {format!r}, expected one of {", ".join(formats)}'
-    )
-
-
 def number(value, what) -> float:
   """Return a finite float of a JSON number or of a text.
 
@@ -118,12 +110,11 @@ def _read_rows(path) -> list[tuple[int, list[str]]]:
   return rows
 
 
-def read_clicks(path, format=''):
+def read_clicks(path):
   """Read a click file of any format as text.
 
   Args:
-    path: of the file.
-    format: one of CLICK_FORMATS, else found from the header.
+    path: of the file; the format is found from its header.
 
   Returns:
     The format; [(line number, (video, time, label, annotator or ''))]; and
@@ -132,9 +123,8 @@ def read_clicks(path, format=''):
   Raises:
     errors.InputError: the file is of no known format, or of two.
   """
-  check_format(format, CLICK_FORMATS)
   rows = _read_rows(path)
-  format, header, columns = _click_columns(path, rows, format)
+  format, header, columns = _click_columns(path, rows)
   width = len(header or columns)
   clicks, complaints = [], []
   for line, cells in rows[1:] if header else rows:
@@ -164,18 +154,17 @@ def _header_format(cells):
   return next((k for k, v in CLICK_COLUMNS.items() if names >= set(v)), None)
 
 
-def _click_columns(path, rows, format):
+def _click_columns(path, rows):
   """Return (format, header in lower case or None, columns to read)."""
   if not rows:
     raise errors.InputError(f'{path}: empty, expected clicks')
   line, cells = rows[0]
   header = _lower(cells)
   headless = len(cells) == 3 and _NUMBER.fullmatch(cells[1])
-  found = format or _header_format(cells) or ('sfnet' if headless else '')
-  if found == 'sfnet':
-    return found, None, (0, 1, 2)
+  if headless:
+    return 'sfnet', None, (0, 1, 2)
   # Tell what this header lacks of the one that is most like it.
-  found = found or max(
+  found = _header_format(cells) or max(
     CLICK_COLUMNS, key=lambda k: len(set(header).intersection(CLICK_COLUMNS[k]))
   )
   missing = [c for c in CLICK_COLUMNS[found] if c not in header]
@@ -254,6 +243,14 @@ def _database_entry(entry):
   return subset, duration, fps, segments
 
 
+def files_of(path) -> list:
+  """List the files in a folder and its folders; a file is all of itself."""
+  # epath has no recursive glob; the official archives nest three deep.
+  depths = ('*' + '/*' * n for n in range(4)) if path.is_dir() else ()
+  found = [f for d in depths for f in sorted(path.glob(d)) if f.is_file()]
+  return found or [path]
+
+
 def read_thumos14(path):
   """Read the official THUMOS14 text files, `video start end` a line.
 
@@ -264,10 +261,8 @@ def read_thumos14(path):
   Returns:
     [(video, subset, start, end, class)] in seconds, and the sorted classes.
   """
-  # epath has no recursive glob; the official archives nest three deep.
-  depths = ('*' + '/*' * n for n in range(4)) if path.is_dir() else ()
   texts = {}
-  for file in [f for d in depths for f in sorted(path.glob(d))] or [path]:
+  for file in files_of(path):
     parts = re.fullmatch(r'(.+)_(val|test)\.txt', file.name)
     if not parts or parts[1] == 'Ambiguous':
       continue

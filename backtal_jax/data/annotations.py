@@ -17,8 +17,6 @@ from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
 
 BACKGROUND = 'background'
-# HACS's and LACP's ground truth are ActivityNet's with parts left out.
-GROUND_TRUTH_FORMATS = ('activitynet', 'thumos14')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +98,13 @@ def match_names(names, known) -> tuple[dict[str, str], list[str]]:
   return mapping, [k for k in found if k not in mapping]
 
 
-def read_ground_truth(path, *, format='', video_list=None) -> Annotations:
+def read_ground_truth(path, *, video_list=None) -> Annotations:
   """Read ground truth of any format.
 
   Args:
     path: a JSON file (ActivityNet, BackTAL, HACS, LACP), or the folder of the
       official THUMOS14 text files (CLASS_val.txt, CLASS_test.txt, in folders
       of their own or not), or one such file.
-    format: one of GROUND_TRUTH_FORMATS, else found from the content.
     video_list: where the ground truth tells no duration or fps, a CSV
       `video_id,duration[,fps]` or another ground-truth file that does.
 
@@ -118,11 +115,9 @@ def read_ground_truth(path, *, format='', video_list=None) -> Annotations:
     errors.InputError: missing, malformed, or a video in it twice.
   """
   path = epath.Path(path)
-  formats.check_format(format, GROUND_TRUTH_FORMATS)
-  is_text = path.is_dir() or bool(re.search(r'_(val|test)\.txt$', path.name))
-  if format == 'thumos14' or (not format and is_text):
+  if path.is_dir() or re.search(r'_(val|test)\.txt$', path.name):
     annotations = _read_thumos14(path)
-  else:
+  else:  # HACS's and LACP's ground truth is ActivityNet's with parts left out.
     annotations = _read_activitynet(path)
   if video_list is not None:
     annotations = _complete(annotations, epath.Path(video_list))
@@ -182,7 +177,7 @@ def problems(annotations) -> dict[str, list[str]]:
 
 
 def read_clicks(
-  path, ground_truth=None, *, format='', fps=None, lenient=False
+  path, ground_truth=None, *, fps=None, lenient=False
 ) -> tuple[list[Click], list[str]]:
   """Read a click file of any format.
 
@@ -190,7 +185,6 @@ def read_clicks(
     path: of the file.
     ground_truth: Annotations that know the videos and classes; without it
       names, labels and durations cannot be checked.
-    format: one of annotation_formats.CLICK_FORMATS, else found from the header.
     fps: frames a second of videos whose ground truth does not tell; only the
       frame-based files of LACP and HR-Pro need it.
     lenient: leave out the lines that are wrong instead of raising.
@@ -206,7 +200,7 @@ def read_clicks(
       or beyond the duration, a video or class is unknown.
   """
   path = epath.Path(path)
-  format, rows, complaints = formats.read_clicks(path, format)
+  format, rows, complaints = formats.read_clicks(path)
   short = re.search(r'_(A\d+)$', path.stem)
   annotator = short[1] if short else path.stem
   clicks = []

@@ -6,7 +6,10 @@ Records lie in array_record files in the order of the npz files, so that
 
 import functools
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
+from concurrent import futures
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -104,6 +107,7 @@ def prepare(output, splits):
       'names': source.names,
       'video_names': source.video_names(),
       'labels': [np.flatnonzero(row).tolist() for row in source.labels()],
+      'checksums': _checksums(source.paths),
     }
     for name, source in splits.items()
   }
@@ -113,11 +117,23 @@ def prepare(output, splits):
   path = epath.Path(builder.data_dir) / _INDEX
   if path.exists() and files.read_json(path) != index:
     raise errors.InputError(
-      f'{builder.data_dir}: holds other videos or labels; remove it first'
+      f'{builder.data_dir}: was made of other .npz files; remove it first'
     )
   builder.download_and_prepare()
   files.write_json(path, index)
   print(f'{builder.data_dir}: {builder.info.splits.total_num_examples} videos')
+
+
+def _checksums(paths):
+  """Return a number for the content of each npz, which is not read for it."""
+
+  def one(path):
+    with path.open('rb') as f, zipfile.ZipFile(f) as archive:
+      members = sorted((i.filename, i.CRC) for i in archive.infolist())
+    return zlib.crc32(repr(members).encode())
+
+  with futures.ThreadPoolExecutor(8) as pool:
+    return list(pool.map(one, paths))
 
 
 class TfdsSource(Sequence):
@@ -178,6 +194,12 @@ class TfdsSource(Sequence):
       fps=float(record['fps']),
       duration=float(record['duration']),
     )
+
+  def read(self, i, out) -> sources.Video:
+    """Read a video, its features into `out` [T, D]."""
+    video = self[i]
+    out[:] = video.feature
+    return video._replace(feature=out)
 
   def labels(self) -> np.ndarray:
     """Return every video's label [N, C] without reading its features."""

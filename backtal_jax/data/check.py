@@ -8,26 +8,26 @@ import tqdm
 from etils import epath
 
 from backtal_jax import IGNORED, canvas, errors, figures, files
-from backtal_jax.data import annotations, sources
+from backtal_jax.data import annotations, clicks, npz, sources
 
 
-def check(root, splits, shape, ground_truth, click_files=(), workers=8):
+def check(root, data, splits, shape, workers=8):
   """Open every file; print a table, notes and every problem.
 
   Args:
     root: the data root.
-    splits: names of its folders and of the ground truth's subsets.
+    data: config.data; its clicks, if any, are those that are counted.
+    splits: names of the root's folders and of the ground truth's subsets.
     shape: (T, D, C).
-    ground_truth: path, from the current folder or from root.
-    click_files: as config.data.clicks, split.
     workers: threads.
 
   Returns:
     All problems, one line each, with the file.
   """
-  root, problems, rows = epath.Path(root), [], []
-  path = files.find(ground_truth, root)
+  root, rows = epath.Path(root), []
+  path = files.find(data.ground_truth, root)
   truth = annotations.read_ground_truth(path)
+  labeller, problems = _clicks(root, data, truth, shape[0])
   if len(truth.classes) != shape[2]:
     problems.append(
       f'{path}: {len(truth.classes)} classes, config.model.num_classes is '
@@ -35,14 +35,9 @@ def check(root, splits, shape, ground_truth, click_files=(), workers=8):
     )
   for kind, lines in annotations.problems(truth).items():
     if lines:
-      print(f'note: {path}: {len(lines)} of kind {kind!r}, e.g. {lines[0]}')
-  for file in click_files:
-    _, complaints = annotations.read_clicks(
-      files.find(file, root), truth, lenient=True
-    )
-    problems += complaints
+      print(f'note: {path}: {len(lines)} of kind {kind!r}: {"; ".join(lines)}')
   for split in dict.fromkeys(splits):
-    row, found = _check_split(root / split, split, shape, truth, workers)
+    row, found = _check_split(root, split, shape, truth, labeller, workers)
     rows.append(row)
     problems += found
   print(_table(rows))
@@ -52,9 +47,26 @@ def check(root, splits, shape, ground_truth, click_files=(), workers=8):
   return problems
 
 
-def _check_split(folder, split, shape, truth, workers):
+def _clicks(root, data, truth, num_snippets):
+  """Return `clicks.labeller` of config.data.clicks or None, and problems."""
+  found, problems = [], []
+  for name in data.clicks.split(',') if data.clicks else ():
+    path = files.find(name.strip(), root)
+    read, complaints = annotations.read_clicks(path, truth, lenient=True)
+    print(f'{path}: {len(read)} clicks on {len(clicks.by_video(read))} videos')
+    found += read
+    problems += complaints
+  if not data.clicks:
+    return None, problems
+  # Of `random`, those of the first epoch.
+  return clicks.labeller(
+    found, truth, data.annotator, seed=0, num_snippets=num_snippets
+  ), problems
+
+
+def _check_split(root, split, shape, truth, labeller, workers):
   """Return the row of a split in the table, and its problems."""
-  t, d, c = shape
+  (t, d, c), folder = shape, root / split
   try:
     subset = truth.subset(split)
     paths = sources.NpzSource(
@@ -65,7 +77,9 @@ def _check_split(folder, split, shape, truth, workers):
   problems, files_of = [], collections.defaultdict(list)
   row = collections.Counter(low=np.inf, high=-np.inf)
   with futures.ThreadPoolExecutor(workers) as pool:
-    results = pool.map(lambda p: _check_file(p, shape, subset, truth), paths)
+    results = pool.map(
+      lambda p: _check_file(p, shape, subset, truth, labeller), paths
+    )
     for path, (name, counts, found) in zip(
       paths,
       tqdm.tqdm(results, split, len(paths), unit='video', disable=None),
@@ -84,12 +98,13 @@ def _check_split(folder, split, shape, truth, workers):
   return {'split': split, 'videos': len(paths), **row}, problems
 
 
-def _check_file(path, shape, subset, truth):
+def _check_file(path, shape, subset, truth, labeller):
   """Return the video's name, counts, and every problem of one file."""
   try:
-    arrays = sources.read_npz(path)
+    arrays = npz.read(path)
   except errors.InputError as e:
-    return '', {}, [str(e)]
+    # By its name the file is there; that is not a second problem.
+    return path.name.removesuffix('.npz'), {}, [str(e)]
   problems = sources.problems(arrays, path, *shape)
   if problems:
     return str(arrays.get('vid_name', '')), {}, problems
@@ -114,10 +129,17 @@ def _check_file(path, shape, subset, truth):
         f'{path}: cls_label and the ground truth differ in '
         f'{", ".join(different[:5])}'
       )
-  clicked = video.click[video.click != IGNORED]
+  click = video.click
+  if labeller:
+    try:
+      click = labeller(video, 0)
+    except errors.InputError as e:
+      problems.append(f'{path}: {e}')
+  clicked = click[click != IGNORED]
   background = int((clicked == shape[2]).sum())
   counts = {
     'hours': video.duration / 3600 if np.isfinite(video.duration) else 0,
+    'snippets': len(video.feature),
     'labels': int(video.label.sum()),
     'unlabelled': int(not video.label.any()),
     'background': background,
@@ -130,7 +152,7 @@ def _check_file(path, shape, subset, truth):
 
 def _table(rows):
   """Lay out what `_check_split` counted; labels and clicks are a video."""
-  heads = ('split', 'videos', 'hours', 'no label', 'labels',
+  heads = ('split', 'videos', 'snippets', 'hours', 'no label', 'labels',
            'background clicks', 'action clicks', 'features')  # fmt: skip
   cells = [heads]
   for row in rows:
@@ -140,8 +162,8 @@ def _table(rows):
     ]
     span = f'{row.get("low", np.nan):.3g} to {row.get("high", np.nan):.3g}'
     cells.append((
-      row['split'], str(row.get('videos', 0)), f'{row.get("hours", 0):.2f}',
-      str(row.get('unlabelled', 0)), *per, span,
+      row['split'], str(row.get('videos', 0)), str(row.get('snippets', 0)),
+      f'{row.get("hours", 0):.2f}', str(row.get('unlabelled', 0)), *per, span,
     ))  # fmt: skip
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
   return '\n'.join(
@@ -150,14 +172,14 @@ def _table(rows):
   )
 
 
-def plot(root, splits, shape, ground_truth, video, output):
+def plot(root, data, splits, shape, video, output):
   """Draw one video's energy, labels, clicks and ground truth as PNG.
 
   Args:
     root: the data root.
-    splits: where to look for it.
+    data: config.data; its clicks, if any, replace the file's.
+    splits: where to look for the video.
     shape: (T, D, C).
-    ground_truth: path, from the current folder or from root.
     video: its name, with or without `v_`.
     output: path of the PNG.
 
@@ -165,31 +187,36 @@ def plot(root, splits, shape, ground_truth, video, output):
     errors.InputError: there is no such video, or its file is wrong.
   """
   root = epath.Path(root)
-  truth = annotations.read_ground_truth(files.find(ground_truth, root))
-  for split in splits:
-    names = {
-      p.name.removesuffix('.npz'): p for p in (root / split).glob('*.npz')
-    }
-    name = annotations.match_name(video, names)
-    if name is not None:
-      break
-  else:
+  truth = annotations.read_ground_truth(files.find(data.ground_truth, root))
+  paths = {
+    path.name.removesuffix('.npz'): path
+    for split in splits
+    for path in (root / split).glob('*.npz')
+  }
+  path = paths.get(annotations.match_name(video, paths))
+  if path is None:
     raise errors.InputError(f'{root}: no file of video {video!r}')
-  found = sources.parse_video(
-    sources.read_npz(names[name]), names[name], *shape
-  )
+  found = sources.parse_video(npz.read(path), path, *shape)
   known = truth.videos.get(annotations.match_name(found.name, truth.videos))
-  labels = [truth.classes[i] for i in np.flatnonzero(found.label)]
-  times = (np.flatnonzero(found.click == shape[2]) + 0.5) / shape[0]
+  labeller, problems = _clicks(root, data, truth, shape[0])
+  if problems:
+    raise errors.InputError(problems[0])
+  click = labeller(found, 0) if labeller else found.click
+  times = (np.arange(shape[0]) + 0.5) / shape[0] * found.duration
+  names = [truth.classes[i] for i in np.flatnonzero(found.label)]
   figure = figures.timeline(
-    f'{found.name}: {", ".join(labels) or "no label"}',
+    f'{found.name}: {", ".join(names) or "no label"}',
     found.duration,
     magnitude=np.linalg.norm(found.feature, axis=1),
     ground_truth=[
       {'label': s.label, 'segment': [s.start, s.end]}
       for s in (known.segments if known else ())
     ],
-    clicks=times * found.duration,
+    clicks=times[click == shape[2]],
+    action_clicks=[
+      {'label': truth.classes[click[t]], 'time': times[t]}
+      for t in np.flatnonzero((click != IGNORED) & (click != shape[2]))
+    ],
   )
   canvas.image(figure)
   with files.atomic(output) as f:

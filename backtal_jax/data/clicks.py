@@ -7,7 +7,6 @@ counts as inside the action and as hitting the gap.
 """
 
 import collections
-import sys
 import zlib
 
 import numpy as np
@@ -211,12 +210,12 @@ def statistics(ground_truth, clicks_by_file, subset='') -> dict:
   return result
 
 
-def print_statistics(counts, file=None):
+def print_statistics(counts):
   """Print what `statistics` returns as a table, with shares."""
   width = max(map(len, ('file', *counts)))
   row = f'{{:{width}}} {{:>7}} {{:>7}} {{:>8}} {{:>17}} {{:>23}}'.format
   heads = 'clicks', 'videos', 'a video', 'inside an action', 'gaps hit'
-  print(row('file', *heads), file=file)
+  print(row('file', *heads))
   for name, n in counts.items():
     inside, hit = n['inside_action'], n['gaps_hit']
     cells = (
@@ -224,7 +223,7 @@ def print_statistics(counts, file=None):
       f'{inside} ({inside / max(n["clicks"], 1):.1%})',
       f'{hit} of {n["gaps"]} ({hit / max(n["gaps"], 1):.1%})',
     )
-    print(row(name, n['clicks'], n['videos'], *cells), file=file)
+    print(row(name, n['clicks'], n['videos'], *cells))
 
 
 def write_statistics(ground_truth, clicks, output, lenient=False) -> dict:
@@ -240,13 +239,13 @@ def write_statistics(ground_truth, clicks, output, lenient=False) -> dict:
     What `statistics` returns.
   """
   truth = annotations.read_ground_truth(ground_truth)
-  found = {}
+  found, problems = {}, []
   for path in clicks:
     found[str(path)], complaints = annotations.read_clicks(
-      path, truth, lenient=lenient
+      path, truth, lenient=True
     )
-    for complaint in complaints:
-      print(f'left out: {complaint}', file=sys.stderr)
+    problems += complaints
+  errors.tell(problems, lenient)
   counts = statistics(truth, found)
   print_statistics(counts)
   files.write_json(output, counts, indent=2)

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import os
 import zlib
 from concurrent import futures
@@ -13,12 +12,15 @@ from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import (
+  annotation_formats,
   annotations,
   clicks,
   features,
   recipes,
   sources,
 )
+
+_HERE = 'str(pathlib.Path(__file__).parent)'
 
 
 def prepare(recipe):
@@ -39,16 +41,20 @@ def prepare(recipe):
   output, inputs = epath.Path(recipe.output), recipes.read(recipe)
   _claim(output, recipe)
   problems = _convert(inputs, recipe)
-  recipes.tell([p for p in problems.values() if p], recipe.lenient)
-  annotations.write_ground_truth(output / 'ground_truth.json', inputs.truth)
+  errors.tell([p for p in problems.values() if p], recipe.lenient)
+  truth = inputs.truth
+  annotations.write_ground_truth(output / 'ground_truth.json', truth)
   if recipe.clicks:
     annotations.write_clicks(output / 'clicks.csv', inputs.clicks)
-  _write_config(output, recipe, len(inputs.truth.classes), inputs.feature_dim)
+  _write_config(output, recipe, len(truth.classes), inputs.feature_dim)
   counts = collections.Counter(
-    inputs.truth.videos[name].subset for name, p in problems.items() if not p
+    truth.videos[name].subset for name, p in problems.items() if not p
+  )
+  clicked = collections.Counter(
+    truth.videos[click.video].subset for click in inputs.clicks
   )
   for split, count in sorted(counts.items()):
-    print(f'{output}: {count} videos of {split}')
+    print(f'{output}: {count} videos of {split}, {clicked[split]} clicks')
   print(f'python -m backtal_jax.main --config {output}/config.py')
   return dict(counts)
 
@@ -79,9 +85,9 @@ def _claim(output, recipe):
 def _checksum(path):
   if not path:
     return ''
-  path = epath.Path(path)
-  parts = sorted(p for p in path.iterdir()) if path.is_dir() else [path]
-  crc = functools.reduce(lambda c, p: zlib.crc32(p.read_bytes(), c), parts, 0)
+  path, crc = epath.Path(path), 0
+  for part in annotation_formats.files_of(path):
+    crc = zlib.crc32(part.read_bytes(), crc)
   return f'{path.name} {crc:08x}'
 
 
@@ -145,6 +151,9 @@ def _resample(array, video, recipe):
 def _write_config(output, recipe, num_classes, feature_dim):
   name = os.path.basename(os.path.abspath(output))
   base = recipe.base or 'thumos14'
+  # The folder may be moved; a config is never run from a bucket, though.
+  is_bucket = '://' in os.fspath(output)
+  root = repr(os.fspath(output)) if is_bucket else _HERE
   lines = {
     'model.num_classes': num_classes,
     'model.feature_dim': feature_dim,
@@ -167,7 +176,7 @@ from configs import {base}
 def get_config():
   """Return {base}'s config but for what is set here."""
   c = {base}.get_config().unlock()
-  c.data.root = str(pathlib.Path(__file__).parent)
+  c.data.root = {root}
 '''
   text += ''.join(f'  c.{key} = {value!r}\n' for key, value in lines.items())
   with files.atomic(output / 'config.py', 'w') as f:

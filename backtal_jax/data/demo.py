@@ -9,8 +9,8 @@ alone cannot tell the two apart; a click on a background moment can.
 import numpy as np
 from etils import epath
 
-from backtal_jax import IGNORED, files
-from backtal_jax.data import sources
+from backtal_jax import IGNORED
+from backtal_jax.data import annotations, sources
 
 CLASSES = ('dive', 'jump', 'throw', 'swing', 'serve')
 NUM_SNIPPETS = 100
@@ -31,7 +31,7 @@ def prepare(output, seed=0):
   size = (3 * len(CLASSES), 2 * STREAM_DIM)
   # Unit looks of every class's action and context, and of plain scenery.
   looks = rng.normal(size=size) / np.sqrt(STREAM_DIM)
-  database = {}
+  videos = {}
   for split, count in _SPLITS.items():
     for i in range(count):
       name = f'{split}_{i:03d}'
@@ -39,22 +39,13 @@ def prepare(output, seed=0):
       action, context = _draw_times(rng)
       _write(output / split / f'{name}.npz', name, rng, looks, label, action,
              context, clicks=split == 'train')  # fmt: skip
-      database[name] = {
-        'subset': split,
-        'duration': _DURATION,
-        'fps': FPS,
-        'annotations': [
-          {
-            'label': CLASSES[label],
-            'segment': [float(s), float(e)],
-            'idx': label,
-          }
-          for s, e in _runs(action)
-        ],
-      }
-  files.write_json(
-    output / 'ground_truth.json',
-    {'database': database, 'activity_list': list(CLASSES)},
+      segments = tuple(
+        annotations.Segment(float(start), float(end), CLASSES[label])
+        for start, end in _runs(action)
+      )
+      videos[name] = annotations.Video(name, split, _DURATION, FPS, segments)
+  annotations.write_ground_truth(
+    output / 'ground_truth.json', annotations.Annotations(videos, CLASSES)
   )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED, errors
-from backtal_jax.data import features, sources
+from backtal_jax.data import features, npz, sources
 
 # Segments are cut at frames; where a file does not tell how many there are,
 # they are counted at this rate, and no snippet is cut finer than this.
@@ -45,7 +45,7 @@ def read_video(path, duration=None, *, shape) -> sources.Video:
   """
   path = epath.Path(path)
   if path.suffix == '.npz':
-    arrays = sources.read_npz(path)
+    arrays = npz.read(path)
     streams = [arrays.get(key) for key in ('feat_spa', 'feat_tem')]
     if any(stream is None for stream in streams):
       raise errors.InputError(
@@ -130,7 +130,7 @@ def _read_npy(path):
       return np.lib.format.read_array(f, allow_pickle=False)
   except FileNotFoundError as e:
     raise errors.InputError(f'{path}: no such file') from e
-  except (ValueError, EOFError) as e:
+  except npz.DAMAGED as e:
     raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
 
 

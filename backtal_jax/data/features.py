@@ -3,13 +3,13 @@
 import functools
 import io
 import os
-import pickle
+import re
 
 import numpy as np
 from etils import epath
 
 from backtal_jax import errors
-from backtal_jax.data import sources
+from backtal_jax.data import npz
 
 
 def open_features(paths, *, names=None, **options) -> dict:
@@ -61,12 +61,18 @@ def _open_stream(path, names, options):
 
 def _open_joint(path, names, options):
   """Return the functions of a W-TALC file, which is read as a whole."""
+  if not path.exists():
+    raise errors.InputError(f'{path}: no such folder or file')
   if names is None:
     raise errors.InputError(
       f'{path}: no folder; one file of all videos needs --video_names'
     )
   allow_pickle = options.get('allow_pickle', False)
   arrays = _load(path, allow_pickle)
+  if not np.ndim(arrays):
+    raise errors.InputError(
+      f'{path}: one object, expected an array with one of each video'
+    )
   # W-TALC writes the names as bytes.
   keys = [
     n.decode() if isinstance(n, bytes) else str(n)
@@ -100,7 +106,7 @@ def read(path, *, allow_pickle=False, channels_first=False) -> np.ndarray:
   """
   path = epath.Path(path)
   if path.suffix == '.npz':
-    arrays = sources.read_npz(path)
+    arrays = npz.read(path)
     if 'feats' not in arrays:
       raise errors.InputError(
         f'{path}: holds {", ".join(sorted(arrays)) or "nothing"}, expected '
@@ -120,26 +126,25 @@ def _load(path, allow_pickle):
     raise errors.InputError(f'{path}: no such file')
   local = os.path.isfile(path)
   try:
-    try:
+    with npz.HEADERS:
       return np.load(
         path if local else io.BytesIO(path.read_bytes()),
         mmap_mode='r' if local else None,
       )
-    except ValueError as e:
-      if 'pickle' not in str(e) and 'Python objects' not in str(e):
-        raise
-    if not allow_pickle:
-      raise errors.InputError(
-        f'{path}: holds pickled objects, which can run any code when they are '
-        'read; --allow-pickle reads them'
-      )
+  except npz.DAMAGED as e:
+    if not re.search('pickle|Python objects', str(e)):
+      raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
+  if not allow_pickle:
+    raise errors.InputError(
+      f'{path}: holds pickled objects, which can run any code when they are '
+      'read; --allow-pickle reads them'
+    )
+  try:
     # latin1: W-TALC's files were written by Python 2.
     raw = io.BytesIO(path.read_bytes())
     return np.load(raw, allow_pickle=True, encoding='latin1')
-  except errors.InputError:
-    raise
-  except (ValueError, EOFError, pickle.UnpicklingError) as e:
-    raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
+  except Exception as e:  # what runs any code can raise anything
+    raise errors.InputError(f'{path}: cannot be unpickled: {e!r}') from e
 
 
 def _check(array, where, *, allow_pickle=False, channels_first=False):

@@ -24,9 +24,10 @@ import zlib
 
 import numpy as np
 import tqdm
+from etils import epath
 
-from backtal_jax import IGNORED, errors, files
-from backtal_jax.data import features, sources
+from backtal_jax import IGNORED, errors
+from backtal_jax.data import annotations, features, sources
 
 ACTIONS = {  # Activity number in labels.txt: class; the order is the index.
   1: 'WALKING',
@@ -89,7 +90,7 @@ def prepare(archive, output, seed=0, num_snippets=128):
   Raises:
     errors.InputError: a file of the archive is missing or malformed.
   """
-  output = pathlib.Path(output)
+  output = epath.Path(output)
   clips = read_clips(archive)
   train = [c for c in clips if c.subset == 'train']
   if not train:
@@ -99,7 +100,7 @@ def prepare(archive, output, seed=0, num_snippets=128):
     for sensor in ('acc', 'gyro')
   ]
   rng = np.random.default_rng(seed)
-  database = {}
+  videos = {}
   summary = collections.defaultdict(collections.Counter)
   for clip in tqdm.tqdm(clips, desc='writing', unit='clip', disable=None):
     counts = summary[clip.subset]
@@ -111,10 +112,9 @@ def prepare(archive, output, seed=0, num_snippets=128):
       clicks = simulate_clicks(clip.action, num_snippets, rng)
       counts['clicks'] += int(np.sum(clicks != IGNORED))
     _write_clip(output, clip, moments, clicks, num_snippets)
-    database[clip.name] = _ground_truth(clip)
-  files.write_json(
-    output / 'ground_truth.json',
-    {'database': database, 'activity_list': list(CLASSES)},
+    videos[clip.name] = _ground_truth(clip)
+  annotations.write_ground_truth(
+    output / 'ground_truth.json', annotations.Annotations(videos, CLASSES)
   )
   for subset, counts in sorted(summary.items(), reverse=True):
     told = ', '.join(f'{count} {what}' for what, count in counts.items())
@@ -338,13 +338,11 @@ def _write_clip(output, clip, moments, clicks, num_snippets):
 
 
 def _ground_truth(clip):
-  """Return the clip's entry in ground_truth.json."""
-  return {
-    'subset': clip.subset,
-    'duration': len(clip.action) / FPS,
-    'fps': FPS,
-    'annotations': [
-      {'label': CLASSES[c], 'segment': [a / FPS, b / FPS], 'idx': c}
-      for c, a, b in clip.segments
-    ],
-  }
+  """Return the clip's annotations."""
+  segments = tuple(
+    annotations.Segment(a / FPS, b / FPS, CLASSES[c])
+    for c, a, b in clip.segments
+  )
+  duration = len(clip.action) / FPS
+  name, subset, fps = clip.name, clip.subset, float(FPS)
+  return annotations.Video(name, subset, duration, fps, segments)

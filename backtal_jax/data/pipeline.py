@@ -5,6 +5,9 @@ Order is a pure function of (seed, epoch): NumPy makes the plan [steps, B] of
 several hosts are a column slice; no iterator state exists.
 """
 
+import math
+import mmap
+import weakref
 from collections.abc import Iterator
 from concurrent import futures
 
@@ -14,9 +17,9 @@ import tensorflow as tf
 from backtal_jax import IGNORED
 
 PADDING = -1
-# Videos read at once: more than cores, as network file systems make one wait.
-_PARALLEL_VIDEOS = 16
-_PARALLEL_BATCHES = 2
+# Videos read at once: a few, as network file systems make one wait; not many,
+# as threads wait for each other, too (more than 4 were slower on local disks).
+_PARALLEL_VIDEOS = 4
 
 
 def train_plan(videos, batch_size, *, seed, num_epochs) -> np.ndarray:
@@ -56,6 +59,33 @@ def _padded(epoch, videos, batch_size):
   return plan.reshape(steps, batch_size, 2)
 
 
+class _Memory:
+  """Memory for one large array after another.
+
+  What nothing refers to any more is used again: fresh pages cost more than
+  reading a file. On page boundaries, so that TensorFlow takes it uncopied.
+  """
+
+  def __init__(self, *shape):
+    self._shape, self._free = shape, []
+
+  def take(self) -> np.ndarray:
+    """Return a float32 array of whatever values."""
+    count = math.prod(self._shape)
+    memory = self._free.pop() if self._free else _pages(4 * count)
+    array = np.frombuffer(memory, np.float32, count)
+    weakref.finalize(array, self._free.append, memory)
+    return array.reshape(self._shape)  # refers to `array`, as TensorFlow will
+
+
+def _pages(size):
+  """Map memory of so many bytes, in large pages where there are any."""
+  memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+  if hasattr(mmap, 'MADV_HUGEPAGE'):
+    memory.madvise(mmap.MADV_HUGEPAGE)
+  return memory
+
+
 def batches(source, plan, clicks=None) -> Iterator[dict]:
   """Load the plan's rows in order, in parallel, ahead of their use.
 
@@ -74,11 +104,12 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
   """
   num_snippets, feature_dim, num_classes = source.shape
   size, failures = plan.shape[1], []
+  memory = _Memory(size, num_snippets, feature_dim)
 
   def load(rows):
     """Load one batch straight into its arrays; the padding stays neutral."""
     batch = (
-      np.zeros((size, num_snippets, feature_dim), np.float32),
+      memory.take(),
       np.zeros((size, num_classes), np.float32),
       np.full((size, num_snippets), IGNORED, np.int32),
       np.zeros(size, np.int32),
@@ -87,12 +118,13 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
 
     def fill(k):
       epoch, i = rows[k]
-      if i != PADDING:
-        video = source[i]
+      if i == PADDING:
+        batch[0][k] = 0
+      else:
+        video = source.read(i, batch[0][k])
         click = video.click if clicks is None else clicks(video, epoch)
-        values = video.feature, video.label, click
-        values += video.frame_num, video.duration
-        for array, value in zip(batch, values, strict=True):
+        values = video.label, click, video.frame_num, video.duration
+        for array, value in zip(batch[1:], values, strict=True):
           array[k] = value
 
     try:
@@ -117,7 +149,7 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
   options.deterministic = True
   dataset = (
     tf.data.Dataset.from_tensor_slices(plan)
-    .map(as_tensors, num_parallel_calls=_PARALLEL_BATCHES)
+    .map(as_tensors, num_parallel_calls=max(1, _PARALLEL_VIDEOS // size))
     .prefetch(1)
     .with_options(options)
   )

@@ -39,7 +39,7 @@ def _parser():
 
   command = commands.add_parser('demo', help='the embedded data set')
   command.add_argument('--output', required=True, help='the data root')
-  command.add_argument('--seed', type=int, default=0)
+  command.add_argument('--seed', type=_seed, default=0)
   command.set_defaults(
     run=lambda args: demo.prepare(args.output, seed=args.seed)
   )
@@ -49,7 +49,7 @@ def _parser():
   )
   command.add_argument('--archive', required=True, help='the zip or its folder')
   command.add_argument('--output', required=True, help='the data root')
-  command.add_argument('--seed', type=int, default=0, help='of the clicks')
+  command.add_argument('--seed', type=_seed, default=0, help='of the clicks')
   command.set_defaults(
     run=lambda args: hapt.prepare(args.archive, args.output, seed=args.seed)
   )
@@ -87,7 +87,7 @@ def _add_click_commands(commands):
   command.add_argument('--ground_truth', required=True, help='of any format')
   command.add_argument('--subset', required=True, help='whose videos')
   command.add_argument('--output', required=True, help='the click file')
-  command.add_argument('--seed', type=int, default=0)
+  command.add_argument('--seed', type=_seed, default=0)
   share = {'type': float, 'metavar': 'SHARE'}
   seconds = {'type': float, 'default': 0.0, 'metavar': 'SECONDS'}
   command.add_argument('--gap_share', default=1.0, **share, help='clicked')
@@ -98,6 +98,13 @@ def _add_click_commands(commands):
     '--actions', action='store_true', help='click each action, no background'
   )
   command.set_defaults(run=_simulate_clicks)
+
+
+def _seed(text):
+  seed = int(text)
+  if seed < 0:
+    raise argparse.ArgumentTypeError(f'{seed}, expected 0 or more')
+  return seed
 
 
 def _add_lenient(command):
@@ -203,31 +210,24 @@ def _add_folder_commands(commands):
 
 
 def _read_config(path):
-  """Return (config, splits, (T, D, C)) of a config file."""
+  """Return (config.data, splits, (T, D, C)) of a config file."""
   try:
     config = runpy.run_path(path)['get_config']()
-  except (OSError, KeyError, SyntaxError) as e:
-    raise errors.InputError(f'{path}: no config file: {e}') from e
-  shape = config.model.feature_dim, config.model.num_classes
-  return (
-    config.data,
-    (config.data.train_split, config.data.eval_split),
-    (config.data.num_snippets, *shape),
-  )
+    data, model = config.data, config.model
+    shape = data.num_snippets, model.feature_dim, model.num_classes
+    return data, (data.train_split, data.eval_split), shape
+  except Exception as e:  # it runs any code
+    raise errors.InputError(f'{path}: no config file: {e!r}') from e
 
 
 def _check(args):
   from backtal_jax.data import check  # matplotlib takes a second
 
-  data, splits, shape = _read_config(args.config)
+  config = _read_config(args.config)
   if args.plot:
-    check.plot(
-      args.folder, splits, shape, data.ground_truth, args.plot,
-      args.output or f'{args.plot}.png',
-    )  # fmt: skip
-    return
-  click_files = [f.strip() for f in data.clicks.split(',') if f]
-  if check.check(args.folder, splits, shape, data.ground_truth, click_files):
+    output = args.output or f'{args.plot}.png'
+    check.plot(args.folder, *config, args.plot, output)
+  elif check.check(args.folder, *config):
     sys.exit(1)
 
 

@@ -67,7 +67,7 @@ def read(recipe) -> Inputs:
   """Read what the recipe names, of features only the headers.
 
   Raises:
-    errors.InputError: something is wrong; of lists, see `tell`.
+    errors.InputError: something is wrong; of lists, see `errors.tell`.
   """
   truth, labels = _read_annotations(recipe)
   videos = {
@@ -85,18 +85,17 @@ def read(recipe) -> Inputs:
     allow_pickle=recipe.allow_pickle,
     channels_first=recipe.channels_first,
   )
-  opened, problems = _match(opened, videos)
+  opened, problems = _match(opened, videos, truth.videos)
   shapes, wrong = _scan(opened, recipe.workers)
-  problems += wrong
-  truth = _complete(truth, shapes, recipe)
-  problems += _check_durations(truth, shapes, recipe)
-  tell(problems, recipe.lenient)
+  truth, incomplete = _complete(truth, shapes, recipe)
+  clicks, complaints = _read_clicks(recipe, truth)
+  errors.tell(problems + wrong + incomplete + complaints, recipe.lenient)
   if not shapes:
     raise errors.InputError(f'{recipe.features[0]}: every video is wrong')
   return Inputs(
     truth,
     labels,
-    _read_clicks(recipe, truth),
+    clicks,
     {name: opened[name] for name in shapes},
     sum(dim for _, dim in next(iter(shapes.values()))),
   )
@@ -164,9 +163,12 @@ def _read_annotations(recipe):
   return annotations.Annotations(truth.videos, classes), labels
 
 
-def _match(opened, videos):
-  """Return the features of the videos by their names there, and problems."""
-  mapping, unknown = annotations.match_names(opened, videos)
+def _match(opened, videos, annotated):
+  """Return the features of the videos by their names there, and problems.
+
+  Features of other `annotated` videos and of none are told.
+  """
+  mapping, rest = annotations.match_names(opened, videos)
   matched = {video: opened[name] for name, video in mapping.items()}
   if not matched:
     raise errors.InputError(
@@ -174,10 +176,17 @@ def _match(opened, videos):
       f'{len(videos)} annotated ones, e.g. {next(iter(opened))!r} and '
       f'{next(iter(videos))!r}'
     )
+  other, unknown = annotations.match_names(rest, annotated)
+  if other:
+    print(
+      f'not used: {len(other)} of {len(opened)} videos with features are in '
+      'neither of the two splits',
+      file=sys.stderr,
+    )
   if unknown:
     print(
-      f'{len(unknown)} of {len(opened)} feature files are of no annotated '
-      f'video of the two splits and are not used: {", ".join(unknown[:5])}',
+      f'not used: {len(unknown)} of {len(opened)} videos with features have '
+      f'no annotation: {", ".join(unknown)}',
       file=sys.stderr,
     )
   missing = [name for name in videos if name not in matched]
@@ -238,64 +247,51 @@ def time_grid(recipe, video, count):
 
 
 def _complete(truth, shapes, recipe):
-  """Fill in durations that only the features tell, and fps."""
-  videos = dict(truth.videos)
-  for name, ((count, _), *_) in shapes.items():
-    video = videos[name]
-    duration, fps = video.duration, video.fps or recipe.fps
-    if duration is None:
-      grid = time_grid(recipe, video, count)
-      if grid is None:
-        raise errors.InputError(
-          f'video {name!r}: no duration in the annotations; expected it there, '
-          'in --video_list, or --fps and --stride'
-        )
-      duration = grid[1]
-    if not fps or fps < 0 or not 0 < duration < np.inf:
-      raise errors.InputError(
-        f'video {name!r}: duration {duration}, fps {fps}, expected both to be '
-        'positive, in the annotations, --video_list or --fps'
-      )
-    videos[name] = dataclasses.replace(video, duration=duration, fps=fps)
-  return dataclasses.replace(truth, videos=videos)
+  """Fill in durations that only the features tell, and fps.
 
-
-def _check_durations(truth, shapes, recipe):
-  """List videos whose time grid ends elsewhere; drop them from `shapes`."""
-  problems = []
+  Returns:
+    Annotations; and problems, whose videos are dropped from `shapes`.
+  """
+  videos, problems = dict(truth.videos), []
   for name, ((count, _), *_) in list(shapes.items()):
-    video = truth.videos[name]
-    grid = time_grid(recipe, video, count)
-    if grid is None:
-      continue
+    try:
+      videos[name] = _completed(videos[name], count, recipe)
+    except errors.InputError as e:
+      problems.append(str(e))
+      del shapes[name]
+  return dataclasses.replace(truth, videos=videos), problems
+
+
+def _completed(video, count, recipe):
+  """Return a video with duration and fps that fit its `count` snippets."""
+  duration, fps = video.duration, video.fps or recipe.fps
+  grid = time_grid(recipe, video, count)
+  if grid and duration is None:
+    duration = grid[1]
+  if not fps or fps < 0 or duration is None or not 0 < duration < np.inf:
+    raise errors.InputError(
+      f'video {video.name!r}: duration {duration}, fps {fps}, expected both to '
+      'be positive: in the annotations or --video_list, fps else as --fps, '
+      'the duration else from --fps and --stride'
+    )
+  if grid:
     step = (recipe.window or 0) + 2 * recipe.stride
-    apart = abs(grid[1] - video.duration)
-    if apart > max(_APART * video.duration, step / (recipe.fps or video.fps)):
-      problems.append(
-        f'video {name!r} is {video.duration:g} s long, its features end at '
+    apart = abs(grid[1] - duration)
+    if apart > max(_APART * duration, step / (recipe.fps or video.fps)):
+      raise errors.InputError(
+        f'video {video.name!r} is {duration:g} s long, its features end at '
         f'{grid[1]:g} s; are --fps, --stride and --window right?'
       )
-      del shapes[name]
-  return problems
+  return dataclasses.replace(video, duration=duration, fps=fps)
 
 
 def _read_clicks(recipe, truth):
-  found = []
+  """Return the clicks of all files, and a complaint for each wrong line."""
+  clicks, problems = [], []
   for path in recipe.clicks:
-    read, complaints = annotations.read_clicks(
-      path, truth, fps=recipe.fps, lenient=recipe.lenient
+    found, complaints = annotations.read_clicks(
+      path, truth, fps=recipe.fps, lenient=True
     )
-    found += read
-    tell(complaints, recipe.lenient)
-  return found
-
-
-def tell(problems, lenient):
-  """List problems; unless lenient they are an error."""
-  for problem in problems:
-    print(f'{"left out" if lenient else "wrong"}: {problem}', file=sys.stderr)
-  if problems and not lenient:
-    raise errors.InputError(
-      f'{problems[0]} (1 of {len(problems)} problems, listed above; --lenient '
-      'leaves out what is wrong)'
-    )
+    clicks += found
+    problems += complaints
+  return clicks, problems

@@ -1,17 +1,12 @@
 """Random-access sources of videos: source[i] is the i-th video by name.
 
-A source has `names`, `shape` (T, D, C), `__len__`, `__getitem__`, `labels`
-and `video_names`, nothing else; the index plan of `pipeline` does the rest.
+A source has `names`, `shape` (T, D, C), `__len__`, `__getitem__`, `read` (the
+same, but features straight into a batch), `labels` and `video_names`, nothing
+else; the index plan of `pipeline` does the rest.
 Here the npz folder of the official program (method.md, section 1).
 """
 
 import io
-import mmap
-import os
-import struct
-import threading
-import time
-import zipfile
 from collections.abc import Sequence
 from concurrent import futures
 from typing import NamedTuple
@@ -20,9 +15,10 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED, errors, files
+from backtal_jax.data import npz
 
-# Seconds before a failed read is tried again.
-_WAITS = (0.1, 0.5, 2.0)
+# Bytes that are transposed at once: what a core's cache holds.
+_BLOCK_BYTES = 768 << 10
 
 
 class Video(NamedTuple):
@@ -74,102 +70,10 @@ def write_video(
   }
   if point_label is not None:
     arrays['point_label'] = np.asarray(point_label, np.int64)
+  raw = io.BytesIO()  # a zip file is written with seeks, a bucket has none
+  np.savez(raw, **arrays)
   with files.atomic(path) as f:
-    np.savez(f, **arrays)
-
-
-def _mapped(f, archive, info, memory):
-  """Return one stored (not compressed) member as a view into the file."""
-  f.seek(info.header_offset + 26)
-  start = info.header_offset + 30 + sum(struct.unpack('<HH', f.read(4)))
-  f.seek(start)
-  version = np.lib.format.read_magic(f)
-  header = (
-    np.lib.format.read_array_header_1_0
-    if version == (1, 0)
-    else np.lib.format.read_array_header_2_0
-  )
-  shape, fortran, dtype = header(f)
-  if dtype.hasobject:
-    raise ValueError(f'{info.filename} holds pickled objects')
-  count = int(np.prod(shape, dtype=np.int64))
-  if f.tell() + count * dtype.itemsize > start + info.file_size:
-    raise ValueError(f'{info.filename} is shorter than its header says')
-  flat = np.frombuffer(memory, dtype, count, f.tell())
-  return flat.reshape(shape, order='F' if fortran else 'C')
-
-
-class _Scratch(threading.local):
-  """Memory of one thread that every file is read into."""
-
-  memory = np.empty(0, np.uint8)
-
-  def read(self, f):
-    size = os.fstat(f.fileno()).st_size
-    if self.memory.size < size:
-      self.memory = np.empty(size, np.uint8)
-    f.seek(0)
-    f.readinto(memoryview(self.memory)[:size])
-    return self.memory
-
-
-_scratch = _Scratch()
-
-
-def read_npz(path, keys=None, reuse=False) -> dict[str, np.ndarray]:
-  """Read an npz; members that are not compressed are mapped, not copied.
-
-  A read that fails is tried again after a moment, three times: network file
-  systems do that.
-
-  Args:
-    path: of the file.
-    keys: which members, all by default; absent ones are left out.
-    reuse: read the whole file into memory that this thread reads into again
-      the next time, when the arrays are no longer valid. Faster where all is
-      copied on at once: fresh and mapped pages cost more than the copy.
-
-  Raises:
-    errors.InputError: not a whole npz, pickled objects in it, or unreadable.
-  """
-  for wait in (*_WAITS, None):
-    try:
-      return _read_npz(path, keys, reuse)
-    except OSError as e:
-      if wait is None:
-        reason = 'no such file' if isinstance(e, FileNotFoundError) else e
-        raise errors.InputError(
-          f'{path}: {reason} (tried {len(_WAITS) + 1} times)'
-        ) from e
-      time.sleep(wait)
-    except (ValueError, zipfile.BadZipFile, EOFError, struct.error) as e:
-      raise errors.InputError(f'{path}: not a whole .npz file: {e}') from e
-
-
-def _read_npz(path, keys, reuse):
-  arrays = {}
-  with (
-    open(path, 'rb')
-    if os.path.isfile(path)
-    else io.BytesIO(epath.Path(path).read_bytes()) as f,
-    zipfile.ZipFile(f) as archive,
-  ):
-    if isinstance(f, io.BytesIO):
-      memory = f.getbuffer()
-    elif reuse:
-      memory = _scratch.read(f)
-    else:
-      memory = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-    for info in archive.infolist():
-      key = info.filename.removesuffix('.npy')
-      if keys is not None and key not in keys:
-        continue
-      if info.compress_type == zipfile.ZIP_STORED:
-        arrays[key] = _mapped(f, archive, info, memory)
-      else:
-        with archive.open(info) as member:
-          arrays[key] = np.lib.format.read_array(member)
-  return arrays
+    f.write(raw.getvalue())
 
 
 class NpzSource(Sequence):
@@ -208,9 +112,13 @@ class NpzSource(Sequence):
     return len(self.paths)
 
   def __getitem__(self, i) -> Video:
+    return self.read(i)
+
+  def read(self, i, out=None) -> Video:
+    """Read a video, its features into `out` [T, D] if given."""
     path = self.paths[i]
-    # `parse_video` copies all that it keeps.
-    return parse_video(read_npz(path, reuse=True), path, *self.shape)
+    parse = lambda arrays: parse_video(arrays, path, *self.shape, out)
+    return npz.using(path, parse)
 
   def labels(self) -> np.ndarray:
     """Return every video's label [N, C] without reading its features."""
@@ -228,7 +136,7 @@ class NpzSource(Sequence):
 
   def _read(self, key):
     def one(path):
-      arrays = read_npz(path, (key,))
+      arrays = npz.read(path, (key,))
       _require(arrays, (key,), path)
       return arrays[key]
 
@@ -260,8 +168,8 @@ def _label(label, num_classes, path):
   return label
 
 
-def _feature(arrays, path, num_snippets, feature_dim):
-  """Return [T, D] of the two channels-first streams, checked."""
+def _feature(arrays, path, num_snippets, feature_dim, out=None):
+  """Return [T, D] of the two channels-first streams, checked; in `out`."""
   streams = [arrays['feat_spa'], arrays['feat_tem']]
   if any(s.ndim != 2 or s.dtype.kind not in 'fiu' for s in streams):
     raise errors.InputError(
@@ -282,18 +190,35 @@ def _feature(arrays, path, num_snippets, feature_dim):
         f'{path}: {key} has {stream.shape[1]} snippets, '
         f'config.data.num_snippets is {num_snippets}'
       )
-  feature = np.empty((num_snippets, feature_dim), np.float32)
-  feature[:, : streams[0].shape[0]] = streams[0].T
-  feature[:, streams[0].shape[0] :] = streams[1].T
-  # A finite sum costs one pass and no temporary; only else look closer.
-  with np.errstate(all='ignore'):
-    finite = np.isfinite(feature.sum())
-  if not finite and not np.isfinite(feature).all():
-    raise errors.InputError(
-      f'{path}: features hold {np.count_nonzero(~np.isfinite(feature))} NaN '
-      'or Inf values'
+  if out is None:
+    out = np.empty((num_snippets, feature_dim), np.float32)
+  cut = streams[0].shape[0]
+  finite = [
+    _transpose(stream, columns)
+    for stream, columns in zip(
+      streams, (out[:, :cut], out[:, cut:]), strict=True
     )
-  return feature
+  ]
+  if not all(finite):
+    wrong = sum(np.count_nonzero(~np.isfinite(s[:])) for s in streams)
+    raise errors.InputError(f'{path}: features hold {wrong} NaN or Inf values')
+  return out
+
+
+def _transpose(stream, out):
+  """Copy `stream` [D, T] into `out` [T, D]; tell if all of it is finite.
+
+  By blocks of channels that stay in a core's cache: read once in the order of
+  the file, checked and transposed there.
+  """
+  finite, rows = True, max(1, _BLOCK_BYTES // max(1, 4 * stream.shape[1]))
+  for start in range(0, len(stream), rows):
+    block = np.asarray(stream[start : start + rows], np.float32)
+    # A finite sum costs one pass and no temporary; only else look closer.
+    with np.errstate(all='ignore'):
+      finite &= np.isfinite(block.sum()) or np.isfinite(block).all()
+    out[:, start : start + rows] = block.T
+  return finite
 
 
 def _click(click, path, num_snippets, num_classes):
@@ -311,7 +236,9 @@ def _click(click, path, num_snippets, num_classes):
   return click.astype(np.int32)
 
 
-def parse_video(arrays, path, num_snippets, feature_dim, num_classes) -> Video:
+def parse_video(
+  arrays, path, num_snippets, feature_dim, num_classes, out=None
+) -> Video:
   """Check the arrays of one npz and return the video.
 
   Args:
@@ -320,19 +247,21 @@ def parse_video(arrays, path, num_snippets, feature_dim, num_classes) -> Video:
     num_snippets: T.
     feature_dim: D.
     num_classes: C.
+    out: [T, D], gets the features; new memory by default.
   """
   scalars = ('frame_num', 'fps', 'duration')
   _require(arrays, ('feat_spa', 'feat_tem', 'cls_label', 'vid_name'), path)
+  told = [np.asarray(arrays.get(key, np.nan)) for key in scalars]
   frame_num, fps, duration = (
-    float(arrays[key]) if key in arrays and arrays[key].size == 1 else np.nan
-    for key in scalars
+    float(value) if value.size == 1 and value.dtype.kind in 'fiu' else np.nan
+    for value in told
   )
   click = arrays.get('point_label')
   if click is None:
     click = np.full(num_snippets, IGNORED, np.int32)
   return Video(
     name=str(arrays['vid_name']),
-    feature=_feature(arrays, path, num_snippets, feature_dim),
+    feature=_feature(arrays, path, num_snippets, feature_dim, out),
     label=_label(arrays['cls_label'], num_classes, path),
     click=_click(click, path, num_snippets, num_classes),
     frame_num=0 if np.isnan(frame_num) else int(frame_num),
