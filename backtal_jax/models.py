@@ -355,4 +355,6 @@ class BackTAL(nn.Module):
 def init(model: BackTAL, rng: Any, num_snippets: int) -> dict:
   """Draw the parameters, as PyTorch's Conv1d would."""
   feature = jnp.zeros((1, num_snippets, model.feature_dim))
-  return model.init(rng, feature, train=False)['params']
+  # Compiled, the network itself is left out: only what draws remains.
+  draw = jax.jit(lambda rng: model.init(rng, feature, train=False)['params'])
+  return draw(rng)

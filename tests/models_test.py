@@ -125,8 +125,11 @@ def test_dropout_masks_of_the_branches_are_independent():
     'bias': jnp.full(1, 100.0),
   }
   x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 10, 6)))
-  run = lambda train: model.apply(
-    {'params': params}, x, train=train, rngs={'dropout': jax.random.key(1)}
+  run = jax.jit(
+    lambda train: model.apply(
+      {'params': params}, x, train=train, rngs={'dropout': jax.random.key(1)}
+    ),
+    static_argnums=0,
   )
   out = run(True)
   assert np.abs(out.cas_base - out.cas_supp).max() > 1e-3
@@ -142,5 +145,5 @@ def test_zero_features_have_finite_gradients():
     out = model.apply({'params': params}, jnp.zeros((1, 10, 6)), train=True)
     return sum(jnp.sum(leaf) for leaf in out)
 
-  gradients = jax.grad(total)(params)
+  gradients = jax.jit(jax.grad(total))(params)
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))

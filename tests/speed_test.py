@@ -34,7 +34,7 @@ def test_network_and_gradient_equal_the_plain_definition(kind):
     model = models.BackTAL(
       4, 10, 8, 6, 5, kind, dropout_rate=0.0, dtype=jnp.float64
     )
-    params = jax.jit(lambda key: models.init(model, key, 16))(jax.random.key(0))
+    params = models.init(model, jax.random.key(0), 16)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
     x = jnp.asarray(rng.normal(size=(2, 16, 10)))
