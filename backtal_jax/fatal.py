@@ -1,14 +1,15 @@
 """One line for what ends a process of several from C++.
 
-When a process of a run is lost, or they do not find each other, jax's
-coordination service aborts the others in C++, where nothing can be caught,
-with a stack trace. So what is written to file descriptor 2 passes through a
-small process, this file: it leaves out what that service says and, where it
-was fatal, tells it in one line. Python's own sys.stderr goes around it.
+When a process of a run dies, jax's coordination service may abort the others
+from C++, where nothing can be caught, with a stack trace. So what is written to
+file descriptor 2 passes through a small process, which runs this file: it
+leaves out what that service says and, where it was fatal, tells it in one
+line. Python's own sys.stderr goes around it.
 """
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -18,38 +19,35 @@ _FATAL = 'JAX distributed service detected fatal errors'
 
 
 def explain(what):
-  """Say from now on `what` where jax's service aborts this process."""
-  if sys.stderr.fileno() == 2:
-    sys.stderr = open(  # noqa: SIM115, as long as the process
-      os.dup(2), 'w', buffering=1, errors='backslashreplace'
-    )
-    helper = subprocess.Popen(
-      [sys.executable, '-I', '-S', __file__],
-      stdin=subprocess.PIPE,
-      stdout=sys.stderr,
-      start_new_session=True,  # Ctrl-C is for the run, not for it
-    )
-    os.dup2(helper.stdin.fileno(), 2)
-    helper.stdin.close()
-    helper.returncode = 0  # it ends after us: nothing to wait for
-  os.write(2, f'\0{what}\n'.encode())
+  """Tell `what` and the reason in one line if jax's service aborts us."""
+  screen = os.dup(2)
+  helper = subprocess.Popen(
+    [sys.executable, '-I', '-S', __file__, what],
+    stdin=subprocess.PIPE,
+    stdout=screen,
+  )
+  os.dup2(helper.stdin.fileno(), 2)
+  helper.stdin.close()
+  helper.returncode = 0  # it ends after us: nothing to wait for
+  sys.stderr = open(  # noqa: SIM115, as long as the process
+    screen, 'w', buffering=1, errors='backslashreplace'
+  )
 
 
-def _main():
-  what, dropped, fatal = '', False, []
+def _pass_on(what):
+  # It ends with the run, whose signals may be sent to its whole group.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  dropped, fatal = False, []
   for raw in sys.stdin.buffer:
     line = raw.decode(errors='replace')
-    if line.startswith('\0'):
-      what = line[1:].strip()
+    record = _RECORD.match(line)
+    if fatal or (record and _FATAL in line):
+      fatal.append(line)  # and all that follows: stack traces
       continue
-    if fatal:
-      fatal.append(line)
-      continue
-    if record := _RECORD.match(line):
-      if record[0][0] == 'F' and _FATAL in line:
-        fatal.append(line)
+    if record:
       dropped = record[1].startswith('coordination_service')
-    if not (fatal or dropped):
+    if not dropped:
       sys.stdout.buffer.write(raw)
       sys.stdout.flush()
   if fatal:
@@ -58,4 +56,4 @@ def _main():
 
 
 if __name__ == '__main__':
-  _main()
+  _pass_on(sys.argv[1])

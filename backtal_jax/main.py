@@ -160,9 +160,7 @@ def _parse(argv):
 
 def main(_):
   """Run, telling user errors in one line."""
-  from backtal_jax import sharding
-
-  with sharding.leaving_at_once(), errors.one_line():
+  with errors.one_line():
     run()
 
 
