@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from backtal_jax import errors, official
+from backtal_jax import errors, official, sharding
 
 # Below every value that an evaluation gives.
 UNKNOWN = -1.0
@@ -133,33 +133,41 @@ def restore(manager, state):
   Raises:
     errors.InputError: every checkpoint is damaged.
   """
-  template = jax.tree.map(ocp.utils.to_shape_dtype_struct, state._asdict())
-  params = template.pop('params')
-  args = ocp.args.Composite(
-    params=ocp.args.StandardRestore(params),
-    training=ocp.args.StandardRestore(template),
-  )
+  training = jax.tree.map(ocp.utils.to_shape_dtype_struct, state._asdict())
+  params = training.pop('params')
   steps = sorted(manager.all_steps(), reverse=True)
   for step in steps:
+    folder, reason = manager.directory / str(step), ''
     try:
-      restored = manager.restore(step, args=args)
+      restored = {
+        'params': _read(folder / 'params', params),
+        **_read(folder / 'training', training),
+      }
     except Exception as e:  # whatever the damage makes Orbax raise
-      reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+      reason = str(e).partition('\n')[0] or type(e).__name__
+    # With a state that is split, only one of the hosts may see the damage.
+    reasons = [r for r in sharding.gather_objects(reason) if r]
+    if reasons:
       print(
-        f'{manager.directory / str(step)}: the checkpoint is damaged and not '
-        f'used: {reason}',
+        f'{folder}: the checkpoint is damaged and not used: {reasons[0]}',
         file=sys.stderr,
       )
       continue
     for damaged in steps[: steps.index(step)]:
       manager.delete(damaged)
-    return type(state)(params=restored['params'], **restored['training'])
+    return type(state)(**restored)
   if steps:
     raise errors.InputError(
       f'{manager.directory}: all {len(steps)} checkpoints are damaged; remove '
       'the folder to start anew'
     )
   return None
+
+
+def _read(folder, template):
+  """Read an item, not by the manager, which would wait for all hosts."""
+  args = ocp.args.StandardRestore(template)
+  return ocp.StandardCheckpointHandler().restore(folder, args=args)
 
 
 def restore_params(checkpoint, params):

@@ -193,7 +193,8 @@ class Log:
         self._bar.set_postfix(terms, refresh=False)
 
   def _not_finite(self, step, scalars, videos):
-    videos = [self._names[i] for i in videos if i >= 0]
+    shares = sharding.gather_objects([self._names[i] for i in videos if i >= 0])
+    videos = [name for share in shares for name in share]
     message = (
       f'step {step}: the loss or its gradient is not finite: '
       + ', '.join(f'{k} {v:.4g}' for k, v in scalars.items())

@@ -18,13 +18,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from backtal_jax import errors
+from backtal_jax import errors, fatal
 
 _AXIS = 'data'
 # Seconds without a sign of life after which a process counts as lost.
 _HEARTBEAT = 60
+_LOST = (
+  'the other processes of the run are lost, one may have died (its own output '
+  'says why); the same command on all goes on from the last checkpoint'
+)
+_ADDRESS, _NUMBER = ('HOST:PORT', r'\S+:\d+'), ('a number', r'\d+')
 # What a collective says when one of the processes is gone.
-_LOST = re.compile('Gloo|NCCL|heartbeat|UNAVAILABLE|ABORTED')
+_HUNG_UP = re.compile('Gloo|NCCL|heartbeat|UNAVAILABLE|ABORTED')
 # What tells a process of a cluster that it is one of several; by launcher.
 _TASKS = {
   'Slurm': ('SLURM_STEP_NUM_TASKS', ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST',
@@ -66,6 +71,10 @@ def initialize(address='', num_processes=0, process_id=-1, timeout=300):
         f'{" and ".join(missing)} missing; given: '
         + ', '.join(f'{k}={v}' for k, v in given.items() if k not in missing)
       )
+    for name, value in given.items():
+      kind = _ADDRESS if name == '--coordinator_address' else _NUMBER
+      if not re.fullmatch(kind[1], str(value)):
+        raise errors.InputError(f'{name} is {value!r}, expected {kind[0]}')
     address, num_processes, process_id = given.values()
     _join(timeout, address, int(num_processes), int(process_id))
     return
@@ -96,6 +105,7 @@ def _join(timeout, *cluster):
   )
   limit.daemon = True
   limit.start()
+  fatal.explain(_LOST)
   try:
     jax.distributed.initialize(
       *cluster,
@@ -126,13 +136,8 @@ def end_together():
       raise  # all of them were asked to end
     if isinstance(e, SystemExit):
       text = e.code
-    elif isinstance(e, jax.errors.JaxRuntimeError) and _LOST.search(str(e)):
-      reason = str(e).splitlines()[0]
-      text = (
-        f'error: process {jax.process_index()} of {jax.process_count()} lost '
-        f'the others, of which one may have died: {reason}; the same command '
-        'goes on from the last checkpoint'
-      )
+    elif isinstance(e, jax.errors.JaxRuntimeError) and _HUNG_UP.search(str(e)):
+      text = f'error: {_LOST}: {str(e).splitlines()[0]}'
     _leave(text)
 
 
@@ -150,20 +155,27 @@ def make_mesh(shape=()) -> jax.sharding.Mesh:
     shape: (how many,), or () for all.
 
   Raises:
-    errors.InputError: more than there are.
+    errors.InputError: more than there are, or not as many of each process.
   """
-  devices = jax.devices()
+  devices, processes = jax.devices(), jax.process_count()
   (num_devices,) = shape or (len(devices),)
   if not 0 < num_devices <= len(devices):
     raise errors.InputError(
       f'config.mesh is {num_devices}, but there are {len(devices)} devices'
     )
+  if num_devices % processes:
+    raise errors.InputError(
+      f'config.mesh is {num_devices}, which {processes} processes cannot share'
+    )
+  # Of fewer than all, every process has as many: each loads as many videos.
+  share = num_devices // processes
+  of = lambda i: [d for d in devices if d.process_index == i][:share]
   # Auto: with the default Explicit axes gathers on sharded batches fail.
   return jax.make_mesh(
     (num_devices,),
     (_AXIS,),
     axis_types=(jax.sharding.AxisType.Auto,),
-    devices=devices[:num_devices],
+    devices=[d for i in range(processes) for d in of(i)],
   )
 
 

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -128,16 +127,22 @@ def test_asked_to_end_a_run_leaves_a_checkpoint_and_says_so(
   assert_same(saved(tmp_path / 'w'), saved(whole_run))
 
 
+@pytest.mark.parametrize('where', ['here', 'on another host'])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-  demo_root, tmp_path, capsys
+  demo_root, tmp_path, capsys, monkeypatch, where
 ):
   config = tiny_config(demo_root, **{'train.num_epochs': 2})
   train.train_and_evaluate(config, tmp_path / 'w')
   expected = saved(tmp_path / 'w')
   latest = tmp_path / 'w' / 'checkpoints' / '8'
-  for path in latest.rglob('*'):
-    if path.is_file() and 'params' in str(path):
-      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  if where == 'here':
+    for path in latest.rglob('*'):
+      if path.is_file() and 'params' in str(path):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  else:
+    told = iter(['cut off', ''])
+    hosts = lambda value: [value, next(told) if value == '' else value]
+    monkeypatch.setattr(checkpoints.sharding, 'gather_objects', hosts)
   train.train_and_evaluate(config, tmp_path / 'w')
   assert 'checkpoints/8: the checkpoint is damaged' in capsys.readouterr().err
   assert_same(saved(tmp_path / 'w'), expected)
@@ -169,119 +174,6 @@ def test_a_workdir_that_cannot_be_made_is_told(demo_root, tmp_path):
   with pytest.raises(SystemExit, match='error: .*file') as e, errors.one_line():
     train.train_and_evaluate(config, tmp_path / 'file' / 'w')
   assert '\n' not in str(e.value)
-
-
-_ENVIRONMENT = (
-  'JAX_COORDINATOR_ADDRESS',
-  'JAX_NUM_PROCESSES',
-  'JAX_PROCESS_ID',
-  'JOB_COMPLETION_INDEX',
-  'SLURM_STEP_NUM_TASKS',
-  'SLURM_JOB_ID',
-  'SLURM_STEP_NODELIST',
-  'SLURM_PROCID',
-  'SLURM_LOCALID',
-  'OMPI_COMM_WORLD_SIZE',
-  'TPU_WORKER_HOSTNAMES',
-)
-_MIS_SET = {
-  'only an address': (
-    {'JAX_COORDINATOR_ADDRESS': 'a:1'},
-    '--num_processes and --process_id missing; given: --coordinator_address',
-  ),
-  'no index': (
-    {'JAX_COORDINATOR_ADDRESS': 'a:1', 'JAX_NUM_PROCESSES': '2'},
-    '--process_id missing',
-  ),
-  'Slurm': (
-    {'SLURM_STEP_NUM_TASKS': '4', 'SLURM_JOB_ID': '1', 'SLURM_PROCID': '0'},
-    'Slurm started 4 processes .* SLURM_STEP_NODELIST, SLURM_LOCALID',
-  ),
-  'Open MPI': (
-    {'OMPI_COMM_WORLD_SIZE': '2'},
-    'Open MPI started 2 processes .* OMPI_COMM_WORLD_RANK is not set',
-  ),
-}
-
-
-@pytest.fixture
-def joined(monkeypatch):
-  """Clear the environment, and record instead of joining."""
-  calls = []
-  for name in _ENVIRONMENT:
-    monkeypatch.delenv(name, raising=False)
-  monkeypatch.setattr(
-    jax.distributed, 'initialize', lambda *a, **k: calls.append(a)
-  )
-  return calls
-
-
-@pytest.mark.parametrize('env, message', _MIS_SET.values(), ids=_MIS_SET)
-def test_a_cluster_set_half_is_an_error_never_solo_runs(
-  joined, monkeypatch, env, message
-):
-  for name, value in env.items():
-    monkeypatch.setenv(name, value)
-  with pytest.raises(errors.InputError, match=message):
-    sharding.initialize()
-  assert not joined
-
-
-@pytest.mark.parametrize('process_id', [0, 1])
-def test_processes_that_do_not_come_are_told_in_one_line(process_id):
-  # Nobody listens at the port, and nobody comes to it.
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    port = s.getsockname()[1]
-  code = (
-    'from backtal_jax import errors, sharding\n'
-    'with errors.one_line():\n'
-    f'  sharding.initialize("localhost:{port}", 2, {process_id}, timeout=2)'
-  )
-  ended = subprocess.run(
-    [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
-  )
-  assert ended.returncode == 1
-  line = ended.stderr.strip().splitlines()[-1]
-  assert line.startswith('error: the processes of the run did not find each')
-  assert f'localhost:{port}' in line and 'startup_timeout=2 s' in line
-  assert 'Traceback' not in ended.stderr
-
-
-def test_without_a_cluster_nothing_is_joined(joined):
-  sharding.initialize()
-  assert not joined
-
-
-def test_arguments_go_before_the_environment(joined, monkeypatch):
-  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'b:2')
-  monkeypatch.setenv('JOB_COMPLETION_INDEX', '3')
-  sharding.initialize('a:1', 4)
-  assert joined == [('a:1', 4, 3)]
-
-
-def test_slurm_and_tpu_are_left_to_jax(joined, monkeypatch):
-  monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'a,b')
-  sharding.initialize()
-  for name in ('JOB_ID', 'STEP_NODELIST', 'PROCID', 'LOCALID'):
-    monkeypatch.setenv(f'SLURM_{name}', '1')
-  monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
-  sharding.initialize()
-  assert joined == [(), ()]
-
-
-def test_the_sharded_state_is_an_eighth_on_every_device(demo_root):
-  config = tiny_config(demo_root, **{'train.shard_state': True})
-  mesh = sharding.make_mesh((8,))
-  layout = train.state_layout(config, mesh)
-  shapes = jax.eval_shape(lambda: train._new_state(config))
-  held = sum(
-    np.prod(s.shard_shape(x.shape))
-    for s, x in zip(
-      jax.tree.leaves(layout), jax.tree.leaves(shapes), strict=True
-    )
-  )
-  assert held < sum(x.size for x in jax.tree.leaves(shapes)) / 7
 
 
 def test_a_state_survives_a_checkpoint_in_another_layout(demo_root, tmp_path):

@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 import yaml
 from faults_test import KILLS
 
-from backtal_jax import checkpoints, train
+from backtal_jax import checkpoints, runs, train
 from configs import demo
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -70,11 +71,12 @@ def _lines(workdir):
   return [json.loads(line) for line in text.splitlines()]
 
 
-# 20 steps with dropout; few activations are wide, and segments are found.
+# Dropout, of 20 steps; few activations are wide, and segments are found.
+_EPOCHS = max(2, KILLS // 2)
 _FIELDS = {
   'model.hidden_dim': 16,
-  'train.num_epochs': 2,
-  'train.eval_every': 2,
+  'train.num_epochs': _EPOCHS,
+  'train.eval_every': _EPOCHS,
   'localization.class_threshold': 0.05,
 }
 
@@ -104,118 +106,142 @@ def _train(root, workdir, **fields):
   train.train_and_evaluate(config, workdir)
 
 
-def _on_eight_devices(root, workdir):
-  _train(root, workdir, mesh=(8,))
+def _start(number, workdir, *arguments, devices=1, python=sys.executable):
+  """Start launch/multi_process.sh."""
+  return subprocess.Popen(
+    [
+      _ROOT / 'launch/multi_process.sh',
+      str(number),
+      *arguments,
+      f'--workdir={workdir}',
+    ],
+    cwd=_ROOT,
+    env=_ENV
+    | {'PYTHON': str(python), 'LOG_DIR': f'{workdir}.logs'}
+    | {'JAX_NUM_CPU_DEVICES': str(devices)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
 
 
-def _with_sharded_state(root, workdir):
-  _train(root, workdir, mesh=(8,), **{'train.shard_state': True})
+def _succeed(process):
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, output
 
 
-def _in_processes(root, workdir, *, number, devices, mode=()):
-  ended = _run(
-    _ROOT / 'launch/multi_process.sh', number, *_arguments(root), *mode,
-    f'--workdir={workdir}', LOG_DIR=str(workdir.with_suffix('.logs')),
-    JAX_NUM_CPU_DEVICES=str(devices),
-  )  # fmt: skip
-  assert ended.returncode == 0, ended.stderr
-  logs = sorted(workdir.with_suffix('.logs').iterdir())
-  assert [f.name for f in logs] == [
-    f'process_{i}.log' for i in range(1, number)
+def _start_pair(root, workdir):
+  """Start two processes of four devices, a checkpoint at every step."""
+  arguments = _arguments(root, **{'train.checkpoint_every': 1})
+  return _start(2, workdir, *arguments, devices=4)
+
+
+@pytest.fixture(scope='module')
+def pair(demo_root, tmp_path_factory):
+  """Train in two processes of four devices."""
+  workdir = tmp_path_factory.mktemp('runs') / 'pair'
+  _succeed(_start_pair(demo_root, workdir))
+  assert [f.name for f in workdir.with_suffix('.logs').iterdir()] == [
+    'process_1.log'
   ]
+  return workdir
 
 
-def _two_by_four(root, workdir):
-  _in_processes(root, workdir, number=2, devices=4)
+_PYTHON = """#!/bin/bash
+# Runs process I in the network namespace NAME-I.
+for argument in "$@"; do
+  case $argument in
+    --process_id=*) i=${{argument#*=}} ;;
+    --coordinator_address=*) port=${{argument##*:}} ;;
+  esac
+done
+[[ $i ]] || exec {python} "$@"
+exec ip netns exec {name}-$i {python} "$@" --coordinator_address={net}.1:$port
+"""
 
 
-def _four_by_one(root, workdir):
-  _in_processes(root, workdir, number=4, devices=1)
+@pytest.fixture
+def four_hosts(tmp_path):
+  """Return a Python that runs process I in network namespace I of four.
 
-
-def _two_hosts(root, workdir):
-  """Train in two network namespaces, joined by a bridge, as two hosts."""
+  They are joined by a bridge, as four hosts would be.
+  """
   if os.geteuid() or not shutil.which('ip'):
     pytest.skip('network namespaces need root and iproute2')
-  number, net = os.getpid(), '10.213.77'
+  name, net = f'bt{os.getpid()}', '10.213.77'
   ip = lambda command: subprocess.run(['ip', *command.split()], check=True)
-  names = [f'backtal{number}-{i}' for i in range(2)]
-  bridge = f'bt{number}'
   with contextlib.ExitStack() as stack:
     try:
-      ip(f'link add {bridge} type bridge')
+      ip(f'link add {name} type bridge')
     except subprocess.CalledProcessError:
       pytest.skip('this system allows no network of its own')
-    stack.callback(ip, f'link delete {bridge}')
-    ip(f'link set {bridge} up')
-    for i, name in enumerate(names):
-      ip(f'netns add {name}')
-      stack.callback(ip, f'netns delete {name}')
-      ip(f'link add {bridge}-{i} type veth peer name eth0 netns {name}')
-      ip(f'link set {bridge}-{i} master {bridge} up')
-      ip(f'-n {name} address add {net}.{i + 1}/24 dev eth0')
+    stack.callback(ip, f'link delete {name}')
+    ip(f'link set {name} up')
+    for i in range(4):
+      host = f'{name}-{i}'
+      ip(f'netns add {host}')
+      stack.callback(ip, f'netns delete {host}')
+      ip(f'link add {host} type veth peer name eth0 netns {host}')
+      ip(f'link set {host} master {name} up')
+      ip(f'-n {host} address add {net}.{i + 1}/24 dev eth0')
       for device in ('eth0', 'lo'):
-        ip(f'-n {name} link set {device} up')
+        ip(f'-n {host} link set {device} up')
       # Gloo listens where the host's own name points to.
-      hosts = pathlib.Path('/etc/netns', name, 'hosts')
+      hosts = pathlib.Path('/etc/netns', host, 'hosts')
       hosts.parent.mkdir(parents=True)
       stack.callback(shutil.rmtree, hosts.parent)
       hosts.write_text(
         f'127.0.0.1 localhost\n{net}.{i + 1} {socket.gethostname()}\n'
       )
-    processes = [
-      subprocess.Popen(
-        [
-          *('ip', 'netns', 'exec', name, _ROOT / 'launch/local.sh'),
-          *_arguments(root),
-          *(f'--workdir={workdir}', f'--coordinator_address={net}.1:2345'),
-          *('--num_processes=2', f'--process_id={i}'),
-        ],
-        cwd=_ROOT,
-        env=_ENV | {'JAX_NUM_CPU_DEVICES': '4'},
-      )
-      for i, name in enumerate(names)
-    ]
-    assert [p.wait(timeout=200) for p in processes] == [0, 0]
+    path = tmp_path / 'python'
+    path.write_text(_PYTHON.format(python=sys.executable, name=name, net=net))
+    path.chmod(0o755)
+    yield path
+
+
+def _assert_same_training(a, b):
+  ours, theirs = (
+    [s['loss/total'] for s in _lines(w) if 'loss/total' in s] for w in (a, b)
+  )
+  assert len(ours) == 10 * _EPOCHS
+  assert ours == pytest.approx(theirs, rel=1e-5)
+  ours, theirs = (
+    jax.tree.leaves(checkpoints.restore_params(w, None)[0]) for w in (a, b)
+  )
+  for x, y in zip(ours, theirs, strict=True):
+    assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'run',
-  [
-    _on_eight_devices,
-    _with_sharded_state,
-    _two_by_four,
-    _two_hosts,
-    _four_by_one,
-  ],
-  ids=lambda f: f.__name__[1:],
-)
-def test_however_many_devices_the_training_is_the_same(
-  demo_root, tmp_path, one_device, run
+@pytest.mark.parametrize('shard', [False, True])
+def test_eight_devices_train_as_one_does(
+  demo_root, tmp_path, one_device, shard
 ):
-  run(demo_root, tmp_path / 'w')
-  ours, theirs = (
-    [s['loss/total'] for s in _lines(w) if 'loss/total' in s]
-    for w in (tmp_path / 'w', one_device)
-  )
-  assert len(ours) == 20
-  assert ours == pytest.approx(theirs, rel=1e-5)
-  ours, theirs = (
-    jax.tree.leaves(checkpoints.restore_params(w, None)[0])
-    for w in (tmp_path / 'w', one_device)
-  )
-  for a, b in zip(ours, theirs, strict=True):
-    assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+  fields = {'mesh': (8,), 'train.shard_state': shard}
+  _train(demo_root, tmp_path / 'w', **fields)
+  _assert_same_training(tmp_path / 'w', one_device)
+
+
+@pytest.mark.slow
+def test_two_processes_of_four_devices_train_as_one_does(pair, one_device):
+  _assert_same_training(pair, one_device)
+
+
+@pytest.mark.slow
+def test_four_processes_in_a_network_each_train_as_one_does(
+  demo_root, tmp_path, four_hosts, one_device
+):
+  workdir, arguments = tmp_path / 'w', _arguments(demo_root)
+  _succeed(_start(4, workdir, *arguments, python=four_hosts))
+  _assert_same_training(workdir, one_device)
 
 
 @pytest.mark.slow
 def test_two_processes_find_the_same_segments(demo_root, tmp_path, one_device):
   # Of the same parameters: what near-ties rank would depend on more.
-  _in_processes(
-    demo_root, tmp_path / 'w', number=2, devices=4,
-    mode=('--mode=evaluate', f'--checkpoint={one_device}'),
-  )  # fmt: skip
+  arguments = (*_arguments(demo_root), '--mode=evaluate')
+  checkpoint = f'--checkpoint={one_device}'
+  _succeed(_start(2, tmp_path / 'w', *arguments, checkpoint, devices=4))
   read = lambda w, name: json.loads((w / name).read_text())
   ours, theirs = (
     read(w, 'predictions.json')['results'] for w in (tmp_path / 'w', one_device)
@@ -255,47 +281,44 @@ def test_without_a_number_it_tells_its_usage():
   assert ended.stderr.startswith('usage: ')
 
 
+def _steps(workdir):
+  return {p.name for p in (workdir / 'checkpoints').glob('[0-9]*')}
+
+
+def _wait_for_a_checkpoint(workdir, process):
+  before = _steps(workdir)
+  while not _steps(workdir) - before:
+    assert process.poll() is None, process.stdout.read()
+    time.sleep(0.02)
+
+
 @pytest.mark.slow
-def test_one_of_two_processes_killed_and_the_run_goes_on(demo_root, tmp_path):
-  arguments = _arguments(
-    demo_root,
-    **{
-      'train.checkpoint_every': 1,
-      'train.num_epochs': KILLS // 2,
-      'train.eval_every': KILLS // 2,
-    },
-  )
-  script, moments = _ROOT / 'launch/multi_process.sh', random.Random(0)
-  workdirs = [tmp_path / 'whole', tmp_path / 'killed']
-  for _ in range(KILLS // 2):
-    before = _steps(workdirs[1])
-    with subprocess.Popen(
-      [script, '2', *arguments, f'--workdir={workdirs[1]}'],
-      cwd=_ROOT,
-      env=_ENV | {'LOG_DIR': str(tmp_path)},
-      stderr=subprocess.DEVNULL,
-    ) as launched:
-      while not _steps(workdirs[1]) - before:
-        assert launched.poll() is None
-        time.sleep(0.02)
-      time.sleep(moments.uniform(0, 0.3))
-      victim = f'{workdirs[1]}.*process_id={moments.randrange(2)}'
-      subprocess.run(['pkill', '-KILL', '-f', victim])
+def test_one_of_two_killed_then_both_asked_to_end_and_the_run_goes_on(
+  demo_root, tmp_path, pair
+):
+  chance, workdir = random.Random(0), tmp_path / 'w'
+  for number in range(KILLS // 2):
+    with _start_pair(demo_root, workdir) as process:
+      if number % 2:  # wherever the start is, or a first save
+        time.sleep(chance.uniform(1, 12))
+      else:
+        _wait_for_a_checkpoint(workdir, process)
+        time.sleep(chance.uniform(0, 0.3))
+      victim = f'{workdir} .*process_id={chance.randrange(2)}'
+      subprocess.run(['pkill', '-KILL', '-f', victim], check=True)
       # The other must not wait for ever.
-      assert launched.wait(timeout=90) == 128 + 9
-  for workdir in workdirs:
-    ended = _run(
-      script, 2, *arguments, f'--workdir={workdir}', LOG_DIR=str(tmp_path)
-    )
-    assert ended.returncode == 0, ended.stderr
+      assert process.wait(timeout=90) == 128 + signal.SIGKILL
+  with _start_pair(demo_root, workdir) as process:
+    _wait_for_a_checkpoint(workdir, process)
+    process.terminate()
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == runs.PREEMPTED, output
+    assert 'the same command goes on' in output
+  _succeed(_start_pair(demo_root, workdir))
   whole, killed = (
-    jax.tree.leaves(checkpoints.restore_params(workdir, None)[0])
-    for workdir in workdirs
+    jax.tree.leaves(checkpoints.restore_params(w, None)[0])
+    for w in (pair, workdir)
   )
   for a, b in zip(whole, killed, strict=True):
     np.testing.assert_array_equal(a, b)
-  assert _lines(workdirs[0]) == _lines(workdirs[1])
-
-
-def _steps(workdir):
-  return {p.name for p in (workdir / 'checkpoints').glob('[0-9]*')}
+  assert _lines(pair) == _lines(workdir)
