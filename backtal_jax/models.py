@@ -99,8 +99,7 @@ def _full(x: Float[Array, '...']) -> Float[Array, '...']:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-# With the official slope, which is flax's own default.
-leaky_relu = nn.leaky_relu
+leaky_relu = nn.leaky_relu  # its own slope is the official one
 
 
 class Conv(nn.Module):
@@ -347,6 +346,5 @@ class BackTAL(nn.Module):
 def init(model: BackTAL, rng: Any, num_snippets: int) -> dict:
   """Draw the parameters, as PyTorch's Conv1d would."""
   feature = jnp.zeros((1, num_snippets, model.feature_dim))
-  # Compiled, the network itself is left out: only what draws remains.
-  draw = jax.jit(lambda rng: model.init(rng, feature, train=False)['params'])
-  return draw(rng)
+  # Compiled, only what draws remains of the network.
+  return jax.jit(lambda r: model.init(r, feature, train=False)['params'])(rng)
