@@ -15,6 +15,7 @@ import sys
 
 # As absl logs: E1231 23:59:59.123456   4711 some_file.cc:12] …
 _RECORD = re.compile(r'[IWEF]\d{4} \d\d:\S+ +\d+ ([^\s:]+):\d+\] ')
+_SERVICE = ('coordination_service', 'preemption_sync_manager')
 _FATAL = 'JAX distributed service detected fatal errors'
 
 
@@ -46,7 +47,7 @@ def _pass_on(what):
       fatal.append(line)  # and all that follows: stack traces
       continue
     if record:
-      dropped = record[1].startswith('coordination_service')
+      dropped = record[1].startswith(_SERVICE)
     if not dropped:
       sys.stdout.buffer.write(raw)
       sys.stdout.flush()

@@ -134,13 +134,17 @@ def test_who_is_left_of_two_processes_says_so_in_one_line():
           text=True,
         )
       )
-  for left, killed in (started[:2], started[2:]):
-    _, text = left.communicate(timeout=60)
-    assert left.returncode == -signal.SIGABRT
-    assert text.startswith('error: the other processes of the run are lost')
-    assert text.count('\n') == 1, text
-    assert killed.wait(timeout=60) == -signal.SIGKILL
-    killed.stderr.close()
+  try:
+    for left, killed in (started[:2], started[2:]):
+      _, text = left.communicate(timeout=60)
+      assert left.returncode == -signal.SIGABRT
+      assert text.startswith('error: the other processes of the run are lost')
+      assert text.count('\n') == 1, text
+      assert killed.wait(timeout=60) == -signal.SIGKILL
+  finally:
+    for process in started:
+      process.kill()
+      process.communicate()
 
 
 def test_without_a_cluster_nothing_is_joined(joined):
