@@ -87,6 +87,11 @@ def check(config):
           f'config.{section}.{field} is {config[section][field]}, expected '
           'more than 0'
         )
+  if config.data.annotator != 'all' and not config.data.clicks:
+    raise errors.InputError(
+      f'config.data.annotator is {config.data.annotator!r}, but '
+      'config.data.clicks names no file with annotators'
+    )
   metrics = ['average_mAP', 'last', *(f'mAP@{t:g}' for t in config.eval.tiou)]
   if config.eval.best_metric not in metrics:
     raise errors.InputError(

@@ -5,6 +5,7 @@ background suppressed) sees w·x, w[t] the foreground weight of a snippet.
 Everything in float32 but activations and products, which are in `dtype`.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,7 +18,6 @@ from jaxtyping import Array, Float
 from backtal_jax import products
 
 AFFINITY_KINDS = ('official', 'paper')
-_NEGATIVE_SLOPE = 0.01
 # The outputs of layers: what rematerialisation keeps; the wide arrays between
 # neighbours and sums, three and nine times as large, it computes again.
 KEPT = 'layer'
@@ -99,17 +99,11 @@ def _full(x: Float[Array, '...']) -> Float[Array, '...']:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def leaky_relu(x: Float[Array, '...']) -> Float[Array, '...']:
-  """Apply leaky ReLU with the official slope."""
-  return nn.leaky_relu(x, _NEGATIVE_SLOPE)
+leaky_relu = nn.leaky_relu  # its own slope is the official one
 
 
 class Conv(nn.Module):
-  """A convolution along T, zeros beyond the ends, PyTorch's initialisation.
-
-  Written as one product over the neighbours side by side: on every backend
-  that is the fast form, and so is its weight gradient.
-  """
+  """A convolution along T, zeros beyond the ends, PyTorch's initialisation."""
 
   features: int
   width: int
@@ -128,10 +122,8 @@ class Conv(nn.Module):
     )
     if self.use_bias:
       bound = fan_in**-0.5
-      init = lambda key: jax.random.uniform(
-        key, (self.features,), minval=-bound, maxval=bound
-      )
-      x += self.param('bias', init).astype(self.dtype)
+      init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+      x += self.param('bias', init, (self.features,)).astype(self.dtype)
     return checkpoint_name(x, KEPT)
 
 
@@ -267,15 +259,14 @@ class Backbone(nn.Module):
     train: bool,
   ) -> tuple[list[Float[Array, 'B T H']], list[Float[Array, 'B T C1']]]:
     """Return the first layer and the CAS of gate·x for every gate."""
-    conv_1, conv_2 = (
-      AffinityConv(
-        channels, self.hidden_dim, self.affinity, self.dtype, name=name
-      )
-      for channels, name in (
-        (x.shape[-1], 'conv_1'),
-        (self.hidden_dim, 'conv_2'),
-      )
+    conv = functools.partial(
+      AffinityConv,
+      features=self.hidden_dim,
+      affinity=self.affinity,
+      dtype=self.dtype,
     )
+    conv_1 = conv(x.shape[-1], name='conv_1')
+    conv_2 = conv(self.hidden_dim, name='conv_2')
     classifier = Classifier(self.num_classes + 1, self.dtype, name='classifier')
     if train:
       first = conv_1.gated(x, similarity, gates)
@@ -355,6 +346,5 @@ class BackTAL(nn.Module):
 def init(model: BackTAL, rng: Any, num_snippets: int) -> dict:
   """Draw the parameters, as PyTorch's Conv1d would."""
   feature = jnp.zeros((1, num_snippets, model.feature_dim))
-  # Compiled, the network itself is left out: only what draws remains.
-  draw = jax.jit(lambda rng: model.init(rng, feature, train=False)['params'])
-  return draw(rng)
+  # Compiled, only what draws remains of the network.
+  return jax.jit(lambda r: model.init(r, feature, train=False)['params'])(rng)

@@ -146,3 +146,20 @@ def test_a_truncated_file_is_one_problem(root):
   path.write_bytes(path.read_bytes()[:1000])
   (problem,) = run(root)
   assert problem.startswith(f'{path}: not a whole .npz file')
+
+
+def test_what_published_ground_truth_holds_is_a_note(root, capsys):
+  path = root / 'ground_truth.json'
+  truth = json.loads(path.read_text())
+  entry = truth['database']['train_000']
+  label = entry['annotations'][0]['label']
+  for segment in ([90, 105], [95, 110], [7, 7]):
+    entry['annotations'].append({'label': label, 'segment': segment})
+  path.write_text(json.dumps(truth))
+  assert run(root) == []
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[:2] == [
+    f"note: {path}: 1 of kind 'end <= start': train_000: {label} 7-7 s",
+    f"note: {path}: 2 of kind 'beyond duration': train_000: {label} 90-105 s "
+    f'of 100 s; train_000: {label} 95-110 s of 100 s',
+  ]

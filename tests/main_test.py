@@ -122,6 +122,10 @@ _MISTAKES = {
     {'model.affinity': 'cosine'},
     "config.model.affinity is 'cosine', expected one of official, paper",
   ),
+  'annotator': (
+    {'data.annotator': 'A2'},
+    "config.data.annotator is 'A2', but config.data.clicks names no file",
+  ),
   'negative batch': ({'train.batch_size': -1}, 'batch_size is -1, expected'),
   'best metric': (
     {'eval.best_metric': 'mAP@0.55'},

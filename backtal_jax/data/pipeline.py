@@ -147,6 +147,9 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
 
   options = tf.data.Options()
   options.deterministic = True
+  # Nothing here is tuned, and its thread, asleep for up to a minute, is waited
+  # for when the iterator ends: seconds after every evaluation.
+  options.autotune.enabled = False
   dataset = (
     tf.data.Dataset.from_tensor_slices(plan)
     .map(as_tensors, num_parallel_calls=max(1, _PARALLEL_VIDEOS // size))
