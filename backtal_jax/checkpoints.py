@@ -113,9 +113,8 @@ class _writing:
     pass
 
   def __exit__(self, kind, error, traceback):
-    # A JaxRuntimeError is another process lost, not this folder's fault.
-    lost = isinstance(error, jax.errors.JaxRuntimeError)
-    if isinstance(error, Exception) and not lost:
+    # Another process lost is not this folder's fault.
+    if isinstance(error, Exception) and not sharding.is_lost(error):
       raise errors.InputError(
         f'{self._folder}: the checkpoint could not be written: {error}'
       ) from error

@@ -136,9 +136,17 @@ def end_together():
       raise  # all of them were asked to end
     if isinstance(e, SystemExit):
       text = e.code
-    elif isinstance(e, jax.errors.JaxRuntimeError) and _HUNG_UP.search(str(e)):
-      text = f'error: {_LOST}: {str(e).splitlines()[0]}'
+    elif is_lost(e):
+      text = f'error: {_LOST}: {str(e).splitlines()[0].split(". ")[0]}'
     _leave(text)
+
+
+def is_lost(error) -> bool:
+  """Tell whether an error says that another process of the run is gone.
+
+  Of several types, by where in the run a collective failed.
+  """
+  return jax.distributed.is_initialized() and bool(_HUNG_UP.search(str(error)))
 
 
 def _leave(text):

@@ -28,6 +28,9 @@ _ENV = {
   **{k: v for k, v in os.environ.items() if not k.startswith('JAX_')},
   'PYTHON': sys.executable,
   'JAX_PLATFORMS': 'cpu',
+  # Of its own: processes that are killed may leave half an entry.
+  'JAX_COMPILATION_CACHE_DIR': os.environ['JAX_COMPILATION_CACHE_DIR'] + '/cut',
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
 }
 
 
