@@ -15,8 +15,8 @@ demo: $(VENV)/installed
 	$(BIN)/python -m backtal_jax.main --config configs/demo.py $(ARGS)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m 'not slow' --cov=backtal_jax \
-	  --cov-report=term --cov-fail-under=90 $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses=4 \
+	  --dist loadfile --cov=backtal_jax --cov-report=term --cov-fail-under=90 $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
