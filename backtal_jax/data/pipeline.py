@@ -74,8 +74,16 @@ class _Memory:
     count = math.prod(self._shape)
     memory = self._free.pop() if self._free else _pages(4 * count)
     array = np.frombuffer(memory, np.float32, count)
-    weakref.finalize(array, self._free.append, memory)
+    weakref.finalize(array, self._take_back, memory)
     return array.reshape(self._shape)  # refers to `array`, as TensorFlow will
+
+  def _take_back(self, memory):
+    if self._free is not None:
+      self._free.append(memory)
+
+  def close(self):
+    """Give all of it back to the system, what is in use when that ends."""
+    self._free = None
 
 
 def _pages(size):
@@ -163,3 +171,5 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
       if failures:
         raise failures[0] from None
       raise
+    finally:
+      memory.close()
