@@ -65,16 +65,7 @@ def initialize(address='', num_processes=0, process_id=-1, timeout=300):
   }
   # A plain indexed Job has an index but is no cluster of ours.
   if given['--coordinator_address'] or given['--num_processes']:
-    missing = [name for name, value in given.items() if value in (None, '')]
-    if missing:
-      raise errors.InputError(
-        f'{" and ".join(missing)} missing; given: '
-        + ', '.join(f'{k}={v}' for k, v in given.items() if k not in missing)
-      )
-    for name, value in given.items():
-      kind = _ADDRESS if name == '--coordinator_address' else _NUMBER
-      if not re.fullmatch(kind[1], str(value)):
-        raise errors.InputError(f'{name} is {value!r}, expected {kind[0]}')
+    _check_cluster(given)
     address, num_processes, process_id = given.values()
     _join(timeout, address, int(num_processes), int(process_id))
     return
@@ -91,6 +82,20 @@ def initialize(address='', num_processes=0, process_id=-1, timeout=300):
       return
   if len(env.get('TPU_WORKER_HOSTNAMES', '').split(',')) > 1:
     _join(timeout)
+
+
+def _check_cluster(given):
+  """Refuse {flag: value} of a cluster that is set half, or wrongly."""
+  missing = [name for name, value in given.items() if value in (None, '')]
+  if missing:
+    raise errors.InputError(
+      f'{" and ".join(missing)} missing; given: '
+      + ', '.join(f'{k}={v}' for k, v in given.items() if k not in missing)
+    )
+  for name, value in given.items():
+    kind = _ADDRESS if name == '--coordinator_address' else _NUMBER
+    if not re.fullmatch(kind[1], str(value)):
+      raise errors.InputError(f'{name} is {value!r}, expected {kind[0]}')
 
 
 def _join(timeout, *cluster):

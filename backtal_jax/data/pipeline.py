@@ -94,6 +94,72 @@ def _pages(size):
   return memory
 
 
+class _Loader:
+  """Loads a batch straight into its arrays, its videos in parallel.
+
+  Args:
+    source: of videos.
+    clicks: see `batches`.
+    size: B.
+  """
+
+  def __init__(self, source, clicks, size):
+    self._source, self._clicks, self._size = source, clicks, size
+    self._memory = _Memory(size, *source.shape[:2])
+    self.failures = []  # tf.data would bury them in errors of its own
+
+  def __enter__(self):
+    self._pool = futures.ThreadPoolExecutor(_PARALLEL_VIDEOS)
+    return self
+
+  def __exit__(self, *_):
+    self._pool.shutdown()
+    self._memory.close()  # TensorFlow keeps this loader
+
+  def __call__(self, rows):
+    """Return the arrays of rows [B, 2]; the padding stays neutral."""
+    num_snippets, _, num_classes = self._source.shape
+    batch = (
+      self._memory.take(),
+      np.zeros((self._size, num_classes), np.float32),
+      np.full((self._size, num_snippets), IGNORED, np.int32),
+      np.zeros(self._size, np.int32),
+      np.zeros(self._size, np.float64),
+    )
+    try:
+      list(
+        self._pool.map(
+          lambda k: self._fill(batch, k, *rows[k]), range(self._size)
+        )
+      )
+    except Exception as e:
+      self.failures.append(e)
+      raise
+    return batch
+
+  def _fill(self, batch, k, epoch, i):
+    if i == PADDING:
+      batch[0][k] = 0
+      return
+    video = self._source.read(i, batch[0][k])
+    click = self._clicks(video, epoch) if self._clicks else video.click
+    values = video.label, click, video.frame_num, video.duration
+    for array, value in zip(batch[1:], values, strict=True):
+      array[k] = value
+
+
+def _as_tensors(load, rows):
+  """Make the named tensors of a batch of what `load` returns."""
+  types = [tf.float32, tf.float32, tf.int32, tf.int32, tf.float64]
+  values = tf.numpy_function(load, [rows], types, stateful=False)
+  keys = ('feature', 'label', 'click', 'frame_num', 'duration')
+  index = tf.cast(rows[:, 1], tf.int32)
+  return dict(zip(keys, values, strict=True)) | {
+    'mask': index != PADDING,
+    'video_index': index,
+  }
+
+
 def batches(source, plan, clicks=None) -> Iterator[dict]:
   """Load the plan's rows in order, in parallel, ahead of their use.
 
@@ -110,66 +176,25 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
   Raises:
     errors.InputError: a video's file is wrong.
   """
-  num_snippets, feature_dim, num_classes = source.shape
-  size, failures = plan.shape[1], []
-  memory = _Memory(size, num_snippets, feature_dim)
-
-  def load(rows):
-    """Load one batch straight into its arrays; the padding stays neutral."""
-    batch = (
-      memory.take(),
-      np.zeros((size, num_classes), np.float32),
-      np.full((size, num_snippets), IGNORED, np.int32),
-      np.zeros(size, np.int32),
-      np.zeros(size, np.float64),
-    )
-
-    def fill(k):
-      epoch, i = rows[k]
-      if i == PADDING:
-        batch[0][k] = 0
-      else:
-        video = source.read(i, batch[0][k])
-        click = video.click if clicks is None else clicks(video, epoch)
-        values = video.label, click, video.frame_num, video.duration
-        for array, value in zip(batch[1:], values, strict=True):
-          array[k] = value
-
-    try:
-      list(pool.map(fill, range(size)))
-    except Exception as e:
-      # tf.data would bury it in an error of its own.
-      failures.append(e)
-      raise
-    return batch
-
-  def as_tensors(rows):
-    types = [tf.float32, tf.float32, tf.int32, tf.int32, tf.float64]
-    values = tf.numpy_function(load, [rows], types, stateful=False)
-    keys = ('feature', 'label', 'click', 'frame_num', 'duration')
-    index = tf.cast(rows[:, 1], tf.int32)
-    return dict(zip(keys, values, strict=True)) | {
-      'mask': index != PADDING,
-      'video_index': index,
-    }
-
+  size = plan.shape[1]
   options = tf.data.Options()
   options.deterministic = True
   # Nothing here is tuned, and its thread, asleep for up to a minute, is waited
   # for when the iterator ends: seconds after every evaluation.
   options.autotune.enabled = False
-  dataset = (
-    tf.data.Dataset.from_tensor_slices(plan)
-    .map(as_tensors, num_parallel_calls=max(1, _PARALLEL_VIDEOS // size))
-    .prefetch(1)
-    .with_options(options)
-  )
-  with futures.ThreadPoolExecutor(_PARALLEL_VIDEOS) as pool:
+  with _Loader(source, clicks, size) as load:
+    dataset = (
+      tf.data.Dataset.from_tensor_slices(plan)
+      .map(
+        lambda rows: _as_tensors(load, rows),
+        num_parallel_calls=max(1, _PARALLEL_VIDEOS // size),
+      )
+      .prefetch(1)
+      .with_options(options)
+    )
     try:
       yield from dataset.as_numpy_iterator()
     except tf.errors.OpError:
-      if failures:
-        raise failures[0] from None
+      if load.failures:
+        raise load.failures[0] from None
       raise
-    finally:
-      memory.close()
