@@ -7,18 +7,12 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from backtal_jax import (
-  curves,
-  errors,
-  files,
-  localization,
-  predict,
-  results,
-  runs,
-  sharding,
-)
-from backtal_jax.data import annotations, demo, pipeline, sources
-from backtal_jax.metrics import detection_map, diagnosis
+from backtal_jax import errors, files, localization, predict
+from backtal_jax.data import annotations, pipeline, sources
+from backtal_jax.data.prepare import demo
+from backtal_jax.metrics import detection_map, diagnosis, segments
+from backtal_jax.report import timelines
+from backtal_jax.run import hosts, outputs, sharding, workdirs
 
 
 def predict_split(model, params, source, mesh, *, batch_size):
@@ -93,8 +87,8 @@ class Results(NamedTuple):
 
   metrics: dict  # the keys of metrics.json, without the epoch
   predictions: dict  # ActivityNet format
-  segments: detection_map.Segments  # the same
-  curves: dict  # {video: curves.take}
+  segments: segments.Segments  # the same
+  curves: dict  # {video: outputs.take}
 
 
 class Evaluator:
@@ -124,9 +118,7 @@ class Evaluator:
         f'is {config.model.num_classes}'
       )
     found = files.read_json(path)
-    self._truth = detection_map.read_truth(
-      found, config.data.eval_split, str(path)
-    )
+    self._truth = segments.read_truth(found, config.data.eval_split, str(path))
     self._durations = diagnosis.read_durations(found, self._truth)
     self._names = source.video_names()
     _, absent = annotations.match_names(self._names, self._truth.videos)
@@ -138,7 +130,7 @@ class Evaluator:
 
   def write_classes(self, workdir):
     """Name the classes in the workdir, for predict.load anywhere else."""
-    if sharding.is_main_process():
+    if hosts.is_main_process():
       files.write_json(workdir / 'classes.json', list(self._classes))
 
   def __call__(self, params) -> Results:
@@ -156,21 +148,21 @@ class Evaluator:
         name, video, self._options, self._classes
       )
       right.append(is_right)
-      along[name] = curves.take(video, found[name], self._classes)
-    shares = sharding.gather_objects([found, right, along])
+      along[name] = outputs.take(video, found[name], self._classes)
+    shares = hosts.gather_objects([found, right, along])
     found = {k: v for part, _, _ in shares for k, v in part.items()}
     right = [r for _, part, _ in shares for r in part]
     along = {k: v for _, _, part in shares for k, v in part.items()}
     predictions = localization.format_results(dict(sorted(found.items())))
-    segments, _ = detection_map.read_predictions(predictions, self._truth)
-    metrics = detection_map.detection_map(self._truth, segments, self._tiou)
+    rows, _ = segments.read_predictions(predictions, self._truth)
+    metrics = detection_map.detection_map(self._truth, rows, self._tiou)
     metrics['accuracy'] = float(np.mean(right))
     logging.info('%d videos in %.1f s', len(right), time.time() - start)
-    return Results(metrics, predictions, segments, along)
+    return Results(metrics, predictions, rows, along)
 
   def timelines(self, found) -> dict:
-    """Draw the best, the median and the worst video, see results.timelines."""
-    drawn = results.timelines(
+    """Draw the best, the median and the worst video of the split."""
+    drawn = timelines.timelines(
       self._truth, self._durations, found.segments, found.curves
     )
     return dict(zip(('best', 'median', 'worst'), drawn.values(), strict=False))
@@ -225,10 +217,10 @@ def compare(metrics, published) -> tuple[str, float]:
 
 def write(workdir, found):
   """Write predictions.json, curves.npz, then metrics.json; process 0 does."""
-  if sharding.is_main_process():
+  if hosts.is_main_process():
     workdir = epath.Path(workdir)
     files.write_json(workdir / 'predictions.json', found.predictions)
-    curves.write(workdir / 'curves.npz', found.curves)
+    outputs.write(workdir / 'curves.npz', found.curves)
     files.write_json(workdir / 'metrics.json', found.metrics, indent=1)
 
 
@@ -263,12 +255,12 @@ def evaluate(config, checkpoint, workdir) -> dict:
   Raises:
     errors.InputError: a user error.
   """
-  runs.check(workdir, config)
+  workdirs.check(workdir, config)
   mesh = sharding.make_mesh(config.mesh)
   model, params, epoch = predict.restore(config, checkpoint, mesh)
   source = make_source(config, config.data.eval_split)
   found = Evaluator(config, model, source, mesh)(params)
   found.metrics['epoch'] = epoch
-  runs.claim(workdir, config)
+  workdirs.claim(workdir, config)
   write(workdir, found)
   return found.metrics

@@ -103,7 +103,7 @@ def check(config):
 def run():
   """Do what the flags say."""
   # Late, so that a mistyped flag is told at once.
-  from backtal_jax import sharding
+  from backtal_jax.run import hosts, sharding
 
   if not flags.FLAGS['verbosity'].present:
     # Orbax tells every rename, and its failures twice: here and to us.
@@ -116,23 +116,24 @@ def run():
   sharding.use_compilation_cache()
   if _MODE.value == 'predict':
     return _predict(config)
-  sharding.initialize(
+  hosts.initialize(
     _COORDINATOR.value,
     _NUM_PROCESSES.value,
     _PROCESS_ID.value,
     _STARTUP_TIMEOUT.value,
   )
-  from backtal_jax import evaluate, report, train  # brings TensorFlow
+  from backtal_jax import evaluate, train
+  from backtal_jax.report import pages
 
   workdir = epath.Path(_WORKDIR.value or f'runs/{config.data.name}')
-  with sharding.end_together():
+  with hosts.end_together():
     if _MODE.value == 'train':
       metrics = train.train_and_evaluate(config, workdir)
       print(f'best epoch: {metrics["epoch"]}')
     else:
       metrics = evaluate.evaluate(config, _CHECKPOINT.value, workdir)
     print(evaluate.table(metrics))
-    where = report.write(workdir) if sharding.is_main_process() else workdir
+    where = pages.write(workdir) if hosts.is_main_process() else workdir
     print(f'results: {where}')
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from backtal_jax import products
+from backtal_jax import layers
 
 AFFINITY_KINDS = ('official', 'paper')
 # The outputs of layers: what rematerialisation keeps; the wide arrays between
@@ -117,7 +117,7 @@ class Conv(nn.Module):
     kernel = self.param('kernel', _kernel_init, shape)
     taps = neighbours(x) if self.width == 3 else [x]
     x = sum(
-      products.product(tap, weights, self.dtype)
+      layers.product(tap, weights, self.dtype)
       for tap, weights in zip(taps, kernel, strict=True)
     )
     if self.use_bias:
@@ -187,11 +187,9 @@ class AffinityConv(nn.Module):
       # A product with one-hot columns spreads exactly, and its gradient is
       # again a product.
       spread = jax.nn.one_hot(j, 3, axis=0, dtype=similarity.dtype)
-      scale = products.product(similarity, spread, self.dtype)
+      scale = layers.product(similarity, spread, self.dtype)
       scaled = [scale * tap for tap in taps]
-      for n, y in enumerate(
-        products.shared_product(scaled, kernel, self.dtype)
-      ):
+      for n, y in enumerate(layers.shared_product(scaled, kernel, self.dtype)):
         outputs[n] += y
     return [checkpoint_name(y, KEPT) for y in outputs]
 
@@ -218,7 +216,7 @@ class AffinityConv(nn.Module):
         jnp.split(self.kernel[k], cuts),
         strict=True,
       ):
-        tap = products.product(part, kernel, self.dtype)
+        tap = layers.product(part, kernel, self.dtype)
         for n, gate in enumerate(gates):
           scale = (similarity[j] * gate[k])[..., None]
           outputs[n] += scale * tap  # in float32
@@ -237,7 +235,7 @@ class Classifier(nn.Module):
   ) -> list[Float[Array, 'B T C1']]:
     shape = (1, x[0].shape[-1], self.features)
     kernel = self.param('kernel', _kernel_init, shape)
-    x = products.shared_product(x, kernel[0], self.dtype)
+    x = layers.shared_product(x, kernel[0], self.dtype)
     return [checkpoint_name(y, KEPT) for y in x]
 
 
@@ -277,7 +275,7 @@ class Backbone(nn.Module):
     first = [leaky_relu(y) for y in first]
     second = [leaky_relu(y) for y in conv_2(first, similarity)]
     if train and self.dropout_rate:
-      second = products.dropout(
+      second = layers.dropout(
         self.make_rng('dropout'), second, self.dropout_rate
       )
     return first, [_full(y) for y in classifier(second)]

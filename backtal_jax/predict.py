@@ -17,16 +17,9 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from backtal_jax import (
-  checkpoints,
-  errors,
-  files,
-  localization,
-  models,
-  official,
-  sharding,
-)
+from backtal_jax import errors, files, localization, models
 from backtal_jax.data import annotations, feature_files
+from backtal_jax.run import checkpoints, sharding, torch_checkpoints
 
 # Segments of one video shown on screen.
 _SHOWN = 10
@@ -173,7 +166,7 @@ def load(checkpoint, *, config=None, classes=None) -> Model:
     errors.InputError: something is missing, or the one does not fit the other.
   """
   workdir = None
-  if not official.is_official(checkpoint):
+  if not torch_checkpoints.is_official(checkpoint):
     workdir, _ = checkpoints.locate(checkpoint)
   if config is None:
     if workdir is None:
@@ -235,7 +228,7 @@ def draw(model, video, curves, segments, truth):
     video, curves, segments: as Model.predict_videos yields them.
     truth: {name: annotations.Video}, may lack the video.
   """
-  from backtal_jax import figures  # not needed to predict
+  from backtal_jax.report import figures  # not needed to predict
 
   found = {segment['label'] for segment in segments}
   found = [i for i, label in enumerate(model.classes) if label in found]

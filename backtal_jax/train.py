@@ -11,18 +11,16 @@ import numpy as np
 import optax
 from etils import epath
 
-from backtal_jax import (
-  checkpoints,
-  errors,
-  evaluate,
-  files,
-  losses,
-  models,
-  resident,
-  runs,
-  sharding,
-)
+from backtal_jax import errors, evaluate, files, losses, models
 from backtal_jax.data import annotations, clicks, pipeline
+from backtal_jax.run import (
+  checkpoints,
+  hosts,
+  log,
+  resident,
+  sharding,
+  workdirs,
+)
 
 _TRAIN_KEYS = ('feature', 'label', 'click', 'mask', 'video_index')
 
@@ -200,8 +198,8 @@ def train_and_evaluate(config, workdir):
   optimizer = make_optimizer(config.train)
   step_fn = make_train_step(config, model, optimizer, mesh)
   with (
-    runs.lock(workdir),
-    runs.Preemption() as preemption,
+    workdirs.lock(workdir),
+    hosts.Preemption() as preemption,
     _open(workdir, config, evaluator) as manager,
   ):
     state = initial_state(config, manager, mesh)
@@ -214,22 +212,26 @@ def train_and_evaluate(config, workdir):
     loaded = pipeline.batches(
       loaded_from, sharding.local_columns(plan[start:]), make_clicks(config)
     )
-    with runs.Log(workdir, plan, start, source, config.train.on_nan) as log:
+    with log.Log(workdir, plan, start, source, config.train.on_nan) as run_log:
       for step, (on_device, batch) in enumerate(
         sharding.prefetch(loaded, mesh, _TRAIN_KEYS), start + 1
       ):
         state, metrics = step_fn(state, complete(on_device))
-        log.add(step, metrics, batch, learning_rate=config.train.learning_rate)
+        run_log.add(
+          step, metrics, batch, learning_rate=config.train.learning_rate
+        )
         stop = preemption.reached(step)
         if step % per_epoch == 0:
-          end_of_epoch(step // per_epoch, state, log)
+          end_of_epoch(step // per_epoch, state, run_log)
         elif stop or (every and step % every == 0):
-          log.flush()
+          run_log.flush()
           checkpoints.save(manager, state, epoch=step // per_epoch)
         if stop:
           checkpoints.finish(manager)
-          log.say(f'asked to end after step {step}; the same command goes on')
-          sys.exit(runs.PREEMPTED)
+          run_log.say(
+            f'asked to end after step {step}; the same command goes on'
+          )
+          sys.exit(hosts.PREEMPTED)
     checkpoints.finish(manager)
   return files.read_json(workdir / 'metrics.json')
 
@@ -237,7 +239,7 @@ def train_and_evaluate(config, workdir):
 @contextlib.contextmanager
 def _open(workdir, config, evaluator):
   """Claim the workdir and open its checkpoints."""
-  runs.claim(workdir, config)
+  workdirs.claim(workdir, config)
   evaluator.write_classes(workdir)
   with checkpoints.manager(workdir) as manager:
     yield manager
@@ -252,18 +254,18 @@ def make_end_of_epoch(config, workdir, evaluator, manager):
   best = manager.best_step()
   best = checkpoints.UNKNOWN if best is None else manager.metrics(best)['value']
 
-  def end_of_epoch(epoch, state, log):
+  def end_of_epoch(epoch, state, run_log):
     nonlocal best
-    log.flush()
+    run_log.flush()
     value, last = checkpoints.UNKNOWN, epoch == config.train.num_epochs
     if epoch % config.train.eval_every == 0 or last:
       results = evaluator(sharding.replicate(state.params, evaluator.mesh))
       results.metrics['epoch'] = epoch
       value = evaluate.ranking_value(results.metrics, config.eval.best_metric)
-      log.write(int(state.step), evaluate.scalars(results.metrics))
+      run_log.write(int(state.step), evaluate.scalars(results.metrics))
       table = f'epoch {epoch}\n{evaluate.table(results.metrics)}'
-      log.say(table)
-      log.show(int(state.step), table, evaluator.timelines(results))
+      run_log.say(table)
+      run_log.show(int(state.step), table, evaluator.timelines(results))
       if value > best:
         best = value
         evaluate.write(workdir, results)

@@ -92,7 +92,7 @@ def run_localization() -> dict:
 
 
 def as_arrays(truth, predictions):
-  """Turn {class: rows} into a detection_map.Truth and Segments."""
+  """Turn {class: rows} into a segments.Truth and Segments."""
   labels = sorted(truth)
   place = {label: i for i, label in enumerate(labels)}
 
@@ -105,7 +105,7 @@ def as_arrays(truth, predictions):
     ]
     rows.sort(key=lambda row: row[0])
     video, label, start, end, score = np.array(rows).T
-    return detection_map.Segments(
+    return segments.Segments(
       video.astype(int), label.astype(int), start, end, score
     )
 
@@ -113,7 +113,7 @@ def as_arrays(truth, predictions):
     row[0] for part in (truth, predictions) for r in part.values() for row in r
   )
   names = [f'{i:06}' for i in range(count)]
-  return detection_map.Truth(
+  return segments.Truth(
     names, [f'{label:04}' for label in labels], segments(truth)
   ), segments(predictions)
 

@@ -36,14 +36,12 @@ def _detections(predictions, videos):
     start = rng.random(count) * 200
     end = start + 5 + 40 * rng.random(count)
     # One class a video, so that there are as many truths for any number.
-    return detection_map.Segments(
-      video, video % 100, start, end, rng.random(count)
-    )
+    return segments.Segments(video, video % 100, start, end, rng.random(count))
 
   names = [f'{i:06}' for i in range(videos)]
   labels = [f'{i:03}' for i in range(100)]
   right = segments(np.repeat(np.arange(videos), 3))
-  truth = detection_map.Truth(names, labels, right)
+  truth = segments.Truth(names, labels, right)
   found = segments(np.sort(rng.integers(videos, size=predictions)))
   tiou = [0.5, 0.75, 0.95]
   return lambda: detection_map.detection_map(truth, found, tiou)

@@ -8,8 +8,9 @@ import time
 import jax
 import numpy as np
 
-from backtal_jax import evaluate, models, predict, sharding, train
+from backtal_jax import evaluate, models, predict, train
 from backtal_jax.data import pipeline, sources
+from backtal_jax.run import sharding
 from benchmarks import measure, network
 
 _BATCH = 8

@@ -14,7 +14,8 @@ import re
 import jax
 import jax.numpy as jnp
 
-from backtal_jax import errors, models, sharding, train
+from backtal_jax import errors, models, train
+from backtal_jax.run import sharding
 from benchmarks import document
 from configs import thumos14
 

@@ -16,15 +16,16 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from backtal_jax import canvas, errors, figures, results
-from backtal_jax.metrics import diagnosis, precision
+from backtal_jax import errors
+from backtal_jax.metrics import average_precision, diagnosis
+from backtal_jax.report import figures, style, timelines
 
 _NAMES = 'video labels', 'with clicks'
 
 
 def save(path, figure):
   """Write a figure as PNG of few colours."""
-  image = Image.fromarray(canvas.image(figure, dpi=144))
+  image = Image.fromarray(style.image(figure, dpi=144))
   image.quantize(64).save(path, optimize=True)
   print(path)
 
@@ -45,20 +46,22 @@ def main(argv=None):
   counts = {}
   with errors.one_line():
     for name in ('demo', 'hapt'):
-      runs = [results.read(workdir) for workdir in getattr(args, name)]
+      runs = [timelines.read(workdir) for workdir in getattr(args, name)]
       # A video in the middle, by what the run with clicks makes of it.
-      ap = precision.video_ap(runs[1].truth, runs[1].predictions, results.THETA)
+      ap = average_precision.video_ap(
+        runs[1].truth, runs[1].predictions, timelines.THETA
+      )
       order = np.argsort(-ap, kind='stable')[: np.isfinite(ap).sum()]
       video = order[len(order) // 2]
       for run, word in zip(runs, _NAMES, strict=True):
         found = diagnosis.diagnose(
-          run.truth, run.predictions, run.metrics['tiou'], theta=results.THETA
+          run.truth, run.predictions, run.metrics['tiou'], theta=timelines.THETA
         )
         counts[f'{run.config["data"]["name"]}, {word}'] = found['count']
         kinds = diagnosis.error_kinds(
-          run.truth, run.predictions, [results.THETA]
+          run.truth, run.predictions, [timelines.THETA]
         )[0]
-        figure = results.draw(
+        figure = timelines.draw(
           run.truth, run.durations, run.predictions, run.curves, video,
           kinds=kinds, title=f'{run.truth.videos[video]}, {word}',
         )  # fmt: skip

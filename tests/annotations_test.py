@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from backtal_jax import errors
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, recipes
+from backtal_jax.data import annotations
 from backtal_jax.data.annotations import Annotations, Click, Segment, Video
+from backtal_jax.data.prepare import inputs
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
 needs_data = pytest.mark.skipif(
@@ -617,7 +618,7 @@ tables = st.builds(
 @hypothesis.given(st.binary() | tables)
 def test_any_table_reads_or_is_an_input_error(tmp_path, text):
   path = written(tmp_path, text)
-  for read in (formats.read_video_list, recipes.read_labels):
+  for read in (formats.read_video_list, inputs.read_labels):
     try:
       read(path)
     except errors.InputError as e:

@@ -8,8 +8,9 @@ import kills
 import numpy as np
 import pytest
 
-from backtal_jax import errors, sharding
+from backtal_jax import errors
 from backtal_jax.data import builder, npz, pipeline, sources
+from backtal_jax.run import sharding
 from benchmarks import conversion
 
 SHAPE = {'num_snippets': 100, 'feature_dim': 32, 'num_classes': 5}

@@ -7,7 +7,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from backtal_jax.data import check, npz, prepare
+from backtal_jax.data import npz
+from backtal_jax.data.prepare import __main__ as prepare
+from backtal_jax.data.prepare import check
 from configs import demo
 
 SHAPE = (100, 32, 5)

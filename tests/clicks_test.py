@@ -14,8 +14,9 @@ from annotations_test import DATA, needs_data, read_real
 from hypothesis import strategies as st
 
 from backtal_jax import errors
-from backtal_jax.data import annotations, clicks, simulated_clicks
+from backtal_jax.data import annotations, clicks
 from backtal_jax.data.annotations import Annotations, Click, Segment, Video
+from backtal_jax.data.prepare import simulated_clicks
 
 at_any_speed = hypothesis.settings(
   deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

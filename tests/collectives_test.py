@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from train_test import tiny_config
 
-from backtal_jax import models, sharding, train
+from backtal_jax import models, train
+from backtal_jax.run import sharding
 from benchmarks import scaling
 
 _BATCH = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from backtal_jax import errors
-from backtal_jax.metrics import detection_map
+from backtal_jax.metrics import detection_map, matching, segments
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / 'tests' / 'golden'
@@ -22,10 +22,8 @@ TIOU = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
 
 
 def evaluate(annotations, results, subset='test', tiou=(0.5,)):
-  truth = detection_map.read_truth(annotations, subset)
-  predictions, ignored = detection_map.read_predictions(
-    {'results': results}, truth
-  )
+  truth = segments.read_truth(annotations, subset)
+  predictions, ignored = segments.read_predictions({'results': results}, truth)
   return detection_map.detection_map(truth, predictions, tiou), ignored
 
 
@@ -198,17 +196,15 @@ def test_ties_go_by_input_order():
 
 
 def test_match_names_the_ground_truth():
-  truth = detection_map.read_truth(
+  truth = segments.read_truth(
     annotate({'a': [('d', 0, 1), ('c', 0, 10), ('c', 4, 10), ('c', 0, 10)]}),
     'test',
   )
   # The best prediction takes the first of two equal ones, the next the second,
   # the last the one left, which overlaps by 0.6.
   found = {'a': [('c', 0, 10, 0.7), ('c', 0, 10, 0.8), ('c', 0, 10, 0.9)]}
-  predictions, _ = detection_map.read_predictions(
-    {'results': predict(found)}, truth
-  )
-  order, matched = detection_map.match(truth, predictions, [0.5, 0.7])
+  predictions, _ = segments.read_predictions({'results': predict(found)}, truth)
+  order, matched = matching.match(truth, predictions, [0.5, 0.7])
   assert order.tolist() == [2, 1, 0]
   assert matched.tolist() == [[1, 3, 2], [1, 3, -1]]
 

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from backtal_jax import errors, files
 from backtal_jax.metrics import (
-  comparison,
+  average_precision,
+  bootstrap,
   detection_map,
   diagnosis,
-  precision,
+  matching,
+  segments,
 )
 
 TIOU = [0.3, 0.5, 0.7]
@@ -41,8 +43,8 @@ def make(truth, predictions, duration=100.0):
     ]
     for video, rows in predictions.items()
   }
-  read = detection_map.read_truth(annotations, 'test')
-  found, _ = detection_map.read_predictions({'results': results}, read)
+  read = segments.read_truth(annotations, 'test')
+  found, _ = segments.read_predictions({'results': results}, read)
   return read, found
 
 
@@ -242,7 +244,7 @@ def test_average_recall_by_hand():
     {'v': [('a', 0, 10), ('b', 30, 40)]},
     {'v': [('a', 60, 70, 0.9), ('b', 0, 8, 0.8), ('a', 30, 40, 0.7)]},
   )
-  recall = precision.average_recall(truth, found)
+  recall = average_precision.average_recall(truth, found)
   at = dict(zip(*recall.values(), strict=True))
   # 7 of the 10 thresholds 0.5:0.05:0.95 are 0.8 or less.
   assert at[1] == 0
@@ -347,15 +349,17 @@ def test_weighted_ap_counts_copies(seed):
   # A weight of n is what n copies of the prediction's video would give; with
   # weights of 1 it is detection_map's AP.
   truth, found = make(*random_case(seed))
-  order, matched = detection_map.match(truth, found, TIOU)
+  order, matched = matching.match(truth, found, TIOU)
   hit, label = matched >= 0, found.label[order]
   count = np.bincount(truth.segments.label)
-  ap = precision.average_precisions(label, hit, np.ones((1, len(label))), count)
+  ap = average_precision.average_precisions(
+    label, hit, np.ones((1, len(label))), count
+  )
   expected = detection_map.detection_map(truth, found, TIOU)['ap_per_class']
   np.testing.assert_allclose(ap[0].T, list(expected.values()), atol=1e-12)
   weight = np.random.default_rng(seed).integers(0, 4, size=len(label))
   times = np.array([5, 6, 7])
-  ap = precision.average_precisions(label, hit, weight[None], times)
+  ap = average_precision.average_precisions(label, hit, weight[None], times)
   for c in range(3):
     own = label == c
     for row, one in zip(hit, ap[0], strict=True):
@@ -376,7 +380,7 @@ def test_precision_recall_has_map_as_area():
     {'v': [('a', 10 * i, 10 * i + 5) for i in range(4)]},
     {'v': [('a', 10, 15, 0.9), ('a', 7, 9, 0.8), ('a', 20, 25, 0.7)]},
   )
-  curve = precision.precision_recall(truth, found, [0.5], steps=5)
+  curve = average_precision.precision_recall(truth, found, [0.5], steps=5)
   assert curve[0].tolist() == pytest.approx([1, 1, 2 / 3, 0, 0])
   value = detection_map.detection_map(truth, found, [0.5])['mAP'][0]
   assert curve[0, 1:].mean() == pytest.approx(value)
@@ -391,7 +395,7 @@ def test_video_ap():
       'z': [('x', 0, 5, 0.99)],
     },
   )
-  ap = precision.video_ap(truth, found, 0.5)
+  ap = average_precision.video_ap(truth, found, 0.5)
   assert ap[0] == pytest.approx((1 + 2 / 3) / 2)
   assert math.isnan(ap[1])  # nothing to find
   assert ap[2] == 0  # nothing predicted
@@ -410,7 +414,7 @@ def test_bootstrap_finds_what_differs():
   )
   read, a = make(truth, bad)
   _, b = make(truth, good)
-  result = comparison.compare(read, a, b, TIOU, resamples=300)
+  result = bootstrap.compare(read, a, b, TIOU, resamples=300)
   first, second = (detection_map.detection_map(read, x, TIOU) for x in (a, b))
   average = result['average_mAP']
   assert average['before'] == pytest.approx(first['average_mAP'])
@@ -424,7 +428,7 @@ def test_bootstrap_finds_what_differs():
   assert shares['background']['before'] == pytest.approx(1 / 3)
   assert sum(row['after'] for row in shares.values()) == pytest.approx(1)
   # The same against itself differs by nothing, in every draw.
-  same = comparison.compare(read, a, a, TIOU, resamples=50)['average_mAP']
+  same = bootstrap.compare(read, a, a, TIOU, resamples=50)['average_mAP']
   assert same['low'] == same['difference'] == same['high'] == 0
 
 
@@ -436,8 +440,8 @@ def test_without_predictions():
   assert result['missed'] == 12
   assert set(result['recall']['average_recall']) == {0.0}
   assert diagnosis.format_table(result).endswith('missed: 12 of 12')
-  assert not precision.precision_recall(truth, found, TIOU).any()
-  compared = comparison.compare(truth, found, found, TIOU, resamples=20)
+  assert not average_precision.precision_recall(truth, found, TIOU).any()
+  compared = bootstrap.compare(truth, found, found, TIOU, resamples=20)
   assert compared['average_mAP']['after'] == 0
 
 
@@ -452,10 +456,10 @@ def test_unknown_durations_leave_coverage_out():
   for entry in database.values():
     entry.update(subset='test', annotations=annotated)
   annotations = {'database': database}
-  truth = detection_map.read_truth(annotations, 'test')
+  truth = segments.read_truth(annotations, 'test')
   durations = diagnosis.read_durations(annotations, truth)
   assert durations[0] == 80 and np.isnan(durations[1:]).all()
-  found, _ = detection_map.read_predictions({'results': {}}, truth)
+  found, _ = segments.read_predictions({'results': {}}, truth)
   groups = diagnosis.diagnose(truth, found, TIOU, durations=durations)
   (row,) = groups['characteristics']['coverage']
   assert row['count'] == 1 and row['to'] == pytest.approx(0.1)

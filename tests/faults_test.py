@@ -14,7 +14,8 @@ import pytest
 from etils import epath
 from train_test import assert_same, saved, tiny_config
 
-from backtal_jax import checkpoints, errors, runs, sharding, train
+from backtal_jax import errors, train
+from backtal_jax.run import checkpoints, hosts, sharding, workdirs
 
 # In CI a few; KILLS=20 python -m pytest tests/faults_test.py for the claim.
 KILLS = int(os.environ.get('KILLS', '2'))
@@ -120,7 +121,7 @@ def test_asked_to_end_a_run_leaves_a_checkpoint_and_says_so(
   _wait_for(lambda: _steps(tmp_path / 'w'), process)
   process.send_signal(signal.SIGTERM)
   output, _ = process.communicate(timeout=120)
-  assert process.returncode == runs.PREEMPTED == 75, output
+  assert process.returncode == hosts.PREEMPTED == 75, output
   assert 'the same command goes on' in output
   config = tiny_config(demo_root, **_FIELDS)
   train.train_and_evaluate(config, tmp_path / 'w')
@@ -142,7 +143,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
   else:
     told = iter(['cut off', ''])
     hosts = lambda value: [value, next(told) if value == '' else value]
-    monkeypatch.setattr(checkpoints.sharding, 'gather_objects', hosts)
+    monkeypatch.setattr(checkpoints.hosts, 'gather_objects', hosts)
   train.train_and_evaluate(config, tmp_path / 'w')
   assert 'checkpoints/8: the checkpoint is damaged' in capsys.readouterr().err
   assert_same(saved(tmp_path / 'w'), expected)
@@ -160,11 +161,11 @@ def test_when_all_checkpoints_are_damaged_the_run_says_so(demo_root, tmp_path):
 
 def test_a_second_run_in_a_workdir_is_refused(tmp_path):
   folder = epath.Path(tmp_path / 'w')
-  with runs.lock(folder):
+  with workdirs.lock(folder):
     refused = pytest.raises(errors.InputError, match='another run is using it')
-    with refused, runs.lock(folder):
+    with refused, workdirs.lock(folder):
       pass
-  with runs.lock(folder):
+  with workdirs.lock(folder):
     pass
 
 

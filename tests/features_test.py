@@ -8,11 +8,11 @@ import pytest
 from hypothesis import strategies as st
 
 from backtal_jax import errors
-from backtal_jax.data import features, npz
+from backtal_jax.data import npz, resampling
 
 
 def test_centre_times_by_hand():
-  times = features.centre_times(3, stride=4, window=16, fps=25)
+  times = resampling.centre_times(3, stride=4, window=16, fps=25)
   np.testing.assert_allclose(times, [0.32, 0.48, 0.64], rtol=1e-15)
 
 
@@ -20,10 +20,10 @@ def test_resample_by_hand():
   x = np.array([[0, 0], [8, -4]], np.float32)
   # Half-pixel centres: -0.25, 0.25, 0.75 and 1.25, clamped at both ends.
   expected = [[0, 0], [2, -1], [6, -3], [8, -4]]
-  np.testing.assert_array_equal(features.resample(x, 4), expected)
+  np.testing.assert_array_equal(resampling.resample(x, 4), expected)
   # Shrinking samples at 0.5 and 2.5, without smoothing.
   x = np.array([[1.0], [3.0], [5.0], [17.0]])
-  np.testing.assert_array_equal(features.resample(x, 2), [[2], [11]])
+  np.testing.assert_array_equal(resampling.resample(x, 2), [[2], [11]])
 
 
 @pytest.mark.parametrize('count', [1, 2, 7, 30])
@@ -34,30 +34,30 @@ def test_resample_is_interpolation_between_centres(count, num_snippets):
   wanted = (np.arange(num_snippets) + 0.5) / num_snippets
   expected = np.stack([np.interp(wanted, source, c) for c in x.T], axis=1)
   np.testing.assert_allclose(
-    features.resample(x, num_snippets), expected, atol=1e-12
+    resampling.resample(x, num_snippets), expected, atol=1e-12
   )
 
 
 @pytest.mark.parametrize('count', [1, 3, 49, 750])
 def test_resample_to_the_same_length_is_the_identity(count):
   x = np.random.default_rng(0).normal(size=(count, 2)).astype(np.float32)
-  y = features.resample(x, count)
+  y = resampling.resample(x, count)
   assert y.dtype == np.float32
   np.testing.assert_array_equal(y, x)
 
 
 def test_resample_one_snippet_repeats_and_integers_become_floats():
-  y = features.resample(np.array([[3, 4]]), 5)
+  y = resampling.resample(np.array([[3, 4]]), 5)
   assert y.dtype == np.float64
   np.testing.assert_array_equal(y, [[3, 4]] * 5)
 
 
 def test_resample_at_given_positions():
   x = np.array([[0.0], [10.0], [20.0]])
-  y = features.resample(x, 4, positions=[-3, 0.25, 1.5, 9])
+  y = resampling.resample(x, 4, positions=[-3, 0.25, 1.5, 9])
   np.testing.assert_array_equal(y, [[0], [2.5], [15], [20]])
   with pytest.raises(ValueError, match='positions'):
-    features.resample(x, 3, positions=[0, 1])
+    resampling.resample(x, 3, positions=[0, 1])
 
 
 @pytest.mark.parametrize('num_snippets', [1, 40, 128])
@@ -69,7 +69,7 @@ def test_resample_times_is_interpolation_in_seconds(num_snippets):
   wanted = (np.arange(num_snippets) + 0.5) * duration / num_snippets
   expected = np.stack([np.interp(wanted, times, c) for c in x.T], axis=1)
   np.testing.assert_allclose(
-    features.resample_times(x, times, duration, num_snippets),
+    resampling.resample_times(x, times, duration, num_snippets),
     expected,
     atol=1e-12,
   )
@@ -78,15 +78,15 @@ def test_resample_times_is_interpolation_in_seconds(num_snippets):
 def test_resample_times_by_hand():
   # 25 fps, stride 25, window 50: centres at 1, 2 and 3 s of a 4 s video,
   # whose eight snippets are centred at 0.25, 0.75 … 3.75 s.
-  times = features.centre_times(3, stride=25, window=50, fps=25)
-  y = features.resample_times(np.array([[0.0], [4.0], [0.0]]), times, 4, 8)
+  times = resampling.centre_times(3, stride=25, window=50, fps=25)
+  y = resampling.resample_times(np.array([[0.0], [4.0], [0.0]]), times, 4, 8)
   np.testing.assert_array_equal(y[:, 0], [0, 0, 1, 3, 3, 1, 0, 0])
 
 
 def test_a_ramp_keeps_its_time():
   # What happens at second s is found again at second s, whatever the grid.
-  times = features.centre_times(200, stride=4, window=16, fps=30)
-  y = features.resample_times(times[:, None], times, 27.0, 100)[:, 0]
+  times = resampling.centre_times(200, stride=4, window=16, fps=30)
+  y = resampling.resample_times(times[:, None], times, 27.0, 100)[:, 0]
   wanted = (np.arange(100) + 0.5) * 0.27
   np.testing.assert_allclose(y, np.clip(wanted, times[0], times[-1]))
 
@@ -94,14 +94,17 @@ def test_a_ramp_keeps_its_time():
 @pytest.mark.parametrize(
   'call, message',
   [
-    (lambda x: features.resample(x[:0], 4), r'shape \(0, 2\)'),
-    (lambda x: features.resample(x[0], 4), r'shape \(2,\)'),
-    (lambda x: features.resample_times(x[:0], [], 4.0, 4), r'shape \(0, 2\)'),
-    (lambda x: features.resample_times(x, [1], 4.0, 4), 'snippet times'),
-    (lambda x: features.resample_times(x, [1, 1], 4.0, 4), 'not increase'),
-    (lambda x: features.resample_times(x, [1, np.nan], 4.0, 4), 'not increase'),
-    (lambda x: features.resample_times(x, [1, 2], 0.0, 4), 'duration is 0'),
-    (lambda x: features.resample_times(x, [1, 2], np.nan, 4), 'duration'),
+    (lambda x: resampling.resample(x[:0], 4), r'shape \(0, 2\)'),
+    (lambda x: resampling.resample(x[0], 4), r'shape \(2,\)'),
+    (lambda x: resampling.resample_times(x[:0], [], 4.0, 4), r'shape \(0, 2\)'),
+    (lambda x: resampling.resample_times(x, [1], 4.0, 4), 'snippet times'),
+    (lambda x: resampling.resample_times(x, [1, 1], 4.0, 4), 'not increase'),
+    (
+      lambda x: resampling.resample_times(x, [1, np.nan], 4.0, 4),
+      'not increase',
+    ),
+    (lambda x: resampling.resample_times(x, [1, 2], 0.0, 4), 'duration is 0'),
+    (lambda x: resampling.resample_times(x, [1, 2], np.nan, 4), 'duration'),
   ],
 )
 def test_bad_input(call, message):
@@ -141,7 +144,7 @@ def test_any_damaged_file_reads_or_is_an_input_error(
   start = int(place * len(raw))
   path.write_bytes(raw[:start] + new + raw[start + cut :])
   try:
-    found = features.read(path)
+    found = resampling.read(path)
   except errors.InputError as e:
     assert str(e).startswith(str(path))
     return

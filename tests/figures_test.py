@@ -11,8 +11,8 @@ from matplotlib import colors as mpl_colors
 from PIL import Image
 from report_test import make_workdir
 
-from backtal_jax import canvas, figures
 from backtal_jax.metrics import diagnosis
+from backtal_jax.report import figures, style
 
 SVG = '{http://www.w3.org/2000/svg}'
 ODD = '<b>"$x_{1}$ 跳水 & \\frac'
@@ -27,7 +27,7 @@ def parse(text):
 
 def texts(figure):
   """Return every text of a figure's SVG."""
-  root = parse(canvas.svg(figure, 'title'))
+  root = parse(style.svg(figure, 'title'))
   return [''.join(e.itertext()) for e in root.iter(f'{SVG}text')]
 
 
@@ -65,8 +65,8 @@ def test_timeline_draws_everything_where_it_is():
   np.testing.assert_array_equal(weights.lines[0].get_ydata(), 0.5)
   # Best first, coloured by kind.
   assert bars_of(found) == [
-    (50, 70, 0, canvas.COLOR['true-positive']),
-    (10, 30, 1, canvas.COLOR['background']),
+    (50, 70, 0, style.COLOR['true-positive']),
+    (10, 30, 1, style.COLOR['background']),
   ]
   assert found.get_xlim() == (0, 80)
   shown = texts(figure)
@@ -84,11 +84,11 @@ def test_every_part_of_a_timeline_is_optional():
     'clicks': [0.5],
   }
   for duration in (None, 9.0):
-    assert canvas.image(figures.timeline('x', duration)).ndim == 3
+    assert style.image(figures.timeline('x', duration)).ndim == 3
     for key, value in parts.items():
       figure = figures.timeline('x', duration, **{key: value})
       assert len(figure.axes) == 1
-      assert canvas.image(figure).std() > 0
+      assert style.image(figure).std() > 0
   figure = figures.timeline(
     'x', 9.0, segments=[dict(parts['segments'][0], score=i) for i in range(9)],
     limit=4,
@@ -104,14 +104,14 @@ def test_names_are_text_whatever_is_in_them():
   )  # fmt: skip
   shown = texts(figure)  # as parsed: the markup is escaped
   assert ODD in shown
-  assert '<b>' not in canvas.svg(figure, ODD)
-  assert parse(canvas.svg(figure, ODD)).get('aria-label') == ODD
-  assert canvas.image(figure).shape[2] == 3
+  assert '<b>' not in style.svg(figure, ODD)
+  assert parse(style.svg(figure, ODD)).get('aria-label') == ODD
+  assert style.image(figure).shape[2] == 3
 
 
 def test_svg_has_theme_colours_only_and_no_clashing_ids():
   figure = figures.shares({'a': dict.fromkeys(diagnosis.KINDS, 1)})
-  one, two = canvas.svg(figure, 'one'), canvas.svg(figure, 'two')
+  one, two = style.svg(figure, 'one'), style.svg(figure, 'two')
   assert not re.search(r'#[0-9a-f]{6}\b', one.replace('href="#', ''))
   for kind in diagnosis.KINDS:
     assert f'var(--{kind.replace(" ", "-")})' in one
@@ -129,15 +129,15 @@ def test_palette_contrasts_with_its_paper():
     return rgb @ [0.2126, 0.7152, 0.0722]
 
   for theme in (0, 1):
-    paper = light(canvas.PALETTE['paper'][theme])
-    for name, colors in canvas.PALETTE.items():
+    paper = light(style.PALETTE['paper'][theme])
+    for name, colors in style.PALETTE.items():
       ink = light(colors[theme])
       ratio = (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05)
       if name in ('ink', 'muted'):  # text
         assert ratio >= 4.5, name
       elif name not in ('paper', 'grid'):  # lines and bars
         assert ratio >= 3, name
-  shades = [c for colors in canvas.PALETTE.values() for c in colors[:1]]
+  shades = [c for colors in style.PALETTE.values() for c in colors[:1]]
   assert len({*shades}) == len(shades)  # else one could not be told in an SVG
 
 
@@ -186,13 +186,13 @@ def test_other_charts_say_what_they_show(draw, shown):
   found = texts(figure)
   for text in shown:
     assert text in found, found
-  assert canvas.image(figure).std() > 0
+  assert style.image(figure).std() > 0
 
 
 def test_users_settings_of_matplotlib_do_not_matter():
   import matplotlib
 
-  draw = lambda: canvas.image(figures.recall([1, 2], [0.1, 0.2]))
+  draw = lambda: style.image(figures.recall([1, 2], [0.1, 0.2]))
   expected = draw()
   with matplotlib.rc_context({'font.size': 20, 'text.color': 'red'}):
     before = dict(matplotlib.rcParams)

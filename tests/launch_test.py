@@ -19,7 +19,8 @@ import pytest
 import yaml
 from faults_test import KILLS
 
-from backtal_jax import checkpoints, runs, train
+from backtal_jax import train
+from backtal_jax.run import checkpoints, hosts
 from configs import demo
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -318,7 +319,7 @@ def test_one_of_two_killed_then_both_asked_to_end_and_the_run_goes_on(
     _wait_for_a_checkpoint(workdir, process)
     process.terminate()
     output, _ = process.communicate(timeout=90)
-    assert process.returncode == runs.PREEMPTED, output
+    assert process.returncode == hosts.PREEMPTED, output
     assert 'the same command goes on' in output
   _succeed(_start_pair(demo_root, workdir))
   whole, killed = (

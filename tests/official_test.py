@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from golden import FOLDER, KINDS, Case
 
-from backtal_jax import checkpoints, errors, evaluate, official, predict, train
+from backtal_jax import errors, evaluate, predict, train
 from backtal_jax.data import feature_files, sources
+from backtal_jax.run import checkpoints, torch_checkpoints
 from configs import activitynet12, hacs, thumos14
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -120,7 +121,7 @@ def test_every_container_reads_the_same(
   raw = path.read_bytes()
   assert device.encode() in raw
   assert raw.startswith(b'PK') == (save is zipped)
-  found, epoch = official.read(path)
+  found, epoch = torch_checkpoints.read(path)
   assert epoch == 3
   assert list(found) == list(content['state_dict'])
   for name, tensor in content['state_dict'].items():
@@ -137,7 +138,7 @@ def test_a_bare_state_dict_is_read_too(torch, tmp_path):
 def test_import_then_export_changes_no_bit(torch, tmp_path, kind):
   source = FOLDER / f'official_{kind}.pth'
   params, epoch = checkpoints.restore_params(source, Case(kind).params)
-  official.write(tmp_path / 'x.pth', params, epoch)
+  torch_checkpoints.write(tmp_path / 'x.pth', params, epoch)
   first, second = contents(torch, source), contents(torch, tmp_path / 'x.pth')
   assert first.keys() == second.keys() and second['epoch'] == 7
   assert list(first['state_dict']) == list(second['state_dict'])
@@ -290,7 +291,7 @@ def test_without_torch_the_message_says_what_to_install(monkeypatch, tmp_path):
   with pytest.raises(errors.InputError, match=install):
     load('hacs')
   with pytest.raises(errors.InputError, match=install):
-    official.write(tmp_path / 'x.pth', Case('hacs').params, 0)
+    torch_checkpoints.write(tmp_path / 'x.pth', Case('hacs').params, 0)
   assert not list(tmp_path.iterdir())
 
 
@@ -377,7 +378,7 @@ def test_reproduce_evaluates_compares_and_fails_where_it_is_off(
     config.update_from_flattened_dict(sizes)
   model = predict.models.BackTAL(**config.model)
   params = predict.models.init(model, jax.random.key(0), 30)
-  official.write(tmp_path / 'x.pth', params, 40)
+  torch_checkpoints.write(tmp_path / 'x.pth', params, 40)
   script = str(ROOT / 'launch' / 'reproduce.sh')
   result = subprocess.run(
     [

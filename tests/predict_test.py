@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 
 import backtal_jax
-from backtal_jax import (
-  IGNORED,
-  checkpoints,
-  errors,
-  evaluate,
-  figures,
-  predict,
-  train,
-)
-from backtal_jax.data import demo, hapt, npz
+from backtal_jax import IGNORED, errors, evaluate, predict, train
+from backtal_jax.data import npz
+from backtal_jax.data.prepare import demo, hapt
+from backtal_jax.report import figures
+from backtal_jax.run import checkpoints
 from configs import demo as demo_config
 from configs import hapt as hapt_config
 

@@ -12,7 +12,9 @@ from etils import epath
 from etils.epath import backend, gpath
 
 from backtal_jax import IGNORED, errors
-from backtal_jax.data import annotations, custom, prepare, recipes, sources
+from backtal_jax.data import annotations, sources
+from backtal_jax.data.prepare import __main__ as prepare
+from backtal_jax.data.prepare import convert, inputs
 
 TRUTH = {
   'database': {
@@ -51,7 +53,7 @@ def write(path, array):
 
 
 def recipe(root, **changed):
-  return recipes.Recipe(
+  return inputs.Recipe(
     **{
       'features': (str(root / 'features'),),
       'ground_truth': str(root / 'truth.json'),
@@ -80,7 +82,7 @@ def contents(folder):
 
 
 def test_values_by_hand(given):
-  assert custom.prepare(recipe(given)) == {'training': 2, 'validation': 1}
+  assert convert.prepare(recipe(given)) == {'training': 2, 'validation': 1}
   b, a = source(given, 'training')
   assert (a.name, b.name) == ('v_a', 'b')
   # Five parts of 10 s are centred at 1, 3 … 9 s, and features are times.
@@ -101,14 +103,14 @@ def test_values_by_hand(given):
 
 
 def test_the_config_is_ready_to_run(given):
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   data, splits, shape = prepare._read_config(str(given / 'out/config.py'))
   assert splits == ('training', 'validation') and shape == (5, 3, 2)
   assert pathlib.Path(data.root) == given / 'out'
 
 
 def test_other_forms_give_the_same(given):
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   expected = contents(given / 'out/training')
   arrays = {n: np.load(given / f'features/{n}.npy') for n in 'abc'}
   other = given / 'other'
@@ -127,7 +129,7 @@ def test_other_forms_give_the_same(given):
      'video_names': str(given / 'names.npy')},
   )):  # fmt: skip
     output = given / f'out{i}'
-    custom.prepare(recipe(given, output=str(output), **changed))
+    convert.prepare(recipe(given, output=str(output), **changed))
     assert contents(output / 'training') == expected
 
 
@@ -147,9 +149,9 @@ def test_wrong_files_of_all_videos(given, joint, match):
     'video_names': str(given / 'names.npy'),
   }
   with pytest.raises(errors.InputError, match='--allow-pickle reads them'):
-    custom.prepare(recipe(given, **changed))
+    convert.prepare(recipe(given, **changed))
   with pytest.raises(errors.InputError, match=f'joint.npy: .*{match}'):
-    custom.prepare(recipe(given, allow_pickle=True, **changed))
+    convert.prepare(recipe(given, allow_pickle=True, **changed))
 
 
 def test_two_streams_are_side_by_side(given):
@@ -157,11 +159,11 @@ def test_two_streams_are_side_by_side(given):
     x = np.load(given / f'features/{name}.npy')
     write(given / f'rgb/{name}.npy', x[:, :1])
     write(given / f'flow/{name}.npy', x[:, 1:])
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   expected = source(given, 'training')[0].feature
   shutil.rmtree(given / 'out')
   both = str(given / 'rgb'), str(given / 'flow')
-  custom.prepare(recipe(given, features=both))
+  convert.prepare(recipe(given, features=both))
   video = source(given, 'training')[0]
   np.testing.assert_array_equal(video.feature, expected)
 
@@ -175,7 +177,7 @@ def test_video_labels_only(given):
   (given / 'labels.csv').write_text(
     'video_id,subset,label\na,training,run\na,training,jump\nb,training,jump\n'
   )
-  custom.prepare(recipe(given, labels=str(given / 'labels.csv')))
+  convert.prepare(recipe(given, labels=str(given / 'labels.csv')))
   a, b = source(given, 'training')
   np.testing.assert_array_equal([a.label, b.label], [[1, 1], [0, 1]])
   assert a.duration == 10.0  # of the time grid
@@ -209,10 +211,10 @@ def test_wrong_videos_are_told_and_left_out_if_lenient(given, capsys, spoil,
                                                        match):  # fmt: skip
   spoil(given)
   with pytest.raises(errors.InputError, match=match):
-    custom.prepare(recipe(given))
+    convert.prepare(recipe(given))
   assert not (given / 'out/config.py').exists()
   capsys.readouterr()
-  counts = custom.prepare(recipe(given, lenient=True))
+  counts = convert.prepare(recipe(given, lenient=True))
   assert counts == {'training': 1, 'validation': 1}
   assert capsys.readouterr().err.count('left out') == 1
 
@@ -223,7 +225,7 @@ def test_every_video_without_a_rate_is_listed(given, capsys):
     del truth['database'][name]['fps']
   (given / 'truth.json').write_text(json.dumps(truth))
   with pytest.raises(errors.InputError, match='1 of 2 problems'):
-    custom.prepare(recipe(given, fps=None))
+    convert.prepare(recipe(given, fps=None))
   told = capsys.readouterr().err
   assert "'v_a': no fps" in told and "'b': no fps" in told
 
@@ -234,7 +236,7 @@ def test_features_nobody_annotated_are_counted_and_listed(given, capsys):
   (given / 'truth.json').write_text(json.dumps(truth))
   for name in ('v_d', 'x', 'y'):
     write(given / f'features/{name}.npy', np.ones((4, 3)))
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   told = capsys.readouterr()
   assert '2 of 6 videos with features have no annotation: x, y' in told.err
   assert '1 of 6 videos with features are in neither' in told.err
@@ -253,10 +255,10 @@ def test_official_files_in_nested_folders(given):
     'ground_truth': str(given / 'anno'), 'train_split': 'val',
     'video_list': str(given / 'list.csv'), 'eval_split': 'test', 'clicks': (),
   }  # fmt: skip
-  assert custom.prepare(recipe(given, **changed)) == {'val': 2, 'test': 1}
+  assert convert.prepare(recipe(given, **changed)) == {'val': 2, 'test': 1}
   (given / 'anno/val/Run_val.txt').write_text('a 2 5\nb 1 2\n')
   with pytest.raises(errors.InputError, match='ground_truth was'):
-    custom.prepare(recipe(given, **changed))
+    convert.prepare(recipe(given, **changed))
 
 
 class Bucket:
@@ -279,7 +281,7 @@ class Bucket:
 
 
 def test_everything_in_a_bucket(given, monkeypatch, capsys):
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   expected = contents(given / 'out')
   monkeypatch.setattr(
     gpath._GPath,
@@ -289,8 +291,8 @@ def test_everything_in_a_bucket(given, monkeypatch, capsys):
     ),
   )
   root = epath.Path('gs://bucket')
-  custom.prepare(recipe(root, output='gs://bucket/again'))
-  custom.prepare(recipe(root, output='gs://bucket/again'))
+  convert.prepare(recipe(root, output='gs://bucket/again'))
+  convert.prepare(recipe(root, output='gs://bucket/again'))
   found = contents(given / 'again')
   config = found.pop('config.py').decode()
   assert "c.data.root = 'gs://bucket/again'" in config
@@ -312,7 +314,7 @@ def test_everything_in_a_bucket(given, monkeypatch, capsys):
 def test_what_lenient_does_not_forgive(given):
   extra_prefix(given)
   with pytest.raises(errors.InputError, match='duplicate video'):
-    custom.prepare(recipe(given, lenient=True))
+    convert.prepare(recipe(given, lenient=True))
 
 
 @pytest.mark.parametrize(
@@ -329,10 +331,10 @@ def test_wrong_clicks(given, capsys, line, match):
   (given / 'clicks.csv').write_text(CLICKS + line + '\n')
   (given / 'features/b.npy').unlink()
   with pytest.raises(errors.InputError, match='1 of 2 problems'):
-    custom.prepare(recipe(given))
+    convert.prepare(recipe(given))
   assert re.search(f"'b' has no.*clicks.csv:4: .*{match}", capsys.readouterr()
                    .err, re.DOTALL)  # fmt: skip
-  custom.prepare(recipe(given, lenient=True))
+  convert.prepare(recipe(given, lenient=True))
   clicks, _ = annotations.read_clicks(given / 'out/clicks.csv')
   assert len(clicks) == 2
 
@@ -351,37 +353,37 @@ def test_wrong_clicks(given, capsys, line, match):
 def test_wrong_labels(given, text, match):
   (given / 'labels.csv').write_text(text)
   with pytest.raises(errors.InputError, match=match):
-    custom.prepare(recipe(given, labels=str(given / 'labels.csv')))
+    convert.prepare(recipe(given, labels=str(given / 'labels.csv')))
 
 
 def test_nothing_to_evaluate_with_and_nothing_that_matches(given):
   with pytest.raises(errors.InputError, match='has no videos'):
-    custom.prepare(recipe(given, eval_split='testing'))
+    convert.prepare(recipe(given, eval_split='testing'))
   for name in 'abc':
     path = given / f'features/{name}.npy'
     path.rename(path.with_stem(f'other_{name}'))
   with pytest.raises(errors.InputError, match='none of the 3 videos'):
-    custom.prepare(recipe(given))
+    convert.prepare(recipe(given))
 
 
 def test_made_otherwise_is_not_mixed(given):
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   before = contents(given / 'out')
   with pytest.raises(errors.InputError, match='num_snippets was 5, is 6'):
-    custom.prepare(recipe(given, num_snippets=6))
+    convert.prepare(recipe(given, num_snippets=6))
   (given / 'clicks.csv').write_text(CLICKS + 'a,1,run,x\n')
   with pytest.raises(errors.InputError, match='clicks was'):
-    custom.prepare(recipe(given))
+    convert.prepare(recipe(given))
   assert contents(given / 'out') == before
 
 
 def test_what_is_whole_is_not_redone(given):
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   path = given / 'out/training/b.npz'
   before, kept = path.stat().st_mtime_ns, contents(given / 'out')
   (given / 'out/training/v_a.npz').unlink()
   (given / 'out/training/.v_a.npz.1.ab.tmp').write_bytes(b'torn')
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   assert path.stat().st_mtime_ns == before
   assert contents(given / 'out') == kept
 
@@ -401,9 +403,9 @@ def test_killed_at_random_moments_is_the_same(given):
   args = recipe(given, clicks=(), num_snippets=200, workers=2)
   code = (
     'import dataclasses, sys\n'
-    'from backtal_jax.data import custom, recipes\n'
-    f'recipe = recipes.{args!r}\n'
-    'work = lambda output: custom.prepare('
+    'from backtal_jax.data.prepare import convert, inputs\n'
+    f'recipe = inputs.{args!r}\n'
+    'work = lambda output: convert.prepare('
     'dataclasses.replace(recipe, output=output))'
   )
   kills.run(code, given)
@@ -443,7 +445,7 @@ def test_command_line(given, capsys):
   ],
 )  # fmt: skip
 def test_wrong_arguments_are_one_line(given, monkeypatch, args, match):
-  custom.prepare(recipe(given))
+  convert.prepare(recipe(given))
   monkeypatch.chdir(given)
   pathlib.Path('bad.py').write_text('1/0')
   pathlib.Path('int.py').write_text('def get_config():\n  return 3')

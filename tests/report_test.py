@@ -7,8 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from backtal_jax import canvas, curves, errors, files, report, results
-from backtal_jax.metrics import detection_map
+from backtal_jax import errors, files
+from backtal_jax.metrics import detection_map, segments
+from backtal_jax.report import __main__ as command
+from backtal_jax.report import pages, style, timelines
+from backtal_jax.run import outputs
 
 LABELS = ('<script>alert(1)</script>', 'salto é 跳水', 'a & $b$')
 TIOU = [0.3, 0.5, 0.7]
@@ -45,9 +48,9 @@ def make_workdir(path, *, seed=0, num_videos=12, jitter=2.0, published=()):
     }
   ground_truth = {'database': database}
   predictions = {'results': found}
-  truth = detection_map.read_truth(ground_truth, 'test')
-  segments, _ = detection_map.read_predictions(predictions, truth)
-  metrics = detection_map.detection_map(truth, segments, TIOU) | {'epoch': 2}
+  truth = segments.read_truth(ground_truth, 'test')
+  rows, _ = segments.read_predictions(predictions, truth)
+  metrics = detection_map.detection_map(truth, rows, TIOU) | {'epoch': 2}
   files.write_json(path / 'gt.json', ground_truth)
   files.write_json(path / 'predictions.json', predictions)
   files.write_json(path / 'metrics.json', metrics)
@@ -63,17 +66,17 @@ def make_workdir(path, *, seed=0, num_videos=12, jitter=2.0, published=()):
   (path / 'metrics.jsonl').write_text(
     ''.join(json.dumps(line) + '\n' for line in lines) + '{"step": 6'
   )
-  curves.write(path / 'curves.npz', along)
+  outputs.write(path / 'curves.npz', along)
   return path
 
 
 @pytest.fixture(scope='module')
-def pages(tmp_path_factory):
+def written(tmp_path_factory):
   """Two runs, the report of the second and their comparison."""
   folder = tmp_path_factory.mktemp('runs')
   a = make_workdir(folder / 'a', jitter=6)
   b = make_workdir(folder / 'b', published=[['mAP@0.5', 36.3]], seed=1)
-  return a, b, report.write(b), report.compare(a, b)
+  return a, b, pages.write(b), pages.compare(a, b)
 
 
 @pytest.fixture(scope='module')
@@ -151,13 +154,13 @@ return [...document.querySelectorAll('main *')]
 @pytest.mark.parametrize('theme', ['light', 'dark'])
 @pytest.mark.parametrize('width', [1200, 400])
 @pytest.mark.parametrize('which', [2, 3])
-def test_page_in_a_browser(pages, browser, theme, width, which):
-  show(browser, pages[which], theme=theme, width=width)
+def test_page_in_a_browser(written, browser, theme, width, which):
+  show(browser, written[which], theme=theme, width=width)
   assert not browser.get_log('browser')
   paper = browser.execute_script(
     'return getComputedStyle(document.body).backgroundColor'
   )
-  expected = canvas.PALETTE['paper'][theme == 'dark'].lstrip('#')
+  expected = style.PALETTE['paper'][theme == 'dark'].lstrip('#')
   assert [*map(int, re.findall(r'\d+', paper))] == [*bytes.fromhex(expected)]
   sizes = browser.execute_script(
     'return [...document.querySelectorAll("svg")].map(e => ['
@@ -181,16 +184,16 @@ def test_page_in_a_browser(pages, browser, theme, width, which):
   assert not [name for name in requests if not name.startswith('data:')]
 
 
-def test_paper_is_light_whatever_the_theme(pages, browser):
-  show(browser, pages[2], theme='dark', media='print')
+def test_paper_is_light_whatever_the_theme(written, browser):
+  show(browser, written[2], theme='dark', media='print')
   color = browser.execute_script('return getComputedStyle(document.body).color')
-  ink = bytes.fromhex(canvas.PALETTE['ink'][0].lstrip('#'))
+  ink = bytes.fromhex(style.PALETTE['ink'][0].lstrip('#'))
   assert color == f'rgb({", ".join(map(str, ink))})'
 
 
-def test_tables_sort_by_mouse_and_by_keyboard(pages, browser):
+def test_tables_sort_by_mouse_and_by_keyboard(written, browser):
   keys = pytest.importorskip('selenium.webdriver').Keys
-  show(browser, pages[2])
+  show(browser, written[2])
   heads = browser.find_elements('css selector', 'table')[1].find_elements(
     'css selector', 'th'
   )
@@ -217,8 +220,8 @@ def test_tables_sort_by_mouse_and_by_keyboard(pages, browser):
   assert heads[3].get_attribute('aria-sort') == 'none'
 
 
-def test_page_needs_no_network_and_escapes_markup(pages):
-  for path in pages[2:]:
+def test_page_needs_no_network_and_escapes_markup(written):
+  for path in written[2:]:
     text = path.read_text()
     assert len(text.encode()) < 5e6
     for attribute in re.findall(r'(?:src|href)="([^"]*)"', text):
@@ -229,15 +232,15 @@ def test_page_needs_no_network_and_escapes_markup(pages):
     assert '&lt;script&gt;alert(1)&lt;/script&gt;' in text
 
 
-def test_headline_has_the_published_numbers_beside_ours(pages):
-  a, b, path, _ = pages
+def test_headline_has_the_published_numbers_beside_ours(written):
+  a, b, path, _ = written
   metrics = files.read_json(b / 'metrics.json')
   ours = 100 * metrics['mAP'][TIOU.index(0.5)]
   difference = f'{ours - 36.3:+.1f}'.replace('-', '−')
   row = f'<td>mAP@0.5</td><td>{ours:.1f}</td><td>36.3</td><td>{difference}</td>'
   assert row in path.read_text()
   assert '<td>mAP@0.3</td>' in path.read_text()
-  assert 'published' not in report.write(a).read_text().split('<details>')[0]
+  assert 'published' not in pages.write(a).read_text().split('<details>')[0]
 
 
 def test_videos_go_from_best_to_worst():
@@ -251,9 +254,9 @@ def test_videos_go_from_best_to_worst():
   right = {'label': 'x', 'segment': [0, 10], 'score': 0.5}
   wrong = {'label': 'x', 'segment': [30, 40], 'score': 0.7}
   found = {'good': [right], 'half': [right, wrong], 'none': [wrong]}
-  truth = detection_map.read_truth({'database': database}, 'test')
-  segments, _ = detection_map.read_predictions({'results': found}, truth)
-  drawn = results.timelines(truth, np.full(3, 50.0), segments, {})
+  truth = segments.read_truth({'database': database}, 'test')
+  rows, _ = segments.read_predictions({'results': found}, truth)
+  drawn = timelines.timelines(truth, np.full(3, 50.0), rows, {})
   assert list(drawn) == [
     'best 1: good, AP 100.0 %',
     'median 1: half, AP 50.0 %',
@@ -266,11 +269,11 @@ def test_a_run_without_predictions_has_a_report(tmp_path):
   files.write_json(workdir / 'predictions.json', {'results': {}})
   for name in ('curves.npz', 'metrics.jsonl'):
     (workdir / name).unlink()
-  text = report.write(workdir).read_text()
+  text = pages.write(workdir).read_text()
   assert '0 predictions' in text
   assert '36 of 36 segments are missed' in text
   assert 'nan' not in re.sub(r'"[^"]*"', '', text).lower().split()
-  compared = report.compare(workdir, workdir).read_text()
+  compared = pages.compare(workdir, workdir).read_text()
   assert '<td>average_mAP</td><td>0.0</td><td>0.0</td><td>+0.0</td>' in compared
 
 
@@ -297,9 +300,9 @@ def test_what_is_missing_or_wrong_is_told(tmp_path, name, change, message):
   else:
     (workdir / name).write_text(json.dumps(change))
   with pytest.raises(errors.InputError, match=message):
-    report.write(workdir)
+    pages.write(workdir)
   with pytest.raises(SystemExit) as told:
-    report.main(['--workdir', str(workdir)])
+    command.main(['--workdir', str(workdir)])
   assert '\n' not in told.value.code
 
 
@@ -307,14 +310,14 @@ def test_compare_refuses_other_ground_truth(tmp_path):
   a = make_workdir(tmp_path / 'a', num_videos=2)
   b = make_workdir(tmp_path / 'b', num_videos=3)
   with pytest.raises(errors.InputError, match='ground truth is not that of'):
-    report.compare(a, b)
+    pages.compare(a, b)
 
 
 def test_command_line(tmp_path, capsys):
   a, b = (make_workdir(tmp_path / name, num_videos=3) for name in 'ab')
-  report.main(['--workdir', str(a)])
+  command.main(['--workdir', str(a)])
   assert (a / 'report.html').exists()
-  report.main(['--compare', str(a), str(b), '--output', str(tmp_path / 'c')])
+  command.main(['--compare', str(a), str(b), '--output', str(tmp_path / 'c')])
   assert (tmp_path / 'c').read_text().startswith('<!doctype html>')
   assert capsys.readouterr().out.split() == [
     str(a / 'report.html'),
@@ -332,38 +335,41 @@ def test_curves_come_back_as_they_were(tmp_path):
     'label': np.array([1, 0, 0]),
     'click': np.array([3, 1, -100, 3] + 16 * [-100]),
   }
-  taken = curves.take(video, [{'label': 'éa'}], classes)
+  taken = outputs.take(video, [{'label': 'éa'}], classes)
   assert taken['labels'] == ['run', 'éa']
   np.testing.assert_allclose(taken['cas'], video['cas'].T[:2], rtol=1e-3)
   m = video['magnitude']
   scaled = (m - m.min()) / (m.max() - m.min())
   np.testing.assert_allclose(taken['magnitude'], scaled, atol=1e-3)
   assert np.flatnonzero(taken['background']).tolist() == [0, 3]
-  nothing = curves.take(video | {'label': np.zeros(3)}, [], classes)
-  curves.write(tmp_path / 'c.npz', {'ü': taken, 'none': nothing})
-  read = curves.read(tmp_path / 'c.npz')
+  nothing = outputs.take(video | {'label': np.zeros(3)}, [], classes)
+  outputs.write(tmp_path / 'c.npz', {'ü': taken, 'none': nothing})
+  read = outputs.read(tmp_path / 'c.npz')
   assert list(read) == ['ü', 'none']
   assert read['none']['labels'] == [] and read['none']['cas'].shape == (0, 20)
   for key, value in taken.items():
     np.testing.assert_array_equal(read['ü'][key], value)
-  assert curves.read(tmp_path / 'absent.npz') == {}
+  assert outputs.read(tmp_path / 'absent.npz') == {}
   (tmp_path / 'broken.npz').write_bytes(b'PK')
   with pytest.raises(errors.InputError, match='no curves in it'):
-    curves.read(tmp_path / 'broken.npz')
+    outputs.read(tmp_path / 'broken.npz')
 
 
 def test_tensorboard_gets_the_table_and_the_timelines(tmp_path):
   event_accumulator = pytest.importorskip(
     'tensorboard.backend.event_processing.event_accumulator'
   )
-  from backtal_jax import figures, runs  # brings TensorFlow
+  from backtal_jax.report import figures
+  from backtal_jax.run import (
+    log,  # brings TensorFlow
+  )
 
   class Source:
     names = ('a',)
 
   plan = np.zeros((1, 1, 2), int)
   drawn = figures.timeline('a', 9.0, foreground=np.linspace(0, 1, 9))
-  with runs.Log(tmp_path, plan, 0, Source, 'stop') as log:
+  with log.Log(tmp_path, plan, 0, Source, 'stop') as log:
     log.show(7, 'tIoU 0.5\nmAP 12.3', {'best': drawn})
   events = event_accumulator.EventAccumulator(str(tmp_path))
   events.Reload()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from train_test import tiny_config
 
-from backtal_jax import errors, fatal, sharding, train
+from backtal_jax import errors, train
+from backtal_jax.run import fatal, hosts, sharding
 
 _ENVIRONMENT = (
   'JAX_COORDINATOR_ADDRESS',
@@ -81,7 +82,7 @@ def test_a_cluster_set_half_is_an_error_never_solo_runs(
   for name, value in env.items():
     monkeypatch.setenv(name, value)
   with pytest.raises(errors.InputError, match=message):
-    sharding.initialize()
+    hosts.initialize()
   assert not joined
 
 
@@ -92,9 +93,10 @@ def test_processes_that_do_not_come_are_told_in_one_line(process_id):
     s.bind(('localhost', 0))
     port = s.getsockname()[1]
   code = (
-    'from backtal_jax import errors, sharding\n'
+    'from backtal_jax import errors\n'
+    'from backtal_jax.run import hosts\n'
     'with errors.one_line():\n'
-    f'  sharding.initialize("localhost:{port}", 2, {process_id}, timeout=2)'
+    f'  hosts.initialize("localhost:{port}", 2, {process_id}, timeout=2)'
   )
   ended = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
@@ -108,10 +110,10 @@ def test_processes_that_do_not_come_are_told_in_one_line(process_id):
 
 _JOIN = """
 import os, signal, sys, time
-from backtal_jax import sharding
+from backtal_jax.run import hosts
 port, index, victim = map(int, sys.argv[1:])
-sharding._HEARTBEAT = 5
-sharding.initialize(f'localhost:{port}', 2, index)
+hosts._HEARTBEAT = 5
+hosts.initialize(f'localhost:{port}', 2, index)
 time.sleep(1)
 if index == victim:
   os.kill(os.getpid(), signal.SIGKILL)
@@ -148,24 +150,24 @@ def test_who_is_left_of_two_processes_says_so_in_one_line():
 
 
 def test_without_a_cluster_nothing_is_joined(joined):
-  sharding.initialize()
+  hosts.initialize()
   assert not joined
 
 
 def test_arguments_go_before_the_environment(joined, monkeypatch):
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'b:2')
   monkeypatch.setenv('JOB_COMPLETION_INDEX', '3')
-  sharding.initialize('a:1', 4)
+  hosts.initialize('a:1', 4)
   assert joined == [('a:1', 4, 3)]
 
 
 def test_slurm_and_tpu_are_left_to_jax(joined, monkeypatch):
   monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'a,b')
-  sharding.initialize()
+  hosts.initialize()
   for name in ('JOB_ID', 'STEP_NODELIST', 'PROCID', 'LOCALID'):
     monkeypatch.setenv(f'SLURM_{name}', '1')
   monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
-  sharding.initialize()
+  hosts.initialize()
   assert joined == [(), ()]
 
 

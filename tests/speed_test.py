@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 from golden import KINDS, Case
 
-from backtal_jax import (
-  errors,
-  evaluate,
-  models,
-  predict,
-  resident,
-  sharding,
-  train,
-)
+from backtal_jax import errors, evaluate, models, predict, train
 from backtal_jax.data import pipeline
+from backtal_jax.run import resident, sharding
 from benchmarks import plain
 from configs import demo, thumos14
 

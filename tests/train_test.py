@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from golden import KINDS, Case
 
-from backtal_jax import checkpoints, errors, evaluate, models, sharding, train
+from backtal_jax import errors, evaluate, models, train
 from backtal_jax.data import npz, sources
+from backtal_jax.run import checkpoints, sharding
 from configs import demo as demo_config
 
 

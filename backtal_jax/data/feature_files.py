@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED, errors
-from backtal_jax.data import features, npz, sources
+from backtal_jax.data import npz, resampling, sources
 
 # Segments are cut at frames; where a file does not tell how many there are,
 # they are counted at this rate, and no snippet is cut finer than this.
@@ -114,7 +114,7 @@ def make_video(where, streams, duration, frame_num=None, *, shape):
     frame_num = min(_FPS * duration, _MAX_FRAMES_PER_SNIPPET * num_snippets)
   return sources.Video(
     name=str(where),
-    feature=features.resample(feature, num_snippets),
+    feature=resampling.resample(feature, num_snippets),
     label=np.zeros(0, np.float32),
     click=np.full(num_snippets, IGNORED),
     frame_num=max(1, round(frame_num)),

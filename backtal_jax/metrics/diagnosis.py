@@ -15,7 +15,12 @@ import itertools
 import numpy as np
 
 from backtal_jax import errors, files
-from backtal_jax.metrics import detection_map, precision
+from backtal_jax.metrics import (
+  average_precision,
+  detection_map,
+  matching,
+  segments,
+)
 
 # What a prediction can be, see `error_kinds`.
 KINDS = (
@@ -37,8 +42,8 @@ def diagnose(truth, predictions, tiou, *, theta=0.5, durations=None):
   """Split errors into kinds, and count what was missed.
 
   Args:
-    truth: Truth, from `detection_map.read_truth`.
-    predictions: Segments, from `detection_map.read_predictions`.
+    truth: Truth, from `segments.read_truth`.
+    predictions: Segments, from `segments.read_predictions`.
     tiou: thresholds that `gain` and `normalised_mAP` average over.
     theta: threshold of everything else.
     durations: [videos] seconds, NaN where unknown; without it no coverage.
@@ -50,20 +55,21 @@ def diagnose(truth, predictions, tiou, *, theta=0.5, durations=None):
       best TOP·G (DETAD section 4.2, without its normalisation)},
     'missed': number of ground truths no prediction was matched with,
     'normalised_mAP' of all, and 'characteristics': see there,
-    'recall': {'proposals', 'average_recall'}, see `precision.average_recall`,
+    'recall': {'proposals', 'average_recall'}, see
+      `average_precision.average_recall`,
     'classes': {label: {'segments', 'ap' at theta, 'average_ap', kind: number}}
     }; mAP and recall as fractions of 1.
   """
   levels = [*tiou, theta]
-  order, matched = detection_map.match(truth, predictions, levels)
+  order, matched = matching.match(truth, predictions, levels)
   label = predictions.label[order]
   kinds = error_kinds(truth, predictions, levels, (order, matched))[:, order]
   count = np.bincount(truth.segments.label)
   kept = best(label, count)
-  ap = precision.average_precisions(
+  ap = average_precision.average_precisions(
     label, matched >= 0, np.ones((1, len(label))), count
   )
-  portion = precision.places(label, len(count)) // count[label]
+  portion = average_precision.places(label, len(count)) // count[label]
   table = np.zeros((len(count), TOP, len(KINDS)), int)
   np.add.at(table, (label[kept], portion[kept], kinds[-1, kept]), 1)
   found = matched[-1][matched[-1] >= 0]
@@ -80,7 +86,7 @@ def diagnose(truth, predictions, tiou, *, theta=0.5, durations=None):
     'missed': int(missed.sum()),
     'normalised_mAP': normal,
     'characteristics': groups,
-    'recall': precision.average_recall(truth, predictions),
+    'recall': average_precision.average_recall(truth, predictions),
     'classes': _by_class(truth.labels, count, ap[0].T, table.sum(1)),
   }
 
@@ -95,7 +101,7 @@ def best(label, count):
   Returns:
     [N] bool.
   """
-  return precision.places(label, len(count)) < TOP * count[label]
+  return average_precision.places(label, len(count)) < TOP * count[label]
 
 
 def error_kinds(truth, predictions, tiou, match=None):
@@ -115,15 +121,17 @@ def error_kinds(truth, predictions, tiou, match=None):
     truth: Truth.
     predictions: Segments.
     tiou: thresholds θ.
-    match: what detection_map.match returns, if already known.
+    match: what matching.match returns, if already known.
 
   Returns:
     [len(tiou), N] indices into KINDS, in the order of `predictions`.
   """
-  order, matched = match or detection_map.match(truth, predictions, tiou)
+  order, matched = match or matching.match(truth, predictions, tiou)
   hit = np.zeros(matched.shape, bool)
   hit[:, order] = matched >= 0
-  rank, target, overlap = precision.pairs(truth, predictions, min(NEAR, *tiou))
+  rank, target, overlap = average_precision.pairs(
+    truth, predictions, min(NEAR, *tiou)
+  )
   nearest = np.zeros(len(order))
   np.maximum.at(nearest, rank, overlap)
   own = truth.segments.label[target] == predictions.label[rank]
@@ -147,7 +155,7 @@ def characteristics(truth, durations, label, matched, missed):
     truth: Truth.
     durations: [videos] seconds or NaN, or None.
     label: [N] classes of the predictions in the order of `matched`.
-    matched: [T, N] and order as of detection_map.match.
+    matched: [T, N] and order as of matching.match.
     missed: [G] bool.
 
   Returns:
@@ -219,8 +227,8 @@ def main(argv=None):
     tiou, (theta,) = map(detection_map.parse_tiou, (args.tiou, args.theta))
     gt, found = args.ground_truth, args.predictions
     annotations = files.read_json(gt)
-    truth = detection_map.read_truth(annotations, args.subset, gt)
-    predictions, _ = detection_map.read_predictions(
+    truth = segments.read_truth(annotations, args.subset, gt)
+    predictions, _ = segments.read_predictions(
       files.read_json(found), truth, found
     )
     durations = read_durations(annotations, truth)
@@ -237,7 +245,7 @@ def _gain(label, kinds, count):
   gain = np.zeros(len(KINDS) - 1)
   for row in kinds:
     weight = np.stack([row != kind for kind in (-1, *range(1, len(KINDS)))])
-    ap = precision.average_precisions(
+    ap = average_precision.average_precisions(
       label, row[None] == 0, weight.astype(float), count
     )
     ap = ap[:, 0].mean(1)
@@ -271,7 +279,7 @@ def _normalised_map(truth, label, matched, member):
   maps = []
   for row in matched:
     weight = ((row < 0) | member[:, row]).astype(float)
-    ap = precision.average_precisions(
+    ap = average_precision.average_precisions(
       label, (row >= 0)[None], weight, count, normal=len(own) / classes
     )
     maps.append(np.nanmean(ap[:, 0], axis=1))

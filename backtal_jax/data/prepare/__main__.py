@@ -11,15 +11,13 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from backtal_jax import errors
-from backtal_jax.data import (
-  annotations,
-  clicks,
-  custom,
+from backtal_jax.data import annotations, clicks, sources
+from backtal_jax.data.prepare import (
+  convert,
   demo,
   hapt,
-  recipes,
+  inputs,
   simulated_clicks,
-  sources,
 )
 
 _BENCHMARKS = {  # what differs from recipes.Recipe's defaults
@@ -179,7 +177,7 @@ def _add_recipe(command, **defaults):
   _add_lenient(command)
   defaults = {
     field.name: field.default
-    for field in dataclasses.fields(recipes.Recipe)
+    for field in dataclasses.fields(inputs.Recipe)
     if field.default is not dataclasses.MISSING
   } | defaults
   command.set_defaults(run=_custom, **defaults)
@@ -188,10 +186,10 @@ def _add_recipe(command, **defaults):
 def _custom(args):
   given = {
     field.name: getattr(args, field.name)
-    for field in dataclasses.fields(recipes.Recipe)
+    for field in dataclasses.fields(inputs.Recipe)
   }
   lists = {key: tuple(given[key]) for key in ('features', 'clicks')}
-  custom.prepare(recipes.Recipe(**given | lists))
+  convert.prepare(inputs.Recipe(**given | lists))
 
 
 def _add_folder_commands(commands):
@@ -221,7 +219,7 @@ def _read_config(path):
 
 
 def _check(args):
-  from backtal_jax.data import check  # matplotlib takes a second
+  from backtal_jax.data.prepare import check  # matplotlib takes a second
 
   config = _read_config(args.config)
   if args.plot:

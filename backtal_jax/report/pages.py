@@ -1,42 +1,38 @@
-"""The report of a run: one HTML file that needs nothing else.
+"""The report of a run: one HTML file that needs nothing else."""
 
-python -m backtal_jax.report --workdir W          writes W/report.html
-python -m backtal_jax.report --compare A B        writes B/compare.html
-"""
-
-import argparse
-import html
 import json
+from html import escape
 
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, figures, page, results
-from backtal_jax.metrics import comparison, diagnosis, precision
+from backtal_jax import errors
+from backtal_jax.metrics import average_precision, bootstrap, diagnosis
+from backtal_jax.report import figures, html, timelines
 
 # A figure of classes shows no more than this; the table shows all.
 _MAX_BARS = 40
 
 
 def write(workdir, ground_truth='') -> epath.Path:
-  """Write WORKDIR/report.html and return its path; see results.read."""
-  run = results.read(workdir, ground_truth)
+  """Write WORKDIR/report.html and return its path; see timelines.read."""
+  run = timelines.read(workdir, ground_truth)
   result = diagnosis.diagnose(
     run.truth,
     run.predictions,
     run.metrics['tiou'],
-    theta=results.THETA,
+    theta=timelines.THETA,
     durations=run.durations,
   )
   body = _head(run) + _learning(run) + _errors(run, result)
   body += _classes(run, result) + _timelines(run)
-  config = html.escape(json.dumps(run.config, indent=1, ensure_ascii=False))
+  config = escape(json.dumps(run.config, indent=1, ensure_ascii=False))
   body += (
     f'<details><summary>config</summary><pre tabindex="0">{config}</pre>'
     '</details>'
   )
   path = epath.Path(workdir) / 'report.html'
-  return page.write(path, f'{run.name}: {_what(run)}', body)
+  return html.write(path, f'{run.name}: {_what(run)}', body)
 
 
 def _what(run):
@@ -59,7 +55,7 @@ def _head(run):
     head += ['published', 'difference']
     for row in rows:
       other = published.get(row[0])
-      row += [other, None if other is None else page.signed(row[1] - other)]
+      row += [other, None if other is None else html.signed(row[1] - other)]
   truth = run.truth
   epoch = run.metrics.get('epoch', -1)
   text = (
@@ -67,9 +63,8 @@ def _head(run):
     f'{len(truth.segments.label)} segments, {len(run.predictions.label)} '
     f'predictions' + (f', epoch {epoch}' if epoch >= 0 else '') + '.'
   )
-  return (
-    f'<h1>{html.escape(run.name)}</h1><p>{html.escape(text)}</p>'
-    + page.table(head, rows, 'Mean average precision, %')
+  return f'<h1>{escape(run.name)}</h1><p>{escape(text)}</p>' + html.table(
+    head, rows, 'Mean average precision, %'
   )
 
 
@@ -93,12 +88,12 @@ def _learning(run):
     drawn = figures.curves(run.log, losses, log=True)
     charts.append(('Losses', 'Every term, and their weighted sum.', drawn))
   tiou = run.metrics['tiou']
-  values = precision.precision_recall(run.truth, run.predictions, tiou)
+  values = average_precision.precision_recall(run.truth, run.predictions, tiou)
   drawn = figures.precision_recall(tiou, values)
   charts.append(
     ('Precision and recall', 'The mean of the classes’ envelopes.', drawn)
   )
-  return '<h2>Learning</h2>' + page.charts(charts)
+  return '<h2>Learning</h2>' + html.charts(charts)
 
 
 def _errors(run, result):
@@ -108,10 +103,11 @@ def _errors(run, result):
   segments = len(run.truth.segments.label)
   return (
     '<h2>Where the errors come from</h2><p>Of the best '
-    f'{diagnosis.TOP}·G predictions of every class at tIoU {results.THETA:g}, '
+    f'{diagnosis.TOP}·G predictions of every class at tIoU '
+    f'{timelines.THETA:g}, '
     f'<strong>{share:.1f} % are background errors</strong>; '
     f'{result["missed"]} of {segments} segments are missed.</p>'
-    + page.charts([*_false(result), *_missed(result, segments)])
+    + html.charts([*_false(result), *_missed(result, segments)])
   )
 
 
@@ -157,7 +153,7 @@ def _classes(run, result):
   """Show the AP of every class, sorted, and what its errors are."""
   classes = sorted(result['classes'].items(), key=lambda x: (-x[1]['ap'], x[0]))
   ap = {name: 100 * row['ap'] for name, row in classes}
-  text = f'At tIoU {results.THETA:g}.'
+  text = f'At tIoU {timelines.THETA:g}.'
   if len(ap) > _MAX_BARS:
     names, half = list(ap), _MAX_BARS // 2
     ap = {name: ap[name] for name in names[:half] + names[-half:]}
@@ -168,25 +164,25 @@ def _classes(run, result):
     + [row[kind] for kind in diagnosis.KINDS]
     for name, row in classes
   ]
-  head = ['class', f'AP@{results.THETA:g}', 'average AP', 'segments']
+  head = ['class', f'AP@{timelines.THETA:g}', 'average AP', 'segments']
   caption = f'AP in %, and the kinds of the best {diagnosis.TOP}·G predictions'
   return (
     '<h2>Classes</h2>'
-    + page.charts([chart])
-    + page.table([*head, *diagnosis.KINDS], rows, caption)
+    + html.charts([chart])
+    + html.table([*head, *diagnosis.KINDS], rows, caption)
   )
 
 
 def _timelines(run):
   """Show the best, median and worst videos."""
-  drawn = results.timelines(
+  drawn = timelines.timelines(
     run.truth, run.durations, run.predictions, run.curves, count=2
   )
   return (
     '<h2>Videos</h2><p>The best, median and worst videos by the AP of all '
     'their predictions: ground truth, class activation sequences (CAS), '
     'foreground weight and feature magnitude, predictions with their scores '
-    'and kinds.</p>' + page.wide(drawn)
+    'and kinds.</p>' + html.wide(drawn)
   )
 
 
@@ -200,31 +196,34 @@ def compare(before, after, output='', ground_truth='') -> epath.Path:
     ground_truth: path, by default what the config of `before` says.
 
   Raises:
-    errors.InputError: their ground truth differs, or see results.read.
+    errors.InputError: their ground truth differs, or see timelines.read.
   """
-  a, b = results.read(before, ground_truth), results.read(after, ground_truth)
+  a, b = (
+    timelines.read(before, ground_truth),
+    timelines.read(after, ground_truth),
+  )
   same = zip(a.truth.segments, b.truth.segments, strict=True)
   if a.truth[:2] != b.truth[:2] or not all(np.array_equal(*x) for x in same):
     raise errors.InputError(
       f'{after}: its ground truth is not that of {before}'
     )
-  result = comparison.compare(
+  result = bootstrap.compare(
     a.truth, a.predictions, b.predictions, a.metrics['tiou'],
-    theta=results.THETA,
+    theta=timelines.THETA,
   )  # fmt: skip
   names = [f'A: {a.name}', f'B: {b.name}']
   scores = {k: v for k, v in result.items() if 'mAP' in k}
   body = (
-    f'<h1>{html.escape(f"{a.name} and {b.name}")}</h1>'
-    f'<p>A is {html.escape(str(before))}, B is {html.escape(str(after))}, on '
-    f'{html.escape(_what(a))}. Intervals hold 95 % of 1000 draws of the '
+    f'<h1>{escape(f"{a.name} and {b.name}")}</h1>'
+    f'<p>A is {escape(str(before))}, B is {escape(str(after))}, on '
+    f'{escape(_what(a))}. Intervals hold 95 % of 1000 draws of the '
     f'{len(a.truth.videos)} videos with replacement.</p>'
     + _differences('metric', names, scores, 'Mean average precision, %')
     + _compare_kinds(names, result['kinds'])
     + _compare_classes(names, result['classes'])
   )
   path = epath.Path(output) if output else epath.Path(after) / 'compare.html'
-  return page.write(path, f'{a.name} and {b.name}', body)
+  return html.write(path, f'{a.name} and {b.name}', body)
 
 
 def _compare_kinds(names, kinds):
@@ -233,9 +232,11 @@ def _compare_kinds(names, kinds):
     name: {kind: row[side] for kind, row in kinds.items()}
     for name, side in zip(names, ('before', 'after'), strict=True)
   }
-  text = f'Of the best {diagnosis.TOP}·G predictions at tIoU {results.THETA:g}.'
+  text = (
+    f'Of the best {diagnosis.TOP}·G predictions at tIoU {timelines.THETA:g}.'
+  )
   change = _difference_chart('Change', kinds, 'share, B − A, points')
-  charts = page.charts([('Shares', text, figures.shares(shares)), change])
+  charts = html.charts([('Shares', text, figures.shares(shares)), change])
   table = _differences('kind', names, kinds, 'Shares, %')
   return '<h2>Kinds of errors</h2>' + charts + table
 
@@ -248,9 +249,9 @@ def _compare_classes(names, classes):
   title = 'What got better and worse'
   chart = _difference_chart(title, ends, 'AP, B − A, points')
   classes = {name: classes[name] for name in order}
-  caption = f'AP at tIoU {results.THETA:g}, %'
+  caption = f'AP at tIoU {timelines.THETA:g}, %'
   table = _differences('class', names, classes, caption)
-  return '<h2>Classes</h2>' + page.charts([chart]) + table
+  return '<h2>Classes</h2>' + html.charts([chart]) + table
 
 
 def _difference_chart(title, rows, xlabel):
@@ -265,32 +266,8 @@ def _difference_chart(title, rows, xlabel):
 def _differences(what, names, rows, caption):
   cells = [
     [name, 100 * row['before'], 100 * row['after']]
-    + [page.signed(100 * row[key]) for key in ('difference', 'low', 'high')]
+    + [html.signed(100 * row[key]) for key in ('difference', 'low', 'high')]
     for name, row in rows.items()
   ]
   head = [what, *names, 'B − A', '2.5 %', '97.5 %']
-  return page.table(head, cells, caption)
-
-
-def main(argv=None):
-  """Run the command line."""
-  parser = argparse.ArgumentParser(
-    prog='python -m backtal_jax.report',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  what = parser.add_mutually_exclusive_group(required=True)
-  what.add_argument('--workdir', help='of a run')
-  what.add_argument('--compare', nargs=2, metavar=('A', 'B'), help='workdirs')
-  parser.add_argument('--ground_truth', default='', help='if it has moved')
-  parser.add_argument('--output', default='', help='of --compare')
-  args = parser.parse_args(argv)
-  with errors.one_line():
-    if args.workdir:
-      print(write(args.workdir, args.ground_truth))
-    else:
-      print(compare(*args.compare, args.output, args.ground_truth))
-
-
-if __name__ == '__main__':
-  main()
+  return html.table(head, cells, caption)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from backtal_jax import sharding
+from backtal_jax.run import sharding
 
 
 class _Featureless(Sequence):

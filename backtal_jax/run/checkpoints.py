@@ -5,7 +5,7 @@ that evaluation reads the parameters alone. Its metrics are the epoch and the
 value by which the best is chosen. Here the official program's .pth files are
 read like our own, and ours written as such:
 
-  python -m backtal_jax.checkpoints export --checkpoint DIR --output X.pth
+  python -m backtal_jax.run.checkpoints export --checkpoint DIR --output X
 """
 
 import argparse
@@ -18,7 +18,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from backtal_jax import errors, official, sharding
+from backtal_jax import errors
+from backtal_jax.run import hosts, torch_checkpoints
 
 # Below every value that an evaluation gives.
 UNKNOWN = -1.0
@@ -114,7 +115,7 @@ class _writing:
 
   def __exit__(self, kind, error, traceback):
     # Another process lost is not this folder's fault.
-    if isinstance(error, Exception) and not sharding.is_lost(error):
+    if isinstance(error, Exception) and not hosts.is_lost(error):
       raise errors.InputError(
         f'{self._folder}: the checkpoint could not be written: {error}'
       ) from error
@@ -145,7 +146,7 @@ def restore(manager, state):
     except Exception as e:  # whatever the damage makes Orbax raise
       reason = str(e).partition('\n')[0] or type(e).__name__
     # With a state that is split, only one of the hosts may see the damage.
-    reasons = [r for r in sharding.gather_objects(reason) if r]
+    reasons = [r for r in hosts.gather_objects(reason) if r]
     if reasons:
       print(
         f'{folder}: the checkpoint is damaged and not used: {reasons[0]}',
@@ -183,7 +184,7 @@ def restore_params(checkpoint, params):
   Raises:
     errors.InputError: there is no checkpoint, or one of other shapes.
   """
-  if official.is_official(checkpoint):
+  if torch_checkpoints.is_official(checkpoint):
     return _restore_official(checkpoint, params)
   path, step = locate(checkpoint)
   with manager(path, create=False) as opened:
@@ -241,8 +242,8 @@ def _first_device():
 
 def _restore_official(path, params):
   """Do what `restore_params` does, from a .pth file."""
-  state, epoch = official.read(path)
-  names = official.names(params)
+  state, epoch = torch_checkpoints.read(path)
+  names = torch_checkpoints.names(params)
   leaves = zip(jax.tree.leaves(names), jax.tree.leaves(params), strict=True)
   expected = {
     name: jax.ShapeDtypeStruct(x.shape[::-1], x.dtype) for name, x in leaves
@@ -289,7 +290,7 @@ def export(checkpoint, output):
   """
   workdir, _ = locate(checkpoint)
   params, epoch = restore_params(checkpoint, None)
-  official.write(output, params, epoch)
+  torch_checkpoints.write(output, params, epoch)
   config = workdir / 'config.json'
   model = json.loads(config.read_text())['model'] if config.exists() else {}
   if model.get('affinity', 'official') != 'official':
@@ -302,7 +303,7 @@ def export(checkpoint, output):
 
 def main(argv=None):
   """Run the command line."""
-  parser = argparse.ArgumentParser(prog='python -m backtal_jax.checkpoints')
+  parser = argparse.ArgumentParser(prog='python -m backtal_jax.run.checkpoints')
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
   command = commands.add_parser('export', help='to the official .pth form')
   command.add_argument('--checkpoint', required=True, help='a workdir or step')

@@ -5,13 +5,14 @@ import string
 
 from etils import epath
 
-from backtal_jax import canvas, files
+from backtal_jax import files
+from backtal_jax.report import style
 
 
 def charts(charts):
   """Lay out (title, caption, Figure) triples side by side."""
   parts = [
-    f'<figure>{canvas.svg(figure, f"{title}. {text}")}<figcaption>'
+    f'<figure>{style.svg(figure, f"{title}. {text}")}<figcaption>'
     f'<b>{html.escape(title)}</b>{html.escape(text)}</figcaption></figure>'
     for title, text, figure in charts
   ]
@@ -56,10 +57,10 @@ def signed(value):
 
 def write(path, title, body) -> epath.Path:
   """Write a page of HTML parts, whole or not at all, and return its path."""
-  template = epath.resource_path('backtal_jax') / 'page.html'
+  template = epath.resource_path('backtal_jax.report') / 'page.html'
   palette = ' '.join(
     f'--{name}: light-dark({light}, {dark});'
-    for name, (light, dark) in canvas.PALETTE.items()
+    for name, (light, dark) in style.PALETTE.items()
   )
   text = string.Template(template.read_text()).substitute(
     title=html.escape(title), palette=palette, body=body
@@ -73,6 +74,6 @@ def wide(drawn):
   """Lay out {title: Figure} below each other; on a phone they scroll."""
   return ''.join(
     f'<div class="wide" tabindex="0" role="group" '
-    f'aria-label="{html.escape(title)}">{canvas.svg(figure, title)}</div>'
+    f'aria-label="{html.escape(title)}">{style.svg(figure, title)}</div>'
     for title, figure in drawn.items()
   )

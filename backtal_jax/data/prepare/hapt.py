@@ -27,7 +27,7 @@ import tqdm
 from etils import epath
 
 from backtal_jax import IGNORED, errors
-from backtal_jax.data import annotations, features, sources
+from backtal_jax.data import annotations, resampling, sources
 
 ACTIONS = {  # Activity number in labels.txt: class; the order is the index.
   1: 'WALKING',
@@ -317,9 +317,9 @@ def _write_clip(output, clip, moments, clicks, num_snippets):
   """Standardise, resample and write one clip."""
   duration = len(clip.action) / FPS
   count = len(clip.acc)
-  times = features.centre_times(count, stride=HOP, window=WINDOW, fps=FPS)
+  times = resampling.centre_times(count, stride=HOP, window=WINDOW, fps=FPS)
   streams = [
-    features.resample_times((x - mean) / std, times, duration, num_snippets)
+    resampling.resample_times((x - mean) / std, times, duration, num_snippets)
     for x, (mean, std) in zip((clip.acc, clip.gyro), moments, strict=True)
   ]
   label = np.zeros(len(CLASSES), np.float32)

@@ -15,10 +15,10 @@ from backtal_jax.data import (
   annotation_formats,
   annotations,
   clicks,
-  features,
-  recipes,
+  resampling,
   sources,
 )
+from backtal_jax.data.prepare import inputs
 
 _HERE = 'str(pathlib.Path(__file__).parent)'
 
@@ -38,20 +38,20 @@ def prepare(recipe):
   Raises:
     errors.InputError: something is wrong with an annotation or a feature file.
   """
-  output, inputs = epath.Path(recipe.output), recipes.read(recipe)
+  output, given = epath.Path(recipe.output), inputs.read(recipe)
   _claim(output, recipe)
-  problems = _convert(inputs, recipe)
+  problems = _convert(given, recipe)
   errors.tell([p for p in problems.values() if p], recipe.lenient)
-  truth = inputs.truth
+  truth = given.truth
   annotations.write_ground_truth(output / 'ground_truth.json', truth)
   if recipe.clicks:
-    annotations.write_clicks(output / 'clicks.csv', inputs.clicks)
-  _write_config(output, recipe, len(truth.classes), inputs.feature_dim)
+    annotations.write_clicks(output / 'clicks.csv', given.clicks)
+  _write_config(output, recipe, len(truth.classes), given.feature_dim)
   counts = collections.Counter(
     truth.videos[name].subset for name, p in problems.items() if not p
   )
   clicked = collections.Counter(
-    truth.videos[click.video].subset for click in inputs.clicks
+    truth.videos[click.video].subset for click in given.clicks
   )
   for split, count in sorted(counts.items()):
     print(f'{output}: {count} videos of {split}, {clicked[split]} clicks')
@@ -140,10 +140,10 @@ def _resample(array, video, recipe):
     count = np.count_nonzero(~np.isfinite(array))
     raise errors.InputError(f'features hold {count} NaN or Inf values')
   array = np.asarray(array, np.float32)
-  grid = recipes.time_grid(recipe, video, len(array))
+  grid = inputs.time_grid(recipe, video, len(array))
   if grid is None:
-    return features.resample(array, recipe.num_snippets)
-  return features.resample_times(
+    return resampling.resample(array, recipe.num_snippets)
+  return resampling.resample_times(
     array, grid[0], video.duration, recipe.num_snippets
   )
 

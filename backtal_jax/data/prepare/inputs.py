@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors
-from backtal_jax.data import annotation_formats, annotations, features
+from backtal_jax.data import annotation_formats, annotations, resampling
 
 # Share of a video's length that its time grid may end before or after it.
 _APART = 0.1
@@ -22,7 +22,7 @@ class Recipe:
   """What is prepared from what; see `prepare custom --help`."""
 
   output: str
-  features: tuple[str, ...]  # see features.open_features
+  features: tuple[str, ...]  # see resampling.open_features
   ground_truth: str = ''  # of any format
   labels: str = ''  # CSV of video labels
   video_list: str = ''  # see annotations.read_ground_truth
@@ -59,7 +59,7 @@ class Inputs(NamedTuple):
   truth: annotations.Annotations  # durations and fps completed
   labels: dict[str, set[str]]  # of the videos
   clicks: list[annotations.Click]
-  features: dict[str, Callable]  # features.open_features, the right ones
+  features: dict[str, Callable]  # resampling.open_features, the right ones
   feature_dim: int  # D
 
 
@@ -79,7 +79,7 @@ def read(recipe) -> Inputs:
       f'subset {recipe.eval_split!r} has no segments, expected some to '
       'evaluate with; --eval_split names another subset'
     )
-  opened = features.open_features(
+  opened = resampling.open_features(
     recipe.features,
     names=recipe.video_names,
     allow_pickle=recipe.allow_pickle,
@@ -242,7 +242,7 @@ def time_grid(recipe, video, count):
       f'video {video.name!r}: no fps in the annotations, expected --fps'
     )
   stride, window = recipe.stride, recipe.window or recipe.stride
-  times = features.centre_times(count, stride=stride, window=window, fps=fps)
+  times = resampling.centre_times(count, stride=stride, window=window, fps=fps)
   return times, ((count - 1) * stride + window) / fps
 
 

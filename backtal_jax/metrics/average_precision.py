@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from backtal_jax.metrics import detection_map
+from backtal_jax.metrics import matching
 
 _PROPOSALS = (1, 2, 5, 10, 20, 50, 100)
 _RECALL_TIOU = tuple(np.arange(50, 100, 5) / 100)
@@ -76,7 +76,7 @@ def video_ap(truth, predictions, theta):
   Returns:
     [videos], NaN without ground truth.
   """
-  rank, matched = detection_map.match(truth, predictions, [theta])
+  rank, matched = matching.match(truth, predictions, [theta])
   hit = np.zeros(len(rank), bool)
   hit[rank] = matched[0] >= 0
   order = np.lexsort((-predictions.score, predictions.video))
@@ -93,7 +93,7 @@ def precision_recall(truth, predictions, tiou, steps=101):
   Returns:
     [len(tiou), steps] at equal steps of recall from 0 to 1.
   """
-  order, matched = detection_map.match(truth, predictions, tiou)
+  order, matched = matching.match(truth, predictions, tiou)
   cuts = np.searchsorted(
     predictions.label[order], np.arange(1, len(truth.labels))
   )
@@ -112,9 +112,9 @@ def precision_recall(truth, predictions, tiou, steps=101):
 
 
 def pairs(truth, predictions, least):
-  """List detection_map.pairs of any two classes."""
+  """List matching.pairs of any two classes."""
   segments = truth.segments._replace(label=np.zeros_like(truth.segments.label))
-  return detection_map.pairs(
+  return matching.pairs(
     truth._replace(labels=['any'], segments=segments),
     predictions._replace(label=np.zeros_like(predictions.label)),
     least,

@@ -7,8 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from backtal_jax import curves, errors, figures, files
-from backtal_jax.metrics import detection_map, diagnosis, precision
+from backtal_jax import errors, files
+from backtal_jax.metrics import (
+  average_precision,
+  diagnosis,
+  segments,
+)
+from backtal_jax.report import figures
+from backtal_jax.run import outputs
 
 # The tIoU of everything that shows a single one.
 THETA = 0.5
@@ -21,10 +27,10 @@ class Run(NamedTuple):
   config: dict
   metrics: dict  # metrics.json
   log: list  # lines of metrics.jsonl
-  truth: detection_map.Truth
+  truth: segments.Truth
   durations: np.ndarray  # of truth.videos, seconds or NaN
-  predictions: detection_map.Segments
-  curves: dict  # curves.read
+  predictions: segments.Segments
+  curves: dict  # outputs.read
 
 
 def read(workdir, ground_truth='') -> Run:
@@ -50,9 +56,9 @@ def read(workdir, ground_truth='') -> Run:
       f'{workdir}: its config.json or metrics.json is not of a run: {e!r}'
     ) from e
   annotations = files.read_json(path)
-  truth = detection_map.read_truth(annotations, split, str(path))
+  truth = segments.read_truth(annotations, split, str(path))
   found = workdir / 'predictions.json'
-  predictions, _ = detection_map.read_predictions(
+  predictions, _ = segments.read_predictions(
     files.read_json(found), truth, str(found)
   )
   return Run(
@@ -63,7 +69,7 @@ def read(workdir, ground_truth='') -> Run:
     truth=truth,
     durations=diagnosis.read_durations(annotations, truth),
     predictions=predictions,
-    curves=curves.read(workdir / 'curves.npz'),
+    curves=outputs.read(workdir / 'curves.npz'),
   )
 
 
@@ -85,13 +91,13 @@ def timelines(truth, durations, predictions, found, *, count=1):
     truth: Truth.
     durations: [videos] seconds or NaN.
     predictions: Segments.
-    found: {video: curves.take}; may lack videos.
+    found: {video: outputs.take}; may lack videos.
     count: of each.
 
   Returns:
     {'best 1: VIDEO, AP 97.1 %': Figure}, in that order.
   """
-  ap = precision.video_ap(truth, predictions, THETA)
+  ap = average_precision.video_ap(truth, predictions, THETA)
   order = np.argsort(-ap, kind='stable')
   order = order[: np.isfinite(ap).sum()]
   count = min(count, len(order))

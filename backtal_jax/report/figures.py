@@ -1,7 +1,7 @@
 """Every plot, for the report, the notebook, TensorBoard and the README.
 
 Each function takes plain values and returns a matplotlib Figure, which
-`canvas` turns into pixels or into SVG.
+`style` turns into pixels or into SVG.
 """
 
 import math
@@ -9,13 +9,13 @@ import math
 import numpy as np
 from matplotlib import ticker
 
-from backtal_jax import canvas
 from backtal_jax.metrics import diagnosis
+from backtal_jax.report import style
 
-_COLOR, _LINES = canvas.COLOR, canvas.LINES
+_COLOR, _LINES = style.COLOR, style.LINES
 
 
-@canvas.styled
+@style.styled
 def timeline(
   name,
   duration,
@@ -73,7 +73,7 @@ def _stack(parts):
   parts = [part for part in parts if part[0]]
   parts = parts or [(0.5, lambda ax: ax.set_yticks([]), ())]
   heights = [height for height, _, _ in parts]
-  _, axes = canvas.new(
+  _, axes = style.new(
     9, sum(heights) + 0.25 * len(parts) + 0.55, len(parts), sharex=True,
     squeeze=False, height_ratios=heights,
   )  # fmt: skip
@@ -164,7 +164,7 @@ def _predictions(ax, best, total, color):
   )  # fmt: skip
 
 
-@canvas.styled
+@style.styled
 def curves(rows, keys, *, ylabel='', log=False):
   """Draw scalars over steps, at most some 200 points of each.
 
@@ -174,7 +174,7 @@ def curves(rows, keys, *, ylabel='', log=False):
     ylabel: of the axis.
     log: scale of the axis, where all is positive.
   """
-  figure, ax = canvas.new(4.5, 3)
+  figure, ax = style.new(4.5, 3)
   lowest = math.inf
   for i, key in enumerate(keys):
     points = np.array([(r['step'], r[key]) for r in rows if key in r], float)
@@ -194,7 +194,7 @@ def curves(rows, keys, *, ylabel='', log=False):
   return figure
 
 
-@canvas.styled
+@style.styled
 def precision_recall(tiou, precision):
   """Draw precision over recall, the mean over classes, a line a tIoU.
 
@@ -202,7 +202,7 @@ def precision_recall(tiou, precision):
     tiou: thresholds.
     precision: [len(tiou), R] at R equal steps of recall from 0 to 1.
   """
-  figure, ax = canvas.new(4.5, 3)
+  figure, ax = style.new(4.5, 3)
   for i, (threshold, values) in enumerate(zip(tiou, precision, strict=True)):
     ax.plot(np.linspace(0, 1, len(values)), values, color=_LINES[i % 6],
             ls='--' if i >= 6 else '-', label=f'{threshold:g}')  # fmt: skip
@@ -211,7 +211,7 @@ def precision_recall(tiou, precision):
   return figure
 
 
-@canvas.styled
+@style.styled
 def shares(rows, kinds=diagnosis.KINDS):
   """Draw how predictions split into kinds, a stacked bar a row, in percent.
 
@@ -219,7 +219,7 @@ def shares(rows, kinds=diagnosis.KINDS):
     rows: {name: {kind: count}}.
     kinds: their order.
   """
-  figure, ax = canvas.new(4.5, 0.24 * len(rows) + 1.1)
+  figure, ax = style.new(4.5, 0.24 * len(rows) + 1.1)
   left = np.zeros(len(rows))
   total = np.array([max(sum(r.values()), 1) for r in rows.values()])
   for kind in kinds:
@@ -233,7 +233,7 @@ def shares(rows, kinds=diagnosis.KINDS):
   return figure
 
 
-@canvas.styled
+@style.styled
 def bars(values, *, xlabel, colors=None):
   """Draw {name: value} as horizontal bars, each with its number.
 
@@ -242,7 +242,7 @@ def bars(values, *, xlabel, colors=None):
     xlabel: of the axis.
     colors: names in PALETTE, one for each value.
   """
-  figure, ax = canvas.new(4.5, 0.21 * len(values) + 0.7)
+  figure, ax = style.new(4.5, 0.21 * len(values) + 0.7)
   width = [0 if v is None else v for v in values.values()]
   colors = [_COLOR[c] for c in colors] if colors else _LINES[0]
   drawn = ax.barh(range(len(values)), width, 0.74, color=colors)
@@ -254,7 +254,7 @@ def bars(values, *, xlabel, colors=None):
   return figure
 
 
-@canvas.styled
+@style.styled
 def groups(characteristics, key, *, ylabel, baseline=None):
   """Draw one number by groups of the ground truth.
 
@@ -264,7 +264,7 @@ def groups(characteristics, key, *, ylabel, baseline=None):
     ylabel: of the axis.
     baseline: the same of all the ground truth.
   """
-  figure, axes = canvas.new(
+  figure, axes = style.new(
     4.5, 2.4, 1, max(len(characteristics), 1), sharey=True, squeeze=False
   )
   for ax, (name, rows) in zip(axes[0], characteristics.items(), strict=False):
@@ -282,20 +282,20 @@ def groups(characteristics, key, *, ylabel, baseline=None):
   return figure
 
 
-@canvas.styled
+@style.styled
 def recall(proposals, average_recall):
   """Draw average recall over the number of predictions a video."""
-  figure, ax = canvas.new(4.5, 3)
+  figure, ax = style.new(4.5, 3)
   ax.plot(proposals, 100 * np.asarray(average_recall), marker='.', c=_LINES[0])
   ax.set(xlabel='predictions a video (AN)', ylabel='average recall (%)')
   ax.set_ylim(0)
   return figure
 
 
-@canvas.styled
+@style.styled
 def differences(rows, *, xlabel):
   """Draw {name: (difference, low, high)}: what got better and what worse."""
-  figure, ax = canvas.new(4.5, 0.21 * len(rows) + 0.7)
+  figure, ax = style.new(4.5, 0.21 * len(rows) + 0.7)
   for y, (middle, low, high) in enumerate(rows.values()):
     sure = low > 0 or high < 0
     color = _COLOR['line-1' if sure else 'line-6']

@@ -7,8 +7,9 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from backtal_jax import IGNORED, canvas, errors, figures, files
+from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, clicks, npz, sources
+from backtal_jax.report import figures, style
 
 
 def check(root, data, splits, shape, workers=8):
@@ -218,7 +219,7 @@ def plot(root, data, splits, shape, video, output):
       for t in np.flatnonzero((click != IGNORED) & (click != shape[2]))
     ],
   )
-  canvas.image(figure)
+  style.image(figure)
   with files.atomic(output) as f:
     figure.savefig(f, format='png')
   print(output)

@@ -7,7 +7,11 @@ is the interval.
 
 import numpy as np
 
-from backtal_jax.metrics import detection_map, diagnosis, precision
+from backtal_jax.metrics import (
+  average_precision,
+  diagnosis,
+  matching,
+)
 
 # Weights held at once; bounds the memory.
 _CHUNK = 1 << 22
@@ -17,8 +21,8 @@ def compare(truth, before, after, tiou, *, theta=0.5, resamples=1000, seed=0):
   """Score two sets of predictions, and their difference with intervals.
 
   Args:
-    truth: detection_map.Truth.
-    before: detection_map.Segments.
+    truth: segments.Truth.
+    before: segments.Segments.
     after: the same of the other set.
     tiou: thresholds of mAP.
     theta: of the kinds of errors and of the classes' AP.
@@ -61,7 +65,7 @@ def compare(truth, before, after, tiou, *, theta=0.5, resamples=1000, seed=0):
 
 def _resample(truth, predictions, levels, draws):
   """Return AP [R, T, C] and shares of the kinds [R, kinds] of every draw."""
-  match = detection_map.match(truth, predictions, levels)
+  match = matching.match(truth, predictions, levels)
   order, matched = match
   label, video = predictions.label[order], predictions.video[order]
   by_class = np.zeros((len(truth.videos), len(truth.labels)))
@@ -75,7 +79,7 @@ def _resample(truth, predictions, levels, draws):
   shares = draws @ by_kind
   parts = max(1, draws.shape[0] * len(order) // _CHUNK)
   ap = [
-    precision.average_precisions(
+    average_precision.average_precisions(
       label, matched >= 0, part[:, video], part[:, :-1] @ by_class
     )
     for part in np.array_split(draws, parts)

@@ -1,0 +1,34 @@
+"""The command line of reports.
+
+python -m backtal_jax.report --workdir W          writes W/report.html
+python -m backtal_jax.report --compare A B        writes B/compare.html
+"""
+
+import argparse
+
+from backtal_jax import errors
+from backtal_jax.report import pages
+
+
+def main(argv=None):
+  """Run the command line."""
+  parser = argparse.ArgumentParser(
+    prog='python -m backtal_jax.report',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  what = parser.add_mutually_exclusive_group(required=True)
+  what.add_argument('--workdir', help='of a run')
+  what.add_argument('--compare', nargs=2, metavar=('A', 'B'), help='workdirs')
+  parser.add_argument('--ground_truth', default='', help='if it has moved')
+  parser.add_argument('--output', default='', help='of --compare')
+  args = parser.parse_args(argv)
+  with errors.one_line():
+    if args.workdir:
+      print(pages.write(args.workdir, args.ground_truth))
+    else:
+      print(pages.compare(*args.compare, args.output, args.ground_truth))
+
+
+if __name__ == '__main__':
+  main()

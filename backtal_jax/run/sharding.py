@@ -1,0 +1,173 @@
+"""Meshes, and where arrays live on them.
+
+The only file that knows devices. Everything is data parallel: a batch is split
+over the mesh's one axis, the training state is on every device.
+"""
+
+import collections
+import itertools
+import os
+
+import jax
+import numpy as np
+
+from backtal_jax import errors
+
+_AXIS = 'data'
+
+
+def make_mesh(shape=()) -> jax.sharding.Mesh:
+  """Put the devices of all hosts into one data-parallel axis.
+
+  Args:
+    shape: (how many,), or () for all.
+
+  Raises:
+    errors.InputError: more than there are, or not as many of each process.
+  """
+  devices, processes = jax.devices(), jax.process_count()
+  (num_devices,) = shape or (len(devices),)
+  if not 0 < num_devices <= len(devices):
+    raise errors.InputError(
+      f'config.mesh is {num_devices}, but there are {len(devices)} devices'
+    )
+  if num_devices % processes:
+    raise errors.InputError(
+      f'config.mesh is {num_devices}, which {processes} processes cannot share'
+    )
+  # Of fewer than all, every process has as many: each loads as many videos.
+  share = num_devices // processes
+  of = lambda i: [d for d in devices if d.process_index == i][:share]
+  # Auto: with the default Explicit axes gathers on sharded batches fail.
+  return jax.make_mesh(
+    (num_devices,),
+    (_AXIS,),
+    axis_types=(jax.sharding.AxisType.Auto,),
+    devices=[d for i in range(processes) for d in of(i)],
+  )
+
+
+def replicated(mesh) -> jax.sharding.NamedSharding:
+  """Return the sharding that puts an array on every device."""
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def split(mesh) -> jax.sharding.NamedSharding:
+  """Return the sharding that splits an array's first axis over the mesh."""
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
+
+
+def layout(tree, mesh, shard):
+  """Choose where each array of a training state lives.
+
+  Args:
+    tree: of arrays or shapes.
+    mesh: of devices.
+    shard: split each array over the mesh along its last axis that divides
+      evenly (the outputs, so that groups of input channels stay together);
+      otherwise, and where none does, every device has all of it.
+
+  Returns:
+    A tree of shardings.
+  """
+
+  def place(x):
+    even = [i for i, n in enumerate(x.shape) if n and n % mesh.size == 0]
+    if not shard or not even:
+      return replicated(mesh)
+    spec = [None] * x.ndim
+    spec[even[-1]] = _AXIS
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+  return jax.tree.map(place, tree)
+
+
+def replicate(tree, mesh):
+  """Put a tree of arrays, however laid out, whole on every device."""
+  whole = replicated(mesh)
+  if all(
+    x.sharding.is_equivalent_to(whole, x.ndim) for x in jax.tree.leaves(tree)
+  ):
+    return tree
+  return jax.jit(lambda t: t, out_shardings=whole)(tree)
+
+
+def batch_size(requested, mesh) -> int:
+  """Round a batch size up to a multiple of the mesh; the rest is masked."""
+  return -(-requested // mesh.size) * mesh.size
+
+
+def local_columns(plan) -> np.ndarray:
+  """Return the columns of an index plan [steps, B, …] this host loads."""
+  width = plan.shape[1] // jax.process_count()
+  start = jax.process_index() * width
+  return plan[:, start : start + width]
+
+
+def shard_batch(batch, mesh) -> dict:
+  """Make one global batch of this host's columns of it."""
+  sharding = split(mesh)
+  return {
+    key: jax.make_array_from_process_local_data(sharding, value)
+    for key, value in batch.items()
+  }
+
+
+def prefetch(batches, mesh, keys, size=2):
+  """Yield (batch on the devices, batch on this host), copying ahead.
+
+  Args:
+    batches: of this host's arrays.
+    mesh: to split them over.
+    keys: which arrays go to the devices.
+    size: how many batches are on their way at once.
+  """
+  queue = collections.deque()
+  batches = iter(batches)
+
+  def enqueue(count):
+    for batch in itertools.islice(batches, count):
+      queue.append((shard_batch({k: batch[k] for k in keys}, mesh), batch))
+
+  enqueue(size)
+  while queue:
+    yield queue.popleft()
+    enqueue(1)
+
+
+def check_fits(num_bytes, mesh, what):
+  """Refuse what every device of the mesh cannot hold a copy of.
+
+  Raises:
+    errors.InputError: names both sizes.
+  """
+  stats = mesh.local_devices[0].memory_stats() or {}
+  if 'bytes_limit' in stats:
+    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+  else:  # CPU devices share the machine's
+    pages = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    free = pages // len(mesh.local_devices)
+  if num_bytes > free:
+    raise errors.InputError(
+      f'{what} takes {num_bytes / 2**30:.3g} GiB on every device, '
+      f'{free / 2**30:.3g} GiB are free there'
+    )
+
+
+def use_compilation_cache():
+  """Keep compiled programs for the next run, unless JAX is told where.
+
+  In $XDG_CACHE_HOME (default ~/.cache).
+  """
+  if not jax.config.jax_compilation_cache_dir:
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    folder = os.path.join(cache, 'backtal_jax', 'xla')
+    jax.config.update('jax_compilation_cache_dir', folder)
+
+
+def local_rows(array) -> np.ndarray:
+  """Return this host's rows of an array split over the mesh, in order."""
+  shards = sorted(
+    array.addressable_shards, key=lambda shard: shard.index[0].start or 0
+  )
+  return np.concatenate([np.asarray(shard.data) for shard in shards])
