@@ -12,7 +12,7 @@ The letters of every shape in this package:
   K  the largest snippets that make a video score
 """
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # The snippet label of a snippet that nobody clicked.
 IGNORED = -100
