@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
-from etils import epath
 
 from backtal_jax import errors, files, localization, predict
 from backtal_jax.data import annotations, pipeline, sources
@@ -218,7 +217,7 @@ def compare(metrics, published) -> tuple[str, float]:
 def write(workdir, found):
   """Write predictions.json, curves.npz, then metrics.json; process 0 does."""
   if hosts.is_main_process():
-    workdir = epath.Path(workdir)
+    workdir = files.path(workdir)
     files.write_json(workdir / 'predictions.json', found.predictions)
     outputs.write(workdir / 'curves.npz', found.curves)
     files.write_json(workdir / 'metrics.json', found.metrics, indent=1)
@@ -226,7 +225,7 @@ def write(workdir, found):
 
 def make_source(config, split):
   """Open a split of config.data.root; the embedded set is made if missing."""
-  root = epath.Path(config.data.root)
+  root = files.path(config.data.root)
   if config.data.generate and not (root / 'ground_truth.json').exists():
     demo.prepare(root)
   shape = {

@@ -1,4 +1,4 @@
-"""Files that appear under their final name only when they are whole."""
+"""Files: whole under their final name or absent, and found where users say."""
 
 import contextlib
 import json
@@ -10,61 +10,72 @@ from etils import epath
 from backtal_jax import errors
 
 
+def path(name) -> epath.Path:
+  """Return the path that a user named, `~` being the home folder.
+
+  The one place where text becomes a path: a shell expands `--x ~/y`, but not
+  `--x=~/y`, nor what stands in a config, a list or a notebook.
+  """
+  return epath.Path(os.path.expanduser(os.fspath(name)))
+
+
 @contextlib.contextmanager
-def atomic(path, mode='wb'):
-  """Open a temporary neighbour of `path`; rename it when the block succeeds.
+def atomic(name, mode='wb'):
+  """Open a temporary neighbour of `name`; rename it when the block succeeds.
 
   Args:
-    path: the final name; its folder is made where it is missing.
+    name: the final path; its folder is made where it is missing.
     mode: 'wb' or 'w' (UTF-8).
 
   Yields:
     The open file. If the block raises, nothing is left behind.
   """
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(
-    f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp'
+  final = path(name)
+  final.parent.mkdir(parents=True, exist_ok=True)
+  temporary = final.with_name(
+    f'.{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp'
   )
   try:
     with temporary.open(mode) as f:
       yield f
-    temporary.replace(path)
+    temporary.replace(final)
   except BaseException:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
     raise
 
 
-def write_json(path, value, indent=None):
-  """Write `value` as JSON, whole or not at all; NaN is refused."""
+def write_json(name, value, indent=None):
+  """Write `value` as JSON, atomically; NaN is refused."""
   text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
-  with atomic(path, 'w') as f:
+  with atomic(name, 'w') as f:
     f.write(text + '\n')
 
 
-def read_json(path):
+def read_json(name):
   """Read a JSON file.
 
   Raises:
     errors.InputError: the file is missing or is not JSON.
   """
-  path = epath.Path(path)
-  if not path.is_file():
-    raise errors.InputError(f'{path}: no such file')
+  found = path(name)
+  if not found.is_file():
+    raise errors.InputError(f'{found}: no such file')
   try:
-    return json.loads(path.read_bytes().decode('utf-8-sig'))
+    return json.loads(found.read_bytes().decode('utf-8-sig'))
   except ValueError as e:
-    raise errors.InputError(f'{path}: not JSON: {e}') from e
+    raise errors.InputError(f'{found}: not JSON: {e}') from e
+  except RecursionError as e:
+    raise errors.InputError(f'{found}: not JSON: nested too deeply') from e
 
 
-def find(path, root) -> epath.Path:
-  """Look `path` up from the current folder, then inside `root`.
+def find(name, root) -> epath.Path:
+  """Look a file up from the current folder, then inside `root`.
 
   Raises:
     errors.InputError: it is in neither.
   """
-  for candidate in (epath.Path(path), epath.Path(root) / path):
+  for candidate in (path(name), path(root) / path(name)):
     if candidate.is_file():
       return candidate
-  raise errors.InputError(f'{path}: no such file, nor {root}/{path}')
+  raise errors.InputError(f'{name}: no such file, nor {root}/{name}')

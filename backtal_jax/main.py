@@ -14,10 +14,9 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from absl import app, flags, logging
-from etils import epath
 from ml_collections import config_flags
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 
 _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -125,7 +124,7 @@ def run():
   from backtal_jax import evaluate, train
   from backtal_jax.report import pages
 
-  workdir = epath.Path(_WORKDIR.value or f'runs/{config.data.name}')
+  workdir = files.path(_WORKDIR.value or f'runs/{config.data.name}')
   with hosts.end_together():
     if _MODE.value == 'train':
       metrics = train.train_and_evaluate(config, workdir)

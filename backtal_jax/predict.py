@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from etils import epath
 
 from backtal_jax import errors, files, localization, models
 from backtal_jax.data import annotations, feature_files
@@ -200,7 +199,7 @@ def predict(config, checkpoint, input, output, *, duration=None, plot=False):
     errors.InputError: a user error; nothing is written to `output` then.
   """
   model = load(checkpoint, config=config)
-  output, results = epath.Path(output), {}
+  output, results = files.path(output), {}
   truth = _read_truth(config) if plot else {}
   videos = (
     feature_files.read_video(path, duration, shape=model.shape)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from etils import epath
 
 from backtal_jax import errors, evaluate, files, losses, models
 from backtal_jax.data import annotations, clicks, pipeline
@@ -188,7 +187,7 @@ def train_and_evaluate(config, workdir):
   Raises:
     errors.InputError: a user error, or a loss that is not finite.
   """
-  workdir, mesh = epath.Path(workdir), sharding.make_mesh(config.mesh)
+  workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
   source = evaluate.make_source(config, config.data.train_split)
   model = models.BackTAL(**config.model)
   evaluator = evaluate.Evaluator(

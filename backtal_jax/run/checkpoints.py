@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.run import hosts, torch_checkpoints
 
 # Below every value that an evaluation gives.
@@ -51,7 +51,7 @@ def manager(workdir, create=True):
     cleanup_tmp_directories=create,
     create=create,
   )
-  folder = epath.Path(workdir).absolute() / 'checkpoints'
+  folder = files.path(workdir).absolute() / 'checkpoints'
   opened = ocp.CheckpointManager(
     folder,
     options=options,
@@ -223,7 +223,7 @@ def locate(checkpoint) -> tuple[epath.Path, int | None]:
   Raises:
     errors.InputError: there is none.
   """
-  path, step = epath.Path(checkpoint).absolute(), None
+  path, step = files.path(checkpoint).absolute(), None
   if path.name.isdigit():
     path, step = path.parent, int(path.name)
   if path.name == 'checkpoints':

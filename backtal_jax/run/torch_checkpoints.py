@@ -6,7 +6,6 @@ official weights [out, in, k] are our kernels [k, in, out] transposed.
 
 import jax
 import numpy as np
-from etils import epath
 
 from backtal_jax import errors, files
 
@@ -25,7 +24,7 @@ _TENSORS = {'kernel': 'weight', 'bias': 'bias'}
 
 def is_official(checkpoint) -> bool:
   """Tell a .pth file from a checkpoint of ours by its name."""
-  return epath.Path(checkpoint).suffix == '.pth'
+  return files.path(checkpoint).suffix == '.pth'
 
 
 def names(params) -> dict:
@@ -55,7 +54,7 @@ def read(path) -> tuple[dict[str, np.ndarray], int]:
     errors.InputError: torch is not installed; no such file; the file is
       damaged, or holds something else than named tensors.
   """
-  path = epath.Path(path)
+  path = files.path(path)
   torch = _import_torch(path)
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')

@@ -1,0 +1,35 @@
+"""Files: where users say, whole or absent."""
+
+import json
+
+import pytest
+
+from backtal_jax import errors, files
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+  """Be at home in one folder, at work in another."""
+  for name in ('home', 'work'):
+    (tmp_path / name).mkdir()
+  monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+  monkeypatch.chdir(tmp_path / 'work')
+  return tmp_path / 'home'
+
+
+def test_the_home_folder_is_found_wherever_a_path_is_named(home):
+  files.write_json('~/runs/a.json', [1])
+  assert json.loads((home / 'runs/a.json').read_text()) == [1]
+  assert files.read_json('~/runs/a.json') == [1]
+  assert files.find('a.json', '~/runs') == files.path(home / 'runs/a.json')
+  assert files.find('~/runs/a.json', 'x') == files.path(home / 'runs/a.json')
+  assert not list(home.parent.joinpath('work').iterdir())
+  # Only the home folder is meant.
+  for name in ('x/~', 'gs://bucket/~/x', '~nobody-of-this-name/x'):
+    assert str(files.path(name)) == name
+
+
+def test_json_that_nests_without_end_is_refused(tmp_path):
+  (tmp_path / 'x.json').write_text('[' * 100_000)
+  with pytest.raises(errors.InputError, match='x.json: not JSON: nested'):
+    files.read_json(tmp_path / 'x.json')
