@@ -1,7 +1,5 @@
 """Order, padding and errors of the input pipeline."""
 
-import weakref
-
 import numpy as np
 import pytest
 
@@ -32,10 +30,6 @@ class _Source:
       1.0,
       float(i),
     )
-
-  def read(self, i, out):
-    out[:] = self[i].feature
-    return self[i]
 
 
 def test_a_plan_shuffles_every_epoch_and_keeps_the_last_batch():
@@ -94,7 +88,7 @@ def test_batches_hold_what_the_plan_says_and_padding_is_neutral():
   }
 
 
-def test_what_is_kept_of_a_batch_stays_when_others_take_its_memory():
+def test_what_is_kept_of_a_batch_stays():
   kept = [
     (i, batch['feature'][0][1:])
     for i, batch in enumerate(
@@ -105,25 +99,6 @@ def test_what_is_kept_of_a_batch_stays_when_others_take_its_memory():
   assert len(kept) == 9
   for i, rows in kept:
     np.testing.assert_array_equal(rows, np.full((2, 2), i))
-
-
-def test_no_pass_over_a_split_keeps_its_memory(monkeypatch):
-  alive, mapped, original = [0], [0], pipeline._pages
-
-  def counted(size):
-    memory = original(size)
-    alive[0] += 1
-    mapped[0] += 1
-    weakref.finalize(memory, lambda: alive.__setitem__(0, alive[0] - 1))
-    return memory
-
-  monkeypatch.setattr(pipeline, '_pages', counted)
-  for _ in range(6):
-    for _ in pipeline.batches(_Source(60), pipeline.eval_plan(60, 2)):
-      pass
-  # 180 batches; TensorFlow may hold what it had last.
-  assert 6 <= mapped[0] <= 60
-  assert alive[0] <= mapped[0] / 6 + 2
 
 
 def test_resuming_is_a_row_slice():

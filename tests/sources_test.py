@@ -1,7 +1,5 @@
 """Reading npz videos: what is whole is read, what is wrong is named."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -116,7 +114,7 @@ _BAD = {
   'click length': ({'point_label': np.zeros(6, int)}, r'shape \(6,\)'),
   'pickled': (
     {'feat_spa': np.full((2, 7), None)},
-    'not a whole .npz file: .*pickled',
+    'not a whole .npz file: .*pickle',
   ),
 }
 
@@ -144,18 +142,6 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
   (tmp_path / 'a.npz').write_text('hello')
   with pytest.raises(errors.InputError, match='a.npz: not a whole .npz'):
     _source(tmp_path)[0]
-
-
-def test_a_file_cut_while_it_is_read_is_named(tmp_path):
-  np.savez(tmp_path / 'a.npz', x=np.ones((1000, 1000), np.float32))
-
-  def cut_and_read(arrays):
-    os.truncate(tmp_path / 'a.npz', 1_000_000)
-    assert arrays['x'][:100].shape == (100, 1000)
-    arrays['x'][500:600]
-
-  with pytest.raises(errors.InputError, match='a.npz: not a whole .npz'):
-    npz.using(tmp_path / 'a.npz', cut_and_read)
 
 
 @pytest.fixture

@@ -195,12 +195,6 @@ class TfdsSource(Sequence):
       duration=float(record['duration']),
     )
 
-  def read(self, i, out) -> sources.Video:
-    """Read a video, its features into `out` [T, D]."""
-    video = self[i]
-    out[:] = video.feature
-    return video._replace(feature=out)
-
   def labels(self) -> np.ndarray:
     """Return every video's label [N, C] without reading its features."""
     labels = np.zeros((len(self), self.shape[2]), np.float32)

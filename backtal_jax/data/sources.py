@@ -1,8 +1,7 @@
 """Random-access sources of videos: source[i] is the i-th video by name.
 
-A source has `names`, `shape` (T, D, C), `__len__`, `__getitem__`, `read` (the
-same, but features straight into a batch), `labels` and `video_names`, nothing
-else; the index plan of `pipeline` does the rest.
+A source has `names`, `shape` (T, D, C), `__len__`, `__getitem__`, `labels` and
+`video_names`, nothing else; the index plan of `pipeline` does the rest.
 Here the npz folder of the official program (method.md, section 1).
 """
 
@@ -16,9 +15,6 @@ from etils import epath
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import npz
-
-# Bytes that are transposed at once: what a core's cache holds.
-_BLOCK_BYTES = 768 << 10
 
 
 class Video(NamedTuple):
@@ -112,13 +108,8 @@ class NpzSource(Sequence):
     return len(self.paths)
 
   def __getitem__(self, i) -> Video:
-    return self.read(i)
-
-  def read(self, i, out=None) -> Video:
-    """Read a video, its features into `out` [T, D] if given."""
     path = self.paths[i]
-    parse = lambda arrays: parse_video(arrays, path, *self.shape, out)
-    return npz.using(path, parse)
+    return parse_video(npz.read(path), path, *self.shape)
 
   def labels(self) -> np.ndarray:
     """Return every video's label [N, C] without reading its features."""
@@ -168,8 +159,8 @@ def _label(label, num_classes, path):
   return label
 
 
-def _feature(arrays, path, num_snippets, feature_dim, out=None):
-  """Return [T, D] of the two channels-first streams, checked; in `out`."""
+def _feature(arrays, path, num_snippets, feature_dim):
+  """Return [T, D] of the two channels-first streams, checked."""
   streams = [arrays['feat_spa'], arrays['feat_tem']]
   if any(s.ndim != 2 or s.dtype.kind not in 'fiu' for s in streams):
     raise errors.InputError(
@@ -190,35 +181,12 @@ def _feature(arrays, path, num_snippets, feature_dim, out=None):
         f'{path}: {key} has {stream.shape[1]} snippets, '
         f'config.data.num_snippets is {num_snippets}'
       )
-  if out is None:
-    out = np.empty((num_snippets, feature_dim), np.float32)
-  cut = streams[0].shape[0]
-  finite = [
-    _transpose(stream, columns)
-    for stream, columns in zip(
-      streams, (out[:, :cut], out[:, cut:]), strict=True
-    )
-  ]
-  if not all(finite):
-    wrong = sum(np.count_nonzero(~np.isfinite(s[:])) for s in streams)
+  feature = np.empty((num_snippets, feature_dim), np.float32)
+  np.concatenate([s.T for s in streams], axis=1, out=feature)
+  if not np.isfinite(feature).all():
+    wrong = np.count_nonzero(~np.isfinite(feature))
     raise errors.InputError(f'{path}: features hold {wrong} NaN or Inf values')
-  return out
-
-
-def _transpose(stream, out):
-  """Copy `stream` [D, T] into `out` [T, D]; tell if all of it is finite.
-
-  By blocks of channels that stay in a core's cache: read once in the order of
-  the file, checked and transposed there.
-  """
-  finite, rows = True, max(1, _BLOCK_BYTES // max(1, 4 * stream.shape[1]))
-  for start in range(0, len(stream), rows):
-    block = np.asarray(stream[start : start + rows], np.float32)
-    # A finite sum costs one pass and no temporary; only else look closer.
-    with np.errstate(all='ignore'):
-      finite &= np.isfinite(block.sum()) or np.isfinite(block).all()
-    out[:, start : start + rows] = block.T
-  return finite
+  return feature
 
 
 def _click(click, path, num_snippets, num_classes):
@@ -236,9 +204,7 @@ def _click(click, path, num_snippets, num_classes):
   return click.astype(np.int32)
 
 
-def parse_video(
-  arrays, path, num_snippets, feature_dim, num_classes, out=None
-) -> Video:
+def parse_video(arrays, path, num_snippets, feature_dim, num_classes) -> Video:
   """Check the arrays of one npz and return the video.
 
   Args:
@@ -247,7 +213,6 @@ def parse_video(
     num_snippets: T.
     feature_dim: D.
     num_classes: C.
-    out: [T, D], gets the features; new memory by default.
   """
   scalars = ('frame_num', 'fps', 'duration')
   _require(arrays, ('feat_spa', 'feat_tem', 'cls_label', 'vid_name'), path)
@@ -261,7 +226,7 @@ def parse_video(
     click = np.full(num_snippets, IGNORED, np.int32)
   return Video(
     name=str(arrays['vid_name']),
-    feature=_feature(arrays, path, num_snippets, feature_dim, out),
+    feature=_feature(arrays, path, num_snippets, feature_dim),
     label=_label(arrays['cls_label'], num_classes, path),
     click=_click(click, path, num_snippets, num_classes),
     frame_num=0 if np.isnan(frame_num) else int(frame_num),

@@ -29,10 +29,6 @@ class _Featureless(Sequence):
   def __getitem__(self, i):
     return self._videos[i]
 
-  def read(self, i, out):
-    del out  # of no channels
-    return self._videos[i]
-
 
 def load(source, mesh, dtype):
   """Put the features of a source on every device of the mesh.
