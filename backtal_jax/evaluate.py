@@ -6,79 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from backtal_jax import errors, files, localization, predict
+from backtal_jax import errors, files, localization, models, predict
 from backtal_jax.data import annotations, pipeline, sources
 from backtal_jax.data.prepare import demo
 from backtal_jax.metrics import detection_map, diagnosis, segments
 from backtal_jax.report import timelines
 from backtal_jax.run import hosts, outputs, sharding, workdirs
-
-
-def predict_split(model, params, source, mesh, *, batch_size):
-  """Predict every video of a source once.
-
-  Args:
-    model: a models.BackTAL.
-    params: of it.
-    source: of videos.
-    mesh: of devices.
-    batch_size: B over all devices.
-
-  Yields:
-    Of every video this host predicts, in order: its index and a dict of its
-    cas, score, magnitude, foreground, label, frame_num and duration.
-  """
-  plan = pipeline.eval_plan(len(source), sharding.batch_size(batch_size, mesh))
-  loaded = pipeline.batches(source, sharding.local_columns(plan))
-  pending = None
-  for on_device, batch in sharding.prefetch(loaded, mesh, ('feature',)):
-    # Dispatch first: the host localises a batch while the next one computes.
-    outputs = predict.predict_step(params, on_device['feature'], model=model)
-    if pending:
-      yield from _unbatch(*pending)
-    pending = outputs, batch
-  if pending:
-    yield from _unbatch(*pending)
-
-
-def _unbatch(outputs, batch):
-  outputs = {k: sharding.local_rows(v) for k, v in outputs.items()}
-  for row in np.flatnonzero(batch['mask']):
-    video = {k: v[row] for k, v in outputs.items()}
-    for key in ('label', 'click', 'frame_num', 'duration'):
-      video[key] = batch[key][row]
-    yield int(batch['video_index'][row]), video
-
-
-def localize(name, video, options, classes):
-  """Turn one video's outputs into (segments, label is right).
-
-  Args:
-    name: of the video, for errors.
-    video: as `predict_split` yields it.
-    options: config.localization as a dict.
-    classes: names in index order.
-  """
-  if not (video['frame_num'] > 0 and 0 < video['duration'] < np.inf):
-    raise errors.InputError(
-      f'{name}: frame_num {video["frame_num"]} and duration '
-      f'{video["duration"]}, expected both to be positive'
-    )
-  if not np.isfinite(video['cas']).all():
-    raise errors.InputError(
-      f'{name}: the network returns NaN or Inf; are the parameters whole?'
-    )
-  found = localization.localize(
-    video['cas'],
-    video['score'],
-    video['magnitude'],
-    frame_num=int(video['frame_num']),
-    duration=float(video['duration']),
-    **options,
-  )
-  predicted = video['score'][:-1] >= options['class_threshold']
-  right = bool((predicted == (video['label'] == 1)).all())
-  return localization.format_video(*found, classes), right
 
 
 class Results(NamedTuple):
@@ -135,18 +68,25 @@ class Evaluator:
   def __call__(self, params) -> Results:
     """Evaluate; every host returns the same."""
     start, found, right, along = time.time(), {}, [], {}
-    for index, video in predict_split(
-      self._model,
-      params,
-      self._source,
-      self.mesh,
-      batch_size=self._batch_size,
+    plan = pipeline.eval_plan(
+      len(self._source), sharding.batch_size(self._batch_size, self.mesh)
+    )
+    loaded = pipeline.batches(self._source, sharding.local_columns(plan))
+    for batch, row, curves in predict.predict_batches(
+      self._model, params, loaded, self.mesh
     ):
-      name = self._names[index]
-      found[name], is_right = localize(
-        name, video, self._options, self._classes
+      name, label = self._names[batch['video_index'][row]], batch['label'][row]
+      localized = predict.localize(
+        name,
+        curves,
+        batch['frame_num'][row],
+        batch['duration'][row],
+        self._options,
       )
-      right.append(is_right)
+      found[name] = localization.format_video(*localized, self._classes)
+      predicted = curves['score'][:-1] >= self._options['class_threshold']
+      right.append(bool((predicted == (label == 1)).all()))
+      video = curves | {'label': label, 'click': batch['click'][row]}
       along[name] = outputs.take(video, found[name], self._classes)
     shares = hosts.gather_objects([found, right, along])
     found = {k: v for part, _, _ in shares for k, v in part.items()}
@@ -256,7 +196,9 @@ def evaluate(config, checkpoint, workdir) -> dict:
   """
   workdirs.check(workdir, config)
   mesh = sharding.make_mesh(config.mesh)
-  model, params, epoch = predict.restore(config, checkpoint, mesh)
+  model = models.BackTAL(**config.model)
+  length = config.data.num_snippets
+  params, epoch = predict.restore(model, length, checkpoint, mesh)
   source = make_source(config, config.data.eval_split)
   found = Evaluator(config, model, source, mesh)(params)
   found.metrics['epoch'] = epoch

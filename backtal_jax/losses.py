@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from backtal_jax import IGNORED, models
 
+TERMS = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
+
 
 def _mean(value: Float[Array, '*N'], weight: Float[Array, '*N']):
   """Average over weight, 0 where there is none."""
@@ -177,7 +179,7 @@ def total(
     label: multi-hot.
     clicks: snippet labels.
     mask: 1 or True for real videos.
-    weights: of base, supp, sparsity, click, separation and embedding.
+    weights: of each of TERMS.
     topk_ratio: of the video score.
     separation_topk_ratio: of `separation`.
     similar_min: of `embedding`.

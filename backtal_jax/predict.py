@@ -8,6 +8,7 @@ empty rows are zeros), so that nothing is compiled anew and no video's result
 depends on its neighbours.
 """
 
+import dataclasses
 import functools
 import itertools
 
@@ -47,48 +48,109 @@ def predict_step(params, feature, *, model) -> dict:
   }
 
 
-def restore(config, checkpoint, mesh):
-  """Return the model of a config, a checkpoint's parameters and its epoch.
+def predict_batches(model, params, batches, mesh):
+  """Predict every video of some batches.
 
   Args:
-    config: of the model.
-    checkpoint: see checkpoints.restore_params.
-    mesh: every device of it gets all parameters.
+    model: a models.BackTAL.
+    params: Parameters of the model, on every device of the mesh.
+    batches: Dicts of this host's feature [b, T, D] and mask [b], which is 0
+      for the rows that only fill the batch, and whatever else.
+    mesh: Devices.
+
+  Yields:
+    Of every video in turn: its batch, its row there, and a dict of its cas,
+    score, magnitude and foreground (see `predict_step`).
   """
-  model = models.BackTAL(**config.model)
+  outputs = (
+    (predict_step(params, on_device['feature'], model=model), batch)
+    for on_device, batch in sharding.prefetch(batches, mesh, ('feature',))
+  )
+  # The host works on a batch while the devices compute the next one.
+  for output, batch in sharding.ahead(outputs, 1):
+    output = {k: sharding.local_rows(v) for k, v in output.items()}
+    for row in np.flatnonzero(batch['mask']):
+      yield batch, row, {k: v[row] for k, v in output.items()}
+
+
+def localize(name, curves, frame_num, duration, options):
+  """Find the segments of one video.
+
+  Args:
+    name: What errors call the video.
+    curves: What `predict_batches` yields of it.
+    frame_num: Length in frames.
+    duration: Length in seconds.
+    options: config.localization, see localization.localize.
+
+  Returns:
+    Labels, segments and scores, see localization.localize.
+
+  Raises:
+    errors.InputError: the video has no length; the network returns NaN.
+  """
+  if not (frame_num > 0 and 0 < duration < np.inf):
+    raise errors.InputError(
+      f'{name}: frame_num {frame_num} and duration {duration}, expected both '
+      'to be positive'
+    )
+  if not np.isfinite(curves['cas']).all():
+    raise errors.InputError(
+      f'{name}: the network returns NaN or Inf; are the parameters whole?'
+    )
+  return localization.localize(
+    curves['cas'],
+    curves['score'],
+    curves['magnitude'],
+    frame_num=int(frame_num),
+    duration=float(duration),
+    **options,
+  )
+
+
+def restore(model, num_snippets, checkpoint, mesh):
+  """Return a checkpoint's parameters, on every device, and its epoch.
+
+  Args:
+    model: a models.BackTAL.
+    num_snippets: T.
+    checkpoint: see checkpoints.restore_params.
+    mesh: Devices.
+  """
   shapes = jax.eval_shape(
-    lambda: models.init(model, jax.random.key(0), config.data.num_snippets)
+    lambda: models.init(model, jax.random.key(0), num_snippets)
   )
   replicated = sharding.replicated(mesh)
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
     shapes,
   )
-  return model, *checkpoints.restore_params(checkpoint, shapes)
+  return checkpoints.restore_params(checkpoint, shapes)
 
 
+@dataclasses.dataclass(frozen=True)
 class Model:
   """A trained network with its localisation, made by `load`.
 
   Attributes:
-    config: of the run.
-    classes: names in index order.
-    epoch: of the checkpoint, -1 where unknown.
+    network: The models.BackTAL.
+    params: Its parameters, on every device of the mesh.
+    mesh: Devices.
     shape: (T, D) of the network's input.
+    classes: C names in index order.
+    epoch: Epoch of the checkpoint, -1 where unknown.
+    localization: Options of localization.localize.
+    batch_size: How many videos are predicted at once.
   """
 
-  def __init__(self, config, checkpoint, classes):
-    self.config, self.classes = config, tuple(classes)
-    self.shape = config.data.num_snippets, config.model.feature_dim
-    if len(self.classes) != config.model.num_classes:
-      raise errors.InputError(
-        f'{len(self.classes)} class names, config.model.num_classes is '
-        f'{config.model.num_classes}'
-      )
-    self._mesh = sharding.make_mesh(config.mesh)
-    self._model, self._params, self.epoch = restore(
-      config, checkpoint, self._mesh
-    )
+  network: models.BackTAL
+  params: dict
+  mesh: jax.sharding.Mesh
+  shape: tuple[int, int]
+  classes: tuple[str, ...]
+  epoch: int
+  localization: dict
+  batch_size: int
 
   def predict(self, features, *, duration, frame_num=None) -> list[dict]:
     """Find the segments of one video.
@@ -117,38 +179,33 @@ class Model:
 
     Args:
       videos: an iterable of sources.Video, features [T, D].
-      batch_size: by default config.eval.batch_size.
+      batch_size: by default `batch_size`.
 
     Yields:
       Of each in turn: the video; its cas, score, magnitude and foreground (see
       `predict_step`); its segments (see `predict`).
     """
-    size = batch_size or self.config.eval.batch_size
-    size = sharding.batch_size(size, self._mesh)
-    videos = iter(videos)
-    while batch := list(itertools.islice(videos, size)):
-      feature = np.zeros((size, *self.shape), np.float32)
-      for row, video in zip(feature, batch, strict=False):
-        row[:] = video.feature
-      on_device = sharding.shard_batch({'feature': feature}, self._mesh)
-      outputs = predict_step(
-        self._params, on_device['feature'], model=self._model
+    size = sharding.batch_size(batch_size or self.batch_size, self.mesh)
+    for batch, row, curves in predict_batches(
+      self.network, self.params, self._batches(videos, size), self.mesh
+    ):
+      video = batch['videos'][row]
+      found = localize(
+        video.name, curves, video.frame_num, video.duration, self.localization
       )
-      outputs = {k: sharding.local_rows(v) for k, v in outputs.items()}
-      for row, video in enumerate(batch):
-        curves = {k: v[row] for k, v in outputs.items()}
-        yield video, curves, self._localize(video, curves)
+      yield video, curves, localization.format_video(*found, self.classes)
 
-  def _localize(self, video, curves):
-    found = localization.localize(
-      curves['cas'],
-      curves['score'],
-      curves['magnitude'],
-      frame_num=video.frame_num,
-      duration=video.duration,
-      **self.config.localization,
-    )
-    return localization.format_video(*found, self.classes)
+  def _batches(self, videos, size):
+    """Stack videos; what fills the last batch is zeros."""
+    videos = iter(videos)
+    while part := list(itertools.islice(videos, size)):
+      feature = np.zeros((size, *self.shape), np.float32)
+      feature[: len(part)] = [video.feature for video in part]
+      yield {
+        'feature': feature,
+        'mask': np.arange(size) < len(part),
+        'videos': part,
+      }
 
 
 def load(checkpoint, *, config=None, classes=None) -> Model:
@@ -181,7 +238,25 @@ def load(checkpoint, *, config=None, classes=None) -> Model:
     else:
       path = files.find(config.data.ground_truth, config.data.root)
       classes = annotations.read_ground_truth(path).classes
-  return Model(config, checkpoint, classes)
+  if len(classes) != config.model.num_classes:
+    raise errors.InputError(
+      f'{len(classes)} class names, config.model.num_classes is '
+      f'{config.model.num_classes}'
+    )
+  network = models.BackTAL(**config.model)
+  mesh = sharding.make_mesh(config.mesh)
+  shape = config.data.num_snippets, config.model.feature_dim
+  params, epoch = restore(network, shape[0], checkpoint, mesh)
+  return Model(
+    network,
+    params,
+    mesh,
+    shape,
+    tuple(classes),
+    epoch,
+    dict(config.localization),
+    config.eval.batch_size,
+  )
 
 
 def predict(config, checkpoint, input, output, *, duration=None, plot=False):
@@ -200,7 +275,9 @@ def predict(config, checkpoint, input, output, *, duration=None, plot=False):
   """
   model = load(checkpoint, config=config)
   output, results = files.path(output), {}
-  truth = _read_truth(config) if plot else {}
+  truth = (
+    _read_truth(config.data.ground_truth, config.data.root) if plot else {}
+  )
   videos = (
     feature_files.read_video(path, duration, shape=model.shape)
     for path in feature_files.find(input)
@@ -250,10 +327,10 @@ def draw(model, video, curves, segments, truth):
   )
 
 
-def _read_truth(config):
+def _read_truth(name, root):
   """Return the videos of the ground truth, none where there is no such file."""
   try:
-    path = files.find(config.data.ground_truth, config.data.root)
+    path = files.find(name, root)
   except errors.InputError:
     return {}
   return annotations.read_ground_truth(path).videos

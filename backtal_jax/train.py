@@ -33,16 +33,31 @@ class TrainState(NamedTuple):
   rng: jax.Array
 
 
-def make_optimizer(train) -> optax.GradientTransformation:
+def make_optimizer(
+  learning_rate, weight_decay, betas
+) -> optax.GradientTransformation:
   """Make torch's Adam: the decay is added to the gradient, not decoupled."""
   return optax.chain(
-    optax.add_decayed_weights(train.weight_decay),
-    optax.adam(train.learning_rate, *train.betas, eps=1e-8),
+    optax.add_decayed_weights(weight_decay),
+    optax.adam(learning_rate, *betas, eps=1e-8),
+  )
+
+
+def make_loss(topk_ratio, **options):
+  """Return losses.total of a config's numbers.
+
+  Args:
+    topk_ratio: config.model.topk_ratio.
+    options: config.loss.
+  """
+  weights = {name: options.pop(name) for name in losses.TERMS}
+  return functools.partial(
+    losses.total, weights=weights, topk_ratio=topk_ratio, **options
   )
 
 
 def create_state(model, optimizer, *, seed, num_snippets) -> TrainState:
-  """Draw the parameters from the seed."""
+  """Sample the parameters from the seed."""
   rng = jax.random.key(seed)
   params = models.init(model, rng, num_snippets)
   return TrainState(
@@ -107,78 +122,111 @@ def train_step(
   return new._replace(step=state.step + 1), metrics
 
 
-def make_train_step(config, model, optimizer, mesh=None):
-  """Jit `train_step` for a config, the old state's memory reused.
+def make_train_step(
+  model, optimizer, loss, *, layout=None, mesh=None, remat=False
+):
+  """Jit `train_step`, the old state's memory reused.
 
   Args:
-    config: of the run.
-    model: a models.BackTAL.
-    optimizer: of `make_optimizer`.
-    mesh: of devices; without it, JAX's default device.
+    model: A models.BackTAL.
+    optimizer: What `make_optimizer` returns.
+    loss: What `make_loss` returns.
+    layout: Where the state's arrays live, see sharding.layout; without it, on
+      JAX's default device.
+    mesh: Devices of the layout.
+    remat: Whether to compute what is wide between layers again.
   """
-  weights = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
-  loss = functools.partial(
-    losses.total,
-    weights={name: config.loss[name] for name in weights},
-    topk_ratio=config.model.topk_ratio,
-    separation_topk_ratio=config.loss.separation_topk_ratio,
-    similar_min=config.loss.similar_min,
-    different_max=config.loss.different_max,
-  )
-  layout, out = None, None
-  if mesh is not None:
+  params, out = None, None
+  if layout is not None:
     # Also where the compiler would choose the same: another kind of sharding
     # object coming out than went in is another trace.
-    whole, state = sharding.replicated(mesh), state_layout(config, mesh)
-    out = state, whole
-    if config.train.shard_state:
-      layout = whole, state.params
+    whole = sharding.replicated(mesh)
+    out = layout, whole
+    if not all(s.is_fully_replicated for s in jax.tree.leaves(layout)):
+      params = whole, layout.params
   step = functools.partial(
     train_step,
     model=model,
     optimizer=optimizer,
     loss=loss,
-    layout=layout,
-    remat=config.train.remat,
+    layout=params,
+    remat=remat,
   )
   return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 
-def _new_state(config):
-  """Draw the first state of a run."""
-  return create_state(
-    models.BackTAL(**config.model),
-    make_optimizer(config.train),
-    seed=config.train.seed,
-    num_snippets=config.data.num_snippets,
-  )
+def initial_state(new_state, layout, manager, init_checkpoint='') -> TrainState:
+  """Return the latest state, or a new one, laid out over the devices.
 
-
-def state_layout(config, mesh) -> TrainState:
-  """Return where each array of the training state lives."""
-  shapes = jax.eval_shape(lambda: _new_state(config))
-  return sharding.layout(shapes, mesh, config.train.shard_state)
-
-
-def initial_state(config, manager, mesh):
-  """Return the latest state, or a new one, laid out over the mesh."""
-  layout = state_layout(config, mesh)
-  state = jax.jit(lambda: _new_state(config), out_shardings=layout)()
+  Args:
+    new_state: Returns a state, see `create_state`.
+    layout: Where its arrays live.
+    manager: Checkpoints of the workdir.
+    init_checkpoint: Where the parameters of a new state come from, if not
+      sampled; see checkpoints.restore_params.
+  """
+  state = jax.jit(new_state, out_shardings=layout)()
   restored = checkpoints.restore(manager, state)
   if restored is not None:
     return restored
-  if config.init_checkpoint:
-    params, _ = checkpoints.restore_params(config.init_checkpoint, state.params)
+  if init_checkpoint:
+    params, _ = checkpoints.restore_params(init_checkpoint, state.params)
     state = state._replace(params=params)
   return state
+
+
+def build(config, mesh):
+  """Unpack a config into what trains.
+
+  Returns:
+    The models.BackTAL; a function that samples a first state; where a state's
+    arrays live; and the jitted step.
+  """
+  model, options = models.BackTAL(**config.model), config.train
+  optimizer = make_optimizer(
+    options.learning_rate, options.weight_decay, options.betas
+  )
+  new_state = functools.partial(
+    create_state,
+    model,
+    optimizer,
+    seed=options.seed,
+    num_snippets=config.data.num_snippets,
+  )
+  shapes = jax.eval_shape(new_state)
+  layout = sharding.layout(shapes, mesh, options.shard_state)
+  loss = make_loss(config.model.topk_ratio, **config.loss)
+  step = make_train_step(
+    model, optimizer, loss, layout=layout, mesh=mesh, remat=options.remat
+  )
+  return model, new_state, layout, step
+
+
+def load(source, plan, mesh, *, clicks=None, placement='host', dtype='float32'):
+  """Yield the plan's batches, as `train_step` takes them and on this host.
+
+  Args:
+    source: Videos.
+    plan: [steps, B, 2] of (epoch, video).
+    mesh: Devices.
+    clicks: What `make_clicks` returns.
+    placement: Where the features wait, on the 'host' or on every 'device'.
+    dtype: What they are on a device.
+  """
+  complete = lambda batch: batch
+  if placement == 'device':
+    source, complete = resident.load(source, mesh, dtype)
+  loaded = pipeline.batches(source, sharding.local_columns(plan), clicks)
+  for on_device, batch in sharding.prefetch(loaded, mesh, _TRAIN_KEYS):
+    yield complete(on_device), batch
 
 
 def train_and_evaluate(config, workdir):
   """Train from the latest checkpoint in `workdir`, or from the start.
 
   Args:
-    config: of the run.
-    workdir: gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
+    config: Config of the run.
+    workdir: Gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
       and predictions.json and metrics.json of the best epoch.
 
   Returns:
@@ -188,37 +236,55 @@ def train_and_evaluate(config, workdir):
     errors.InputError: a user error, or a loss that is not finite.
   """
   workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
-  source = evaluate.make_source(config, config.data.train_split)
-  model = models.BackTAL(**config.model)
+  data, options = config.data, config.train
+  source = evaluate.make_source(config, data.train_split)
+  model, new_state, layout, step_fn = build(config, mesh)
   evaluator = evaluate.Evaluator(
-    config, model, evaluate.make_source(config, config.data.eval_split), mesh
+    config, model, evaluate.make_source(config, data.eval_split), mesh
   )
-  plan = make_plan(config, source, mesh)
-  optimizer = make_optimizer(config.train)
-  step_fn = make_train_step(config, model, optimizer, mesh)
+  plan = make_plan(
+    source,
+    f'{data.root}/{data.train_split}',
+    sharding.batch_size(options.batch_size, mesh),
+    seed=options.seed,
+    num_epochs=options.num_epochs,
+  )
+  labeller = make_clicks(
+    data.clicks,
+    data.ground_truth,
+    data.root,
+    annotator=data.annotator,
+    seed=options.seed,
+    num_snippets=data.num_snippets,
+  )
   with (
     workdirs.lock(workdir),
     hosts.Preemption() as preemption,
     _open(workdir, config, evaluator) as manager,
   ):
-    state = initial_state(config, manager, mesh)
-    end_of_epoch = make_end_of_epoch(config, workdir, evaluator, manager)
-    start, every = int(state.step), config.train.checkpoint_every
-    per_epoch = len(plan) // config.train.num_epochs
-    loaded_from, complete = source, lambda batch: batch
-    if config.data.placement == 'device':
-      loaded_from, complete = resident.load(source, mesh, config.model.dtype)
-    loaded = pipeline.batches(
-      loaded_from, sharding.local_columns(plan[start:]), make_clicks(config)
+    state = initial_state(new_state, layout, manager, config.init_checkpoint)
+    end_of_epoch = make_end_of_epoch(
+      workdir,
+      evaluator,
+      manager,
+      num_epochs=options.num_epochs,
+      eval_every=options.eval_every,
+      best_metric=config.eval.best_metric,
     )
-    with log.Log(workdir, plan, start, source, config.train.on_nan) as run_log:
-      for step, (on_device, batch) in enumerate(
-        sharding.prefetch(loaded, mesh, _TRAIN_KEYS), start + 1
-      ):
-        state, metrics = step_fn(state, complete(on_device))
-        run_log.add(
-          step, metrics, batch, learning_rate=config.train.learning_rate
-        )
+    start, every = int(state.step), options.checkpoint_every
+    per_epoch = len(plan) // options.num_epochs
+    batches = load(
+      source,
+      plan[start:],
+      mesh,
+      clicks=labeller,
+      placement=data.placement,
+      dtype=config.model.dtype,
+    )
+    with log.Log(workdir, plan, start, source, options.on_nan) as run_log:
+      for step, (on_device, batch) in enumerate(batches, start + 1):
+        state, metrics = step_fn(state, on_device)
+        run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
         stop = preemption.reached(step)
         if step % per_epoch == 0:
           end_of_epoch(step // per_epoch, state, run_log)
@@ -244,11 +310,24 @@ def _open(workdir, config, evaluator):
     yield manager
 
 
-def make_end_of_epoch(config, workdir, evaluator, manager):
+def make_end_of_epoch(
+  workdir, evaluator, manager, *, num_epochs, eval_every, best_metric
+):
   """Return what follows an epoch: evaluation when due, and a checkpoint.
 
   The results of the best epoch are written before its checkpoint: a run that
   dies between the two evaluates that epoch again when it resumes.
+
+  Args:
+    workdir: Gets the results of the best epoch.
+    evaluator: An evaluate.Evaluator.
+    manager: Checkpoints of the workdir.
+    num_epochs: After the last of them, evaluation is due.
+    eval_every: Epochs between evaluations.
+    best_metric: What epochs are ranked by, see evaluate.ranking_value.
+
+  Returns:
+    A function of epoch, state and log.
   """
   best = manager.best_step()
   best = checkpoints.UNKNOWN if best is None else manager.metrics(best)['value']
@@ -256,11 +335,11 @@ def make_end_of_epoch(config, workdir, evaluator, manager):
   def end_of_epoch(epoch, state, run_log):
     nonlocal best
     run_log.flush()
-    value, last = checkpoints.UNKNOWN, epoch == config.train.num_epochs
-    if epoch % config.train.eval_every == 0 or last:
+    value, last = checkpoints.UNKNOWN, epoch == num_epochs
+    if epoch % eval_every == 0 or last:
       results = evaluator(sharding.replicate(state.params, evaluator.mesh))
       results.metrics['epoch'] = epoch
-      value = evaluate.ranking_value(results.metrics, config.eval.best_metric)
+      value = evaluate.ranking_value(results.metrics, best_metric)
       run_log.write(int(state.step), evaluate.scalars(results.metrics))
       table = f'epoch {epoch}\n{evaluate.table(results.metrics)}'
       run_log.say(table)
@@ -273,37 +352,45 @@ def make_end_of_epoch(config, workdir, evaluator, manager):
   return end_of_epoch
 
 
-def make_clicks(config):
-  """Return (video, epoch) -> [T] labels of config.data.clicks, or None."""
-  if not config.data.clicks:
+def make_clicks(paths, ground_truth, root, *, annotator, seed, num_snippets):
+  """Return (video, epoch) -> [T] labels of click files, None without files.
+
+  Args:
+    paths: Click files, a comma between them.
+    ground_truth: File of the videos' lengths and classes.
+    root: Where files are looked up that are not in the current folder.
+    annotator: Whose clicks, see clicks.labeller.
+    seed: Of a random annotator.
+    num_snippets: T.
+  """
+  if not paths:
     return None
-  root, found = config.data.root, []
-  truth = annotations.read_ground_truth(
-    files.find(config.data.ground_truth, root)
+  truth, found = (
+    annotations.read_ground_truth(files.find(ground_truth, root)),
+    [],
   )
-  for path in config.data.clicks.split(','):
+  for path in paths.split(','):
     found += annotations.read_clicks(files.find(path.strip(), root), truth)[0]
   return clicks.labeller(
-    found,
-    truth,
-    config.data.annotator,
-    seed=config.train.seed,
-    num_snippets=config.data.num_snippets,
+    found, truth, annotator, seed=seed, num_snippets=num_snippets
   )
 
 
-def make_plan(config, source, mesh):
-  """Return the index plan of the whole run, over the labelled videos."""
+def make_plan(source, where, batch_size, *, seed, num_epochs):
+  """Return the index plan of the whole run, over the labelled videos.
+
+  Args:
+    source: Videos.
+    where: What errors call the source.
+    batch_size: B over all devices.
+    seed: Of the order.
+    num_epochs: How many.
+  """
   labelled = np.flatnonzero(source.labels().any(axis=1))
   if len(labelled) < len(source):
     print(f'{len(source) - len(labelled)} videos without a label are dropped')
   if not len(labelled):
-    raise errors.InputError(
-      f'{config.data.root}/{config.data.train_split}: no video has a label'
-    )
+    raise errors.InputError(f'{where}: no video has a label')
   return pipeline.train_plan(
-    labelled,
-    sharding.batch_size(config.train.batch_size, mesh),
-    seed=config.train.seed,
-    num_epochs=config.train.num_epochs,
+    labelled, batch_size, seed=seed, num_epochs=num_epochs
   )

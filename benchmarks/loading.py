@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 
-from backtal_jax import evaluate, models, predict, train
+from backtal_jax import predict, train
 from backtal_jax.data import pipeline, sources
 from backtal_jax.run import sharding
 from benchmarks import measure, network
@@ -86,13 +86,9 @@ def _input(config) -> dict:
 
 def _epoch(config, size) -> dict:
   """Train on and evaluate _STEPS batches; the limit computes and no more."""
-  mesh, model = sharding.make_mesh((1,)), models.BackTAL(**config.model)
-  optimizer = train.make_optimizer(config.train)
-  state = train.create_state(
-    model, optimizer, seed=0, num_snippets=config.data.num_snippets
-  )
-  state = jax.device_put(state, sharding.replicated(mesh))
-  step = train.make_train_step(config, model, optimizer, mesh)
+  mesh = sharding.make_mesh((1,))
+  model, new_state, layout, step = train.build(config, mesh)
+  state = jax.device_put(new_state(), layout)
   with _folder(config, (_STEPS + 1) * size) as (_, source):
     plan = pipeline.eval_plan(len(source), size)
     batches = sharding.prefetch(
@@ -111,14 +107,15 @@ def _epoch(config, size) -> dict:
     )
     (inferring,) = measure.interleaved(infer, repeats=3)
     start = time.perf_counter()
-    for index, video in evaluate.predict_split(
-      model, state.params, source, mesh, batch_size=size
+    for batch, row, curves in predict.predict_batches(
+      model, state.params, pipeline.batches(source, plan), mesh
     ):
-      evaluate.localize(
-        source.names[index],
-        video,
+      predict.localize(
+        source.names[batch['video_index'][row]],
+        curves,
+        batch['frame_num'][row],
+        batch['duration'][row],
         dict(config.localization),
-        range(config.model.num_classes),
       )
     evaluating = time.perf_counter() - start
   return measure.result(

@@ -51,14 +51,18 @@ def _batch(config, size):
 
 def _make(config, size, model):
   """Compile the step and the prediction; return calls without arguments."""
-  batch, optimizer = _batch(config, size), train.make_optimizer(config.train)
+  batch, options = _batch(config, size), config.train
+  optimizer = train.make_optimizer(
+    options.learning_rate, options.weight_decay, options.betas
+  )
   drawn = models.BackTAL(**config.model)
   params = models.init(drawn, jax.random.key(0), config.data.num_snippets)
   fresh = jax.tree.map(jnp.array, params)  # the step's own, which it donates
   state = train.TrainState(
     jnp.int32(0), fresh, optimizer.init(fresh), jax.random.key(0)
   )
-  step = train.make_train_step(config, model, optimizer)
+  loss = train.make_loss(config.model.topk_ratio, **config.loss)
+  step = train.make_train_step(model, optimizer, loss)
   step = step.lower(state, batch).compile()
   infer = predict.predict_step.lower(params, batch['feature'], model=model)
   infer = infer.compile()

@@ -14,7 +14,7 @@ import re
 import jax
 import jax.numpy as jnp
 
-from backtal_jax import errors, models, train
+from backtal_jax import errors, train
 from backtal_jax.run import sharding
 from benchmarks import document
 from configs import thumos14
@@ -59,15 +59,10 @@ grows with the accelerators: 16 × n videos are more than THUMOS14's 200 from n 
 def compiled_step():
   """Compile the step for 8 devices; return its text, FLOPs and parameters."""
   config, mesh = thumos14.get_config(), sharding.make_mesh((8,))
-  model = models.BackTAL(**config.model)
-  optimizer = train.make_optimizer(config.train)
-  shapes = jax.eval_shape(
-    lambda: train.create_state(
-      model, optimizer, seed=0, num_snippets=config.data.num_snippets
-    )
-  )
+  _, new_state, layout, step = train.build(config, mesh)
+  shapes = jax.eval_shape(new_state)
   place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-  state = jax.tree.map(place, shapes, train.state_layout(config, mesh))
+  state = jax.tree.map(place, shapes, layout)
   size = 8  # one video a device: the collectives do not depend on it
   arrays = {
     'feature': ((size, 750, 2048), jnp.float32),
@@ -79,7 +74,6 @@ def compiled_step():
     k: jax.ShapeDtypeStruct(*v, sharding=sharding.split(mesh))
     for k, v in arrays.items()
   }
-  step = train.make_train_step(config, model, optimizer, mesh)
   program = step.lower(state, batch).compile()
   flops = program.cost_analysis()['flops']  # of one device: one video
   return program.as_text(), flops, shapes.params

@@ -576,19 +576,27 @@ def test_config_data_clicks_replaces_the_files_labels(demo_root, tmp_path):
   second.write_text(head + 'train_001,99.9,jump,b\n')
   config = config_file.get_config().unlock()
   config.data.root = str(demo_root)
-  assert train.make_clicks(config) is None
+  labeller = lambda: train.make_clicks(
+    config.data.clicks,
+    config.data.ground_truth,
+    demo_root,
+    annotator=config.data.annotator,
+    seed=0,
+    num_snippets=100,
+  )
+  assert labeller() is None
   # One from the current folder or by its full path, one inside the root.
   config.data.clicks = f'{first}, second.csv'
   source = sources.NpzSource(
     demo_root / 'train', num_snippets=100, feature_dim=32, num_classes=5
   )
   plan = np.array([[[0, 0], [0, 1], [0, 2]]])
-  (batch,) = pipeline.batches(source, plan, train.make_clicks(config))
+  (batch,) = pipeline.batches(source, plan, labeller())
   expected = np.full((3, 100), -100)
   expected[0, 3], expected[1, 99] = 5, 1
   np.testing.assert_array_equal(batch['click'], expected)
   config.data.annotator = 'b'
-  (batch,) = pipeline.batches(source, plan, train.make_clicks(config))
+  (batch,) = pipeline.batches(source, plan, labeller())
   expected[0] = -100
   np.testing.assert_array_equal(batch['click'], expected)
   second.unlink()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from train_test import tiny_config
 
-from backtal_jax import models, train
+from backtal_jax import train
 from backtal_jax.run import sharding
 from benchmarks import scaling
 
@@ -25,20 +25,14 @@ def _collectives(shard_state):
   config = tiny_config(
     'none', **{'mesh': (8,), 'train.shard_state': shard_state}
   )
-  model, optimizer = (
-    models.BackTAL(**config.model),
-    train.make_optimizer(config.train),
-  )
-  shapes = jax.eval_shape(
-    lambda: train.create_state(model, optimizer, seed=0, num_snippets=100)
-  )
+  _, new_state, layout, step = train.build(config, mesh)
+  shapes = jax.eval_shape(new_state)
   place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-  state = jax.tree.map(place, shapes, train.state_layout(config, mesh))
+  state = jax.tree.map(place, shapes, layout)
   batch = {
     k: jax.ShapeDtypeStruct(*v, sharding=sharding.split(mesh))
     for k, v in _BATCH.items()
   }
-  step = train.make_train_step(config, model, optimizer, mesh)
   text = step.lower(state, batch).compile().as_text()
   return scaling.collectives(text), shapes.params
 

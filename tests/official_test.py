@@ -86,7 +86,7 @@ def test_an_official_checkpoint_gives_the_official_numbers(torch, kind):
       magnitude,
       frame_num=600 + i,
       duration=20.0 + i,
-      **model.config.localization,
+      **model.localization,
     )
     assert [s['label'] for s in segments] == [f'class{e[0]}' for e in expected]
     for ours, (_, *times, score) in zip(segments, expected, strict=True):
@@ -153,7 +153,7 @@ def test_training_goes_on_the_same_after_export_and_import(
   torch, tmp_path, capsys
 ):
   case, workdir = Case('thumos14'), tmp_path / 'run'
-  optimizer = train.make_optimizer(thumos14.get_config().train)
+  optimizer = train.make_optimizer(1e-4, 5e-4, (0.9, 0.999))
   step = jax.jit(
     functools.partial(
       train.train_step, model=case.model, optimizer=optimizer, loss=case.loss
@@ -187,11 +187,12 @@ def test_training_goes_on_the_same_after_export_and_import(
 
 def test_fine_tuning_starts_from_an_official_file(torch, tmp_path):
   path = FOLDER / 'official_thumos14.pth'
-  config = golden_config('thumos14', init_checkpoint=str(path))
+  config = golden_config('thumos14')
   case = Case('thumos14')
   mesh = jax.make_mesh((8,), ('data',))
   with checkpoints.manager(tmp_path) as manager:
-    state = train.initial_state(config, manager, mesh)
+    _, new_state, layout, _ = train.build(config, mesh)
+    state = train.initial_state(new_state, layout, manager, str(path))
   assert int(state.step) == 0
   for ours, theirs in zip(
     jax.tree.leaves(state.params), jax.tree.leaves(case.params), strict=True

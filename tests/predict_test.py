@@ -13,7 +13,7 @@ from backtal_jax import IGNORED, errors, evaluate, predict, train
 from backtal_jax.data import npz
 from backtal_jax.data.prepare import demo, hapt
 from backtal_jax.report import figures
-from backtal_jax.run import checkpoints
+from backtal_jax.run import checkpoints, sharding
 from configs import demo as demo_config
 from configs import hapt as hapt_config
 
@@ -118,14 +118,9 @@ def test_hapt_clips_equal_their_rows_of_the_evaluation(shared, tmp_path):
     (root / 'test' / f'{clip}.npz').unlink()
   threshold = {'localization.class_threshold': 0.1}
   config = config_of(hapt_config, root, mesh=(1,), **threshold)
-  state = train.create_state(
-    predict.models.BackTAL(**config.model),
-    train.make_optimizer(config.train),
-    seed=0,
-    num_snippets=config.data.num_snippets,
-  )
+  _, new_state, _, _ = train.build(config, sharding.make_mesh((1,)))
   with checkpoints.manager(tmp_path / 'run') as manager:
-    checkpoints.save(manager, state, epoch=1, value=0)
+    checkpoints.save(manager, new_state(), epoch=1, value=0)
   evaluate.evaluate(config, tmp_path / 'run', tmp_path / 'out')
   expected = json.loads((tmp_path / 'out/predictions.json').read_text())
   names = ['exp03_user02_00', 'exp08_user04_02']
@@ -403,5 +398,5 @@ def test_the_command_prints_the_segments(config, run, demo_root, tmp_path):
 
 
 def test_everything_runs_on_the_devices_of_the_mesh(model):
-  devices = jax.tree.leaves(model._params)[0].sharding.device_set
+  devices = jax.tree.leaves(model.params)[0].sharding.device_set
   assert len(devices) == 2

@@ -180,8 +180,8 @@ def test_a_mesh_that_the_processes_cannot_share_is_refused(monkeypatch):
 def test_the_sharded_state_is_an_eighth_on_every_device(demo_root):
   config = tiny_config(demo_root, **{'train.shard_state': True})
   mesh = sharding.make_mesh((8,))
-  layout = train.state_layout(config, mesh)
-  shapes = jax.eval_shape(lambda: train._new_state(config))
+  _, new_state, layout, _ = train.build(config, mesh)
+  shapes = jax.eval_shape(new_state)
   held = sum(
     np.prod(s.shard_shape(x.shape))
     for s, x in zip(

@@ -78,11 +78,8 @@ def _compiled(affinity, batch=1, length=750):
   """Compile the steps of THUMOS14's size without making any array."""
   config = thumos14.get_config().unlock()
   config.model.affinity = affinity
-  model = models.BackTAL(**config.model)
-  optimizer = train.make_optimizer(config.train)
-  state = jax.eval_shape(
-    lambda: train.create_state(model, optimizer, seed=0, num_snippets=length)
-  )
+  model, new_state, _, step = train.build(config, sharding.make_mesh((1,)))
+  state = jax.eval_shape(new_state)
   shape = jax.ShapeDtypeStruct
   features = shape((batch, length, 2048), jnp.float32)
   arrays = {
@@ -91,7 +88,6 @@ def _compiled(affinity, batch=1, length=750):
     'click': shape((batch, length), jnp.int32),
     'mask': shape((batch,), bool),
   }
-  step = train.make_train_step(config, model, optimizer)
   infer = predict.predict_step.lower(state.params, features, model=model)
   return step.lower(state, arrays).compile(), infer.compile()
 
@@ -132,22 +128,15 @@ def _train(config, steps, placement='host', **changes):
   config.train.update(changes)
   mesh = sharding.make_mesh(config.mesh)
   source = evaluate.make_source(config, config.data.train_split)
-  plan = train.make_plan(config, source, mesh)
-  complete = lambda batch: batch
-  if placement == 'device':
-    source, complete = resident.load(source, mesh, config.model.dtype)
-  model = models.BackTAL(**config.model)
-  optimizer = train.make_optimizer(config.train)
-  state = jax.device_put(
-    train.create_state(model, optimizer, seed=0, num_snippets=100),
-    sharding.replicated(mesh),
+  plan = train.make_plan(
+    source, 'train', config.train.batch_size, seed=0, num_epochs=20
   )
-  step, found = train.make_train_step(config, model, optimizer, mesh), []
-  batches = sharding.prefetch(
-    pipeline.batches(source, plan[:steps]), mesh, train._TRAIN_KEYS
+  _, new_state, layout, step = train.build(config, mesh)
+  state, found = jax.device_put(new_state(), layout), []
+  batches = train.load(
+    source, plan[:steps], mesh, placement=placement, dtype=config.model.dtype
   )
   for batch, _ in itertools.islice(batches, steps):
-    batch = complete(batch)
     state, metrics = step(state, batch)
     found.append({k: float(v) for k, v in metrics.items()})
   return found, state.params, batch
@@ -215,8 +204,7 @@ def test_prediction_traces_once_for_all_batches(demo_root):
   source = evaluate.make_source(config, 'test')
   mesh = sharding.make_mesh(config.mesh)
   before = predict.predict_step._cache_size()
-  videos = list(
-    evaluate.predict_split(model, params, source, mesh, batch_size=14)
-  )
+  loaded = pipeline.batches(source, pipeline.eval_plan(len(source), 14))
+  videos = list(predict.predict_batches(model, params, loaded, mesh))
   assert len(videos) == len(source) and len(source) % 14
   assert predict.predict_step._cache_size() == before + 1

@@ -69,12 +69,9 @@ def assert_same(a, b):
 def test_five_steps_of_adam_equal_the_official_ones(kind):
   case = Case(kind)
   meta = case.meta
-  config = demo_config.get_config()
-  with config.unlocked():
-    config.train.learning_rate = meta['lr']
-    config.train.weight_decay = meta['weight_decay']
-    config.train.betas = tuple(meta['betas'])
-  optimizer = train.make_optimizer(config.train)
+  optimizer = train.make_optimizer(
+    meta['lr'], meta['weight_decay'], meta['betas']
+  )
   step = jax.jit(
     functools.partial(
       train.train_step, model=case.model, optimizer=optimizer, loss=case.loss
@@ -155,8 +152,8 @@ def _run_until(config, workdir, last_step):
   class Died(Exception):
     pass
 
-  def make_step(*args):
-    step = original(*args)
+  def make_step(*args, **kwargs):
+    step = original(*args, **kwargs)
 
     def dying(state, batch):
       if int(state.step) == last_step:
@@ -249,9 +246,7 @@ def _step_and_batch(mesh, count=13, batch_size=16):
   """Return a jitted step, its first state and a padded batch."""
   rng = np.random.default_rng(0)
   config = tiny_config('none', **{'model.dropout_rate': 0.5})
-  model = models.BackTAL(**config.model)
-  optimizer = train.make_optimizer(config.train)
-  state = train.create_state(model, optimizer, seed=0, num_snippets=100)
+  _, new_state, layout, step = train.build(config, mesh)
   batch = {
     'feature': rng.normal(size=(batch_size, 100, 32)).astype(np.float32),
     'label': np.eye(5, dtype=np.float32)[rng.integers(5, size=batch_size)],
@@ -259,8 +254,8 @@ def _step_and_batch(mesh, count=13, batch_size=16):
     'mask': np.arange(batch_size) < count,
   }
   return (
-    train.make_train_step(config, model, optimizer),
-    jax.device_put(state, sharding.replicated(mesh)),
+    step,
+    jax.device_put(new_state(), layout),
     sharding.shard_batch(batch, mesh),
   )
 
@@ -305,7 +300,7 @@ def test_videos_without_a_label_are_dropped_and_counted(
   _copy_with_label(demo_root, tmp_path / 'd', 'train_003', np.zeros(5))
   config = tiny_config(tmp_path / 'd')
   source = evaluate.make_source(config, 'train')
-  plan = train.make_plan(config, source, sharding.make_mesh((1,)))
+  plan = train.make_plan(source, 'train', 48, seed=0, num_epochs=4)
   assert set(plan[..., 1].ravel()) == {*range(160), -1} - {3}
   assert '1 videos without a label are dropped' in capsys.readouterr().out
 

@@ -14,7 +14,8 @@ def take(video, segments, classes) -> dict:
   """Keep what a timeline shows of one video.
 
   Args:
-    video: as evaluate.predict_split yields it.
+    video: what predict.predict_batches yields of it, with its label [C] and
+      click [T].
     segments: found in it, [{'label', …}].
     classes: C names in index order.
 

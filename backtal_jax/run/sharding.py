@@ -113,26 +113,28 @@ def shard_batch(batch, mesh) -> dict:
   }
 
 
-def prefetch(batches, mesh, keys, size=2):
-  """Yield (batch on the devices, batch on this host), copying ahead.
+def ahead(items, count):
+  """Yield what an iterable gives, fetching some more before it is asked for."""
+  items = iter(items)
+  queue = collections.deque(itertools.islice(items, count))
+  for item in items:
+    queue.append(item)
+    yield queue.popleft()
+  yield from queue
+
+
+def prefetch(batches, mesh, keys):
+  """Yield (batch on the devices, batch on this host), copying one ahead.
 
   Args:
-    batches: of this host's arrays.
-    mesh: to split them over.
-    keys: which arrays go to the devices.
-    size: how many batches are on their way at once.
+    batches: Batches of this host's arrays.
+    mesh: Devices to split them over.
+    keys: Which arrays go to the devices.
   """
-  queue = collections.deque()
-  batches = iter(batches)
-
-  def enqueue(count):
-    for batch in itertools.islice(batches, count):
-      queue.append((shard_batch({k: batch[k] for k in keys}, mesh), batch))
-
-  enqueue(size)
-  while queue:
-    yield queue.popleft()
-    enqueue(1)
+  pairs = (
+    (shard_batch({k: batch[k] for k in keys}, mesh), batch) for batch in batches
+  )
+  return ahead(pairs, 1)
 
 
 def check_fits(num_bytes, mesh, what):
