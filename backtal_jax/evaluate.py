@@ -7,8 +7,7 @@ import numpy as np
 from absl import logging
 
 from backtal_jax import errors, files, localization, models, predict
-from backtal_jax.data import annotations, pipeline, sources
-from backtal_jax.data.prepare import demo
+from backtal_jax.data import annotations, pipeline, splits
 from backtal_jax.metrics import detection_map, diagnosis, segments
 from backtal_jax.report import timelines
 from backtal_jax.run import hosts, outputs, sharding, workdirs
@@ -164,20 +163,17 @@ def write(workdir, found):
 
 
 def make_source(config, split):
-  """Open a split of config.data.root; the embedded set is made if missing."""
-  root = files.path(config.data.root)
-  if config.data.generate and not (root / 'ground_truth.json').exists():
-    demo.prepare(root)
-  shape = {
-    'num_snippets': config.data.num_snippets,
-    'feature_dim': config.model.feature_dim,
-    'num_classes': config.model.num_classes,
-  }
-  if config.data.source == 'tfds':
-    from backtal_jax.data import builder  # TFDS takes seconds to import
-
-    return builder.TfdsSource(root, split, **shape)
-  return sources.NpzSource(root / split, **shape)
+  """Open a split of config.data, see splits.open."""
+  data, model = config.data, config.model
+  return splits.open(
+    data.root,
+    split,
+    source=data.source,
+    num_snippets=data.num_snippets,
+    feature_dim=model.feature_dim,
+    num_classes=model.num_classes,
+    generate=data.generate,
+  )
 
 
 def evaluate(config, checkpoint, workdir) -> dict:

@@ -178,7 +178,7 @@ class Model:
     """Find the segments of many videos, a batch at a time.
 
     Args:
-      videos: an iterable of sources.Video, features [T, D].
+      videos: an iterable of sources.Example, features [T, D].
       batch_size: by default `batch_size`.
 
     Yields:
@@ -302,7 +302,7 @@ def draw(model, video, curves, segments, truth):
   Args:
     model: a Model.
     video, curves, segments: as Model.predict_videos yields them.
-    truth: {name: annotations.Video}, may lack the video.
+    truth: {name: annotations.AnnotatedVideo}, may lack the video.
   """
   from backtal_jax.report import figures  # not needed to predict
 

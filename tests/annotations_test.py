@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from backtal_jax import errors
 from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import annotations
-from backtal_jax.data.annotations import Annotations, Click, Segment, Video
+from backtal_jax.data.annotations import (
+  AnnotatedVideo,
+  Annotations,
+  Click,
+  Segment,
+)
 from backtal_jax.data.prepare import inputs
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
@@ -28,8 +33,12 @@ in_one_folder = hypothesis.settings(
 
 TRUTH = Annotations(
   {
-    'one': Video('one', 'val', 100.0, 25.0, (Segment(10.0, 20.0, 'Jump'),)),
-    'v_two': Video('v_two', 'val', 50.0, None, (Segment(0.0, 5.5, 'Run'),)),
+    'one': AnnotatedVideo(
+      'one', 'val', 100.0, 25.0, (Segment(10.0, 20.0, 'Jump'),)
+    ),
+    'v_two': AnnotatedVideo(
+      'v_two', 'val', 50.0, None, (Segment(0.0, 5.5, 'Run'),)
+    ),
   },
   ('Run', 'Jump'),
 )
@@ -57,8 +66,10 @@ def test_backtal_ground_truth_keeps_its_class_order(tmp_path):
     "activity_list": ["Zorbing", "Archery"]}""".replace('\n', '\r\n')
   assert annotations.read_ground_truth(written(tmp_path, text)) == Annotations(
     {
-      'a': Video('a', 'val', 9.5, 25.0, (Segment(1.0, 2.25, 'Archery'),)),
-      'b': Video('b', 'testing', 3.0, 30.0, ()),
+      'a': AnnotatedVideo(
+        'a', 'val', 9.5, 25.0, (Segment(1.0, 2.25, 'Archery'),)
+      ),
+      'b': AnnotatedVideo('b', 'testing', 3.0, 30.0, ()),
     },
     ('Zorbing', 'Archery'),
   )
@@ -83,7 +94,7 @@ def test_hacs_ground_truth_sorts_the_labels(tmp_path):
     Segment(3.0, 4.0, 'Zumba'),
     Segment(1.0, 2.0, 'Archery'),
   )
-  assert found.videos['y'] == Video('y', 'testing', 8.0, None, ())
+  assert found.videos['y'] == AnnotatedVideo('y', 'testing', 8.0, None, ())
 
 
 def test_lacp_ground_truth_with_text_segments_and_no_durations(tmp_path):
@@ -94,7 +105,7 @@ def test_lacp_ground_truth_with_text_segments_and_no_durations(tmp_path):
     }
   )
   found = annotations.read_ground_truth(written(tmp_path, text))
-  assert found.videos['x'] == Video(
+  assert found.videos['x'] == AnnotatedVideo(
     'x', 'train', None, None, (Segment(18.6, 24.8, 'Jump'),)
   )
 
@@ -113,17 +124,17 @@ def test_official_thumos14_text_files(tmp_path, folder):
   found = annotations.read_ground_truth(tmp_path, video_list=videos)
   assert found == Annotations(
     {
-      'video_1': Video(
+      'video_1': AnnotatedVideo(
         'video_1', 'val', 60.5, 25.0, (Segment(1.0, 2.0, 'Jump'),)
       ),
-      'video_2': Video(
+      'video_2': AnnotatedVideo(
         'video_2',
         'val',
         None,
         None,
         (Segment(3.0, 4.5, 'Archery'), Segment(72.8, 76.4, 'Jump')),
       ),
-      'video_9': Video(
+      'video_9': AnnotatedVideo(
         'video_9', 'test', 90.0, 30.0, (Segment(5.0, 6.0, 'Jump'),)
       ),
     },
@@ -140,9 +151,9 @@ def test_durations_from_other_ground_truth_whatever_the_prefix(tmp_path):
   found = annotations.read_ground_truth(
     written(tmp_path, main), video_list=written(tmp_path, other, 'other.json')
   )
-  assert found.videos['v_x'] == Video('v_x', 'val', 7.0, 24.0, ())
+  assert found.videos['v_x'] == AnnotatedVideo('v_x', 'val', 7.0, 24.0, ())
   # What the ground truth itself tells goes first.
-  assert found.videos['y'] == Video('y', 'val', 1.0, 24.0, ())
+  assert found.videos['y'] == AnnotatedVideo('y', 'val', 1.0, 24.0, ())
 
 
 def test_subset_in_any_letter_case():
@@ -179,9 +190,9 @@ def test_problems_are_listed_and_kept():
     Segment(1.0, 2.0, 'Jump'),
   )
   videos = {
-    'a': Video('a', 'val', 10.0, 30.0, segments),
-    'b': Video('b', 'val', None, 30.0, (Segment(1.0, 2.0, 'Run'),)),
-    'c': Video('c', 'val', 0.0, 30.0, (Segment(1.0, 2.0, 'Run'),)),
+    'a': AnnotatedVideo('a', 'val', 10.0, 30.0, segments),
+    'b': AnnotatedVideo('b', 'val', None, 30.0, (Segment(1.0, 2.0, 'Run'),)),
+    'c': AnnotatedVideo('c', 'val', 0.0, 30.0, (Segment(1.0, 2.0, 'Run'),)),
   }
   found = annotations.problems(Annotations(videos, ('Run', 'Jump')))
   assert found == {
@@ -313,7 +324,7 @@ def test_ground_truth_round_trip(tmp_path, plain, classes):
   videos = {}
   for name, subset, duration, fps, segments in plain:
     segments = tuple(Segment(s, e, classes[i]) for s, e, i in segments)
-    videos[name] = Video(name, subset, duration, fps, segments)
+    videos[name] = AnnotatedVideo(name, subset, duration, fps, segments)
   value = Annotations(videos, tuple(classes))
   path = tmp_path / 'gt.json'
   annotations.write_ground_truth(path, value)

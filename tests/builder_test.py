@@ -143,7 +143,7 @@ def test_conversion_streams(tmp_path, monkeypatch):
       alive[0] += 1
       most[0] = max(most[0], alive[0])
       weakref.finalize(feature, lambda: alive.__setitem__(0, alive[0] - 1))
-      return sources.Video(
+      return sources.Example(
         self.names[i], feature, np.zeros(2, np.float32),
         np.full(4, -100, np.int32), 1, 1.0, 1.0,
       )  # fmt: skip

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 from backtal_jax import errors
 from backtal_jax.data import annotations, clicks
-from backtal_jax.data.annotations import Annotations, Click, Segment, Video
+from backtal_jax.data.annotations import (
+  AnnotatedVideo,
+  Annotations,
+  Click,
+  Segment,
+)
 from backtal_jax.data.prepare import simulated_clicks
 
 at_any_speed = hypothesis.settings(
@@ -30,7 +35,7 @@ def click(time, label='background', annotator='a', video='x'):
 
 def video(name='x', *segments, duration=100.0, subset='val'):
   segments = tuple(Segment(float(s), float(e), 'Run') for s, e in segments)
-  return Video(name, subset, duration, 30.0, segments)
+  return AnnotatedVideo(name, subset, duration, 30.0, segments)
 
 
 def truth(*videos):
@@ -519,7 +524,7 @@ def test_one_action_click_in_every_instance():
 
 
 def test_action_clicks_carry_their_class():
-  v = Video(
+  v = AnnotatedVideo(
     'x',
     'val',
     None,

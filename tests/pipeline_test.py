@@ -21,7 +21,7 @@ class _Source:
   def __getitem__(self, i):
     if i in self._broken:
       raise errors.InputError(f'video {i} is broken')
-    return sources.Video(
+    return sources.Example(
       str(i),
       np.full((3, 2), i, np.float32),
       np.full(2, i, np.float32),

@@ -29,7 +29,7 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Video:
+class AnnotatedVideo:
   """One video; duration in seconds and fps are None where not told."""
 
   name: str
@@ -43,10 +43,10 @@ class Video:
 class Annotations:
   """Videos by name, and the class names in the order of their indices."""
 
-  videos: dict[str, Video]
+  videos: dict[str, AnnotatedVideo]
   classes: tuple[str, ...]
 
-  def subset(self, name) -> dict[str, Video]:
+  def subset(self, name) -> dict[str, AnnotatedVideo]:
     """Return the videos of a subset, any letter case; never none."""
     found = {
       k: v
@@ -267,7 +267,7 @@ def _read_activitynet(path):
   videos = {}
   for name, subset, duration, fps, segments in rows:
     segments = tuple(Segment(*segment) for segment in segments)
-    videos[name] = Video(name, subset, duration, fps, segments)
+    videos[name] = AnnotatedVideo(name, subset, duration, fps, segments)
   return Annotations(videos, classes)
 
 
@@ -277,7 +277,7 @@ def _read_thumos14(path):
   for name, subset, *segment in rows:
     segments[name, subset] += (Segment(*segment),)
   videos = {
-    name: Video(name, subset, None, None, found)
+    name: AnnotatedVideo(name, subset, None, None, found)
     for (name, subset), found in sorted(segments.items())
   }
   return Annotations(videos, classes)

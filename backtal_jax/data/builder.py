@@ -179,13 +179,13 @@ class TfdsSource(Sequence):
   def __len__(self):
     return len(self.names)
 
-  def __getitem__(self, i) -> sources.Video:
+  def __getitem__(self, i) -> sources.Example:
     if not 0 <= i < len(self):
       raise IndexError(i)
     record = self._records[i]
     if record.pop('index') != i:
       raise errors.InputError(f'{self.names[i]}: not record {i} of its split')
-    return sources.Video(
+    return sources.Example(
       name=record['name'].decode(),
       feature=record['feature'],
       label=record['label'],

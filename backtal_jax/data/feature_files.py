@@ -28,7 +28,7 @@ def find(path) -> list[epath.Path]:
   return found
 
 
-def read_video(path, duration=None, *, shape) -> sources.Video:
+def read_video(path, duration=None, *, shape) -> sources.Example:
   """Read a feature file.
 
   Args:
@@ -90,7 +90,7 @@ def make_video(where, streams, duration, frame_num=None, *, shape):
     shape: (T, D) of the network's input.
 
   Returns:
-    sources.Video with features [T, D], without labels and clicks.
+    sources.Example with features [T, D], without labels and clicks.
 
   Raises:
     errors.InputError: another number of channels; snippets and channels cannot
@@ -112,7 +112,7 @@ def make_video(where, streams, duration, frame_num=None, *, shape):
     )
   if frame_num is None:
     frame_num = min(_FPS * duration, _MAX_FRAMES_PER_SNIPPET * num_snippets)
-  return sources.Video(
+  return sources.Example(
     name=str(where),
     feature=resampling.resample(feature, num_snippets),
     label=np.zeros(0, np.float32),

@@ -17,7 +17,7 @@ from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import npz
 
 
-class Video(NamedTuple):
+class Example(NamedTuple):
   """One video as the network and the evaluation need it."""
 
   name: str  # key into the ground truth
@@ -107,7 +107,7 @@ class NpzSource(Sequence):
   def __len__(self):
     return len(self.paths)
 
-  def __getitem__(self, i) -> Video:
+  def __getitem__(self, i) -> Example:
     path = self.paths[i]
     return parse_video(npz.read(path), path, *self.shape)
 
@@ -204,7 +204,9 @@ def _click(click, path, num_snippets, num_classes):
   return click.astype(np.int32)
 
 
-def parse_video(arrays, path, num_snippets, feature_dim, num_classes) -> Video:
+def parse_video(
+  arrays, path, num_snippets, feature_dim, num_classes
+) -> Example:
   """Check the arrays of one npz and return the video.
 
   Args:
@@ -224,7 +226,7 @@ def parse_video(arrays, path, num_snippets, feature_dim, num_classes) -> Video:
   click = arrays.get('point_label')
   if click is None:
     click = np.full(num_snippets, IGNORED, np.int32)
-  return Video(
+  return Example(
     name=str(arrays['vid_name']),
     feature=_feature(arrays, path, num_snippets, feature_dim),
     label=_label(arrays['cls_label'], num_classes, path),

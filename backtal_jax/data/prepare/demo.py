@@ -43,7 +43,9 @@ def prepare(output, seed=0):
         annotations.Segment(float(start), float(end), CLASSES[label])
         for start, end in _runs(action)
       )
-      videos[name] = annotations.Video(name, split, _DURATION, FPS, segments)
+      videos[name] = annotations.AnnotatedVideo(
+        name, split, _DURATION, FPS, segments
+      )
   annotations.write_ground_truth(
     output / 'ground_truth.json', annotations.Annotations(videos, CLASSES)
   )

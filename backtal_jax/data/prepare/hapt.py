@@ -345,4 +345,4 @@ def _ground_truth(clip):
   )
   duration = len(clip.action) / FPS
   name, subset, fps = clip.name, clip.subset, float(FPS)
-  return annotations.Video(name, subset, duration, fps, segments)
+  return annotations.AnnotatedVideo(name, subset, duration, fps, segments)

@@ -108,7 +108,7 @@ def read_labels(path):
     path: of the file.
 
   Returns:
-    {video: annotations.Video without segments}, {video: set of labels}.
+    {video: AnnotatedVideo without segments}, {video: set of labels}.
   """
   videos, labels = {}, collections.defaultdict(set)
   for where, row in annotation_formats.read_table(
@@ -123,7 +123,7 @@ def read_labels(path):
       else None
       for key in ('duration', 'fps')
     ]
-    video = annotations.Video(name, row['subset'], *told, ())
+    video = annotations.AnnotatedVideo(name, row['subset'], *told, ())
     if videos.setdefault(name, video) != video:
       raise errors.InputError(
         f'{where}: duplicate video {name!r} with another subset, duration or '
