@@ -37,7 +37,9 @@ for ((status = 0, left = n; left; )); do
   left=$((left - 1)) status=$((status ? status : code))
   # Without one of them the others would wait for ever; what they have saved
   # is whole. 75: all were asked to end, and are about to.
-  ((code && code != 75)) && kill -KILL "${pids[@]}" 2> /dev/null || true
+  if ((code && code != 75)); then
+    kill -KILL "${pids[@]}" 2> /dev/null || true
+  fi
 done
 ((!status || n == 1)) || tail -n 3 "$logs"/process_*.log >&2
 exit "$status"

@@ -8,15 +8,14 @@ several hosts are a column slice; no iterator state exists.
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
 
 from backtal_jax import IGNORED
 
 PADDING = -1
 # What is loaded of a video, and its types.
 _TYPES = {
-  'feature': tf.float32, 'label': tf.float32, 'click': tf.int32,
-  'frame_num': tf.int32, 'duration': tf.float64,
+  'feature': np.float32, 'label': np.float32, 'click': np.int32,
+  'frame_num': np.int32, 'duration': np.float64,
 }  # fmt: skip
 # Videos read at once: a few, as network file systems make one wait; not many,
 # as threads wait for each other, too (more than 4 were slower on local disks).
@@ -95,6 +94,8 @@ class _Loader:
 
   def tensors(self, row):
     """Make the named tensors of a row, which TensorFlow can batch."""
+    import tensorflow as tf
+
     values = tf.numpy_function(self, [row], [*_TYPES.values()], stateful=False)
     num_snippets, feature_dim, num_classes = self._source.shape
     shapes = (num_snippets, feature_dim), num_classes, num_snippets, (), ()
@@ -123,6 +124,8 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
   Raises:
     errors.InputError: a video's file is wrong.
   """
+  import tensorflow as tf  # late: it takes seconds
+
   options = tf.data.Options()
   options.deterministic = True
   # Nothing here is tuned, and its thread, asleep for up to a minute, is waited

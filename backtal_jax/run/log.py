@@ -5,7 +5,6 @@ import sys
 
 import jax
 import tqdm
-from clu import metric_writers
 
 from backtal_jax import errors, files
 from backtal_jax.report import style
@@ -31,6 +30,8 @@ class Log:
     self._names, self._on_nan = source.names, on_nan
     self._main = hosts.is_main_process()
     if self._main:
+      from clu import metric_writers  # imports TensorFlow, which takes seconds
+
       lines = self._path.read_text().splitlines() if self._path.exists() else []
       kept = [line for line in lines if _is_until(line, start)]
       with files.atomic(self._path, 'w') as f:
