@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from backtal_jax import errors, evaluate, files, losses, models
+from backtal_jax import errors, evaluate, files, layers, losses, models
 from backtal_jax.data import annotations, clicks, pipeline
 from backtal_jax.run import (
   checkpoints,
@@ -67,7 +67,7 @@ def create_state(model, optimizer, *, seed, num_snippets) -> TrainState:
 
 def rematerialise(apply):
   """Keep of the network only the layers' outputs for the gradient."""
-  keep = jax.checkpoint_policies.save_only_these_names(models.KEPT)
+  keep = jax.checkpoint_policies.save_only_these_names(layers.KEPT)
   return jax.checkpoint(apply, policy=keep)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from golden import KINDS, Case
 
-from backtal_jax import models
+from backtal_jax import layers, models
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -51,7 +51,7 @@ def _plain_affinity(x, similarity, kernel, kind):
   return y
 
 
-@pytest.mark.parametrize('kind', models.AFFINITY_KINDS)
+@pytest.mark.parametrize('kind', layers.AFFINITY_KINDS)
 @pytest.mark.parametrize('channels', [3, 4, 5, 8])
 def test_both_forms_of_the_affinity_convolution_equal_its_definition(
   kind, channels
@@ -60,7 +60,7 @@ def test_both_forms_of_the_affinity_convolution_equal_its_definition(
   x = jnp.asarray(rng.normal(size=(1, 6, channels)))
   similarity = [jnp.asarray(rng.normal(size=(1, 6))) for _ in range(3)]
   gate = jnp.asarray(rng.uniform(size=(1, 6)))
-  layer = models.AffinityConv(channels, 2, kind)
+  layer = layers.AffinityConv(channels, 2, kind)
   variables = layer.init(jax.random.key(0), [x], similarity)
   kernel = np.asarray(variables['params']['kernel'])
   s = [a[0] for a in similarity]

@@ -1,0 +1,272 @@
+"""The fields of a config, and the values that each may have.
+
+One row a field, checked before a run reads or writes anything. The comments
+of configs/thumos14.py say the same (tests/fields_test.py holds them to it): a
+new field gets a row here and a line there.
+"""
+
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from backtal_jax import errors
+
+
+class Domain(NamedTuple):
+  """The values that a field may have."""
+
+  expected: str  # in errors
+  comment: str  # in the comment of configs/thumos14.py
+  holds: Callable[[Any], bool]
+
+
+def _is_number(value, kinds=(int, float)):
+  # True is an int; infinities and NaN are numbers to nobody.
+  good = isinstance(value, kinds) and not isinstance(value, bool)
+  return good and math.isfinite(value)
+
+
+def _number(bound, holds):
+  return Domain(
+    f'a number {bound}', bound, lambda v: _is_number(v) and holds(v)
+  )
+
+
+def _integer(low, high=math.inf):
+  bound = f'at least {low}' if high == math.inf else f'from {low} to {high}'
+  return Domain(
+    f'an integer, {bound}',
+    bound,
+    lambda v: _is_number(v, int) and low <= v <= high,
+  )
+
+
+def _one_of(*values):
+  names = [v if isinstance(v, str) else repr(v) for v in values]
+  return Domain(
+    f'one of {", ".join(names)}',
+    ' | '.join(names),
+    lambda v: any(type(v) is type(known) and v == known for known in values),
+  )
+
+
+def _tuple(expected, comment, holds):
+  # A config that was read from JSON has lists.
+  is_tuple = lambda v: isinstance(v, (tuple, list))
+  return Domain(expected, comment, lambda v: is_tuple(v) and holds(v))
+
+
+def _is_range(value):
+  """Check (start, stop, step) of a few levels, or ()."""
+  if not len(value):
+    return True
+  if len(value) != 3 or not all(map(_is_number, value)):
+    return False
+  start, stop, step = value
+  return 0 <= start < stop <= 2 and step > 0 and (stop - start) / step <= 1000
+
+
+def _is_rising(value):
+  if not all(map(_is_number, value)):
+    return False
+  pairs = zip(value, value[1:], strict=False)
+  inside = all(0 < v <= 1 for v in value)
+  return len(value) > 0 and inside and all(a < b for a, b in pairs)
+
+
+_TEXT = Domain('a text that is not empty', '', lambda v: _is_text(v) and v)
+_POSITIVE = _number('more than 0', lambda v: v > 0)
+_NOT_NEGATIVE = _number('at least 0', lambda v: v >= 0)
+_SHARE = _number('more than 0, at most 1', lambda v: 0 < v <= 1)
+_FRACTION = _number('at least 0, at most 1', lambda v: 0 <= v <= 1)
+_COSINE = _number('from -1 to 1', lambda v: -1 <= v <= 1)
+_SWITCH = _one_of(False, True)
+_LEVELS = _tuple(
+  '(start, stop, step) with 0 <= start < stop <= 2, step more than 0 and at '
+  'most 1000 steps, or ()',
+  'start, stop, step',
+  _is_range,
+)
+
+
+def _is_text(value):
+  return isinstance(value, str) and value == value.strip()
+
+
+FIELDS = {
+  'model.num_classes': _integer(1),
+  'model.feature_dim': _integer(1),
+  'model.hidden_dim': _integer(1),
+  'model.reduce_dim': _integer(1),
+  'model.embedding_dim': _integer(1),
+  'model.affinity': _one_of('official', 'paper'),
+  'model.topk_ratio': _SHARE,
+  'model.dropout_rate': _number(
+    'at least 0, less than 1', lambda v: 0 <= v < 1
+  ),
+  'model.dtype': _one_of('float32', 'bfloat16'),
+  'loss.base': _NOT_NEGATIVE,
+  'loss.supp': _NOT_NEGATIVE,
+  'loss.sparsity': _NOT_NEGATIVE,
+  'loss.click': _NOT_NEGATIVE,
+  'loss.separation': _NOT_NEGATIVE,
+  'loss.embedding': _NOT_NEGATIVE,
+  'loss.separation_topk_ratio': _SHARE,
+  'loss.similar_min': _COSINE,
+  'loss.different_max': _COSINE,
+  'data.name': _TEXT,
+  'data.root': _TEXT,
+  'data.generate': _SWITCH,
+  'data.source': _one_of('npz', 'tfds'),
+  'data.train_split': _TEXT,
+  'data.eval_split': _TEXT,
+  'data.num_snippets': _integer(1),
+  'data.ground_truth': _TEXT,
+  'data.clicks': Domain(
+    "files, a comma between them, or ''",
+    "'' for none",
+    lambda v: v == '' or (_is_text(v) and all(map(str.strip, v.split(',')))),
+  ),
+  'data.annotator': _TEXT,
+  'data.placement': _one_of('host', 'device'),
+  'train.batch_size': _integer(1),
+  'train.num_epochs': _integer(1),
+  'train.learning_rate': _POSITIVE,
+  'train.weight_decay': _NOT_NEGATIVE,
+  'train.betas': _tuple(
+    'two numbers, each at least 0 and less than 1',
+    'at least 0, less than 1',
+    lambda v: len(v) == 2 and all(_is_number(b) and 0 <= b < 1 for b in v),
+  ),
+  'train.seed': _integer(0, 2**32 - 1),
+  'train.eval_every': _integer(1),
+  'train.checkpoint_every': _integer(0),
+  'train.on_nan': _one_of('stop', 'skip'),
+  'train.shard_state': _SWITCH,
+  'train.remat': _SWITCH,
+  'localization.class_threshold': _FRACTION,
+  'localization.cas_thresholds': _LEVELS,
+  'localization.magnitude_thresholds': _LEVELS,
+  'localization.outer_ratio': _NOT_NEGATIVE,
+  'localization.confidence_weight': _NOT_NEGATIVE,
+  'localization.nms_tiou': _SHARE,
+  'localization.trim': _number(
+    'at least 0, less than 0.5', lambda v: 0 <= v < 0.5
+  ),
+  'localization.whole_video_score': _NOT_NEGATIVE,
+  'eval.batch_size': _integer(1),
+  'eval.tiou': _tuple(
+    'rising numbers, each more than 0 and at most 1',
+    'more than 0, at most 1, rising',
+    _is_rising,
+  ),
+  'eval.best_metric': _TEXT,
+  'eval.published': _tuple(
+    'pairs of a metric and its percent',
+    'pairs',
+    lambda v: all(
+      isinstance(p, (tuple, list)) and len(p) == 2
+      and _is_text(p[0]) and _is_number(p[1]) and 0 <= p[1] <= 100
+      for p in v
+    ),
+  ),
+  'init_checkpoint': Domain("a path, or ''", "'' for none", _is_text),
+  'mesh': _tuple(
+    'a number of devices, as (8,), or () for all',
+    '() for all',
+    lambda v: len(v) == 0
+    or (len(v) == 1 and _is_number(v[0], int) and v[0] > 0),
+  ),
+}  # fmt: skip
+
+
+def check(config) -> None:
+  """Refuse a config that no run can have.
+
+  Raises:
+    errors.InputError: names the field, its value and what was expected.
+  """
+  found = dict(_flatten(config))
+  for name in found:
+    if name not in FIELDS:
+      raise unknown(name)
+  for name, domain in FIELDS.items():
+    if name not in found:
+      raise errors.InputError(f'config.{name} is missing')
+    if not domain.holds(found[name]):
+      raise errors.InputError(
+        f'config.{name} is {found[name]!r}, expected {domain.expected}'
+      )
+  _check_together(config)
+
+
+def unknown(name) -> errors.InputError:
+  """Return the error for a name that is no field's, with the nearest one."""
+  return errors.InputError(
+    f'config.{name}: no such field; did you mean config.{nearest(name)}?'
+  )
+
+
+def nearest(name) -> str:
+  """Return the field whose name is nearest to another.
+
+  By its last part, where an abbreviation counts (lr for learning_rate), then
+  by all of it.
+  """
+
+  def likeness(field):
+    ours, theirs = name.rpartition('.')[2], field.rpartition('.')[2]
+    ratio = lambda a, b: difflib.SequenceMatcher(None, a, b).ratio()
+    short = ''.join(word[0] for word in theirs.split('_'))
+    return 1.0 if ours == short else ratio(ours, theirs), ratio(name, field)
+
+  return max(FIELDS, key=likeness)
+
+
+def _flatten(config, prefix=''):
+  for key in config:
+    value = config[key]
+    if hasattr(value, 'keys'):
+      yield from _flatten(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def _check_together(config):
+  """Refuse values that do not go together."""
+  if config.data.annotator != 'all' and not config.data.clicks:
+    raise errors.InputError(
+      f'config.data.annotator is {config.data.annotator!r}, but '
+      'config.data.clicks names no file with annotators'
+    )
+  if not any(config.loss[name] for name in _WEIGHTS):
+    raise errors.InputError('config.loss: every weight is 0')
+  options = config.localization
+  if not len(options.cas_thresholds):
+    if not len(options.magnitude_thresholds):
+      raise errors.InputError(
+        'config.localization: cas_thresholds and magnitude_thresholds are '
+        'both (), expected levels in one of them'
+      )
+    if options.whole_video_score:
+      raise errors.InputError(
+        'config.localization.whole_video_score is '
+        f'{options.whole_video_score}, but there are no cas_thresholds, whose '
+        'segments it goes with'
+      )
+  metrics = ['average_mAP', 'last', *(f'mAP@{t:g}' for t in config.eval.tiou)]
+  named = {
+    'best_metric': [config.eval.best_metric],
+    'published': [name for name, _ in config.eval.published],
+  }
+  for field, names in named.items():
+    for name in names:
+      if name not in metrics:
+        raise errors.InputError(
+          f'config.eval.{field} is {name!r}, expected one of '
+          f'{", ".join(metrics)}'
+        )
+
+
+_WEIGHTS = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
