@@ -9,7 +9,6 @@ from absl import logging
 from backtal_jax import errors, files, localization, models, predict
 from backtal_jax.data import annotations, pipeline, splits
 from backtal_jax.metrics import detection_map, diagnosis, segments
-from backtal_jax.report import timelines
 from backtal_jax.run import hosts, outputs, sharding, workdirs
 
 
@@ -98,12 +97,15 @@ class Evaluator:
     logging.info('%d videos in %.1f s', len(right), time.time() - start)
     return Results(metrics, predictions, rows, along)
 
-  def timelines(self, found) -> dict:
+  def images(self, found) -> dict:
     """Draw the best, the median and the worst video of the split."""
+    from backtal_jax.report import style, timelines  # bring matplotlib
+
     drawn = timelines.timelines(
       self._truth, self._durations, found.segments, found.curves
     )
-    return dict(zip(('best', 'median', 'worst'), drawn.values(), strict=False))
+    names = ('best', 'median', 'worst')
+    return dict(zip(names, map(style.image, drawn.values()), strict=False))
 
 
 def scalars(metrics) -> dict:

@@ -6,6 +6,7 @@ new field gets a row here and a line there.
 """
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -64,18 +65,27 @@ def _is_range(value):
   if len(value) != 3 or not all(map(_is_number, value)):
     return False
   start, stop, step = value
-  return 0 <= start < stop <= 2 and step > 0 and (stop - start) / step <= 1000
+  return 0 <= start < 1 and start < stop and 0 < (stop - start) / step <= 1000
 
 
 def _is_rising(value):
-  if not all(map(_is_number, value)):
+  """Check tIoU thresholds, which the names of metrics must be able to hold."""
+  if not len(value) or not all(map(_is_number, value)):
     return False
-  pairs = zip(value, value[1:], strict=False)
-  inside = all(0 < v <= 1 for v in value)
-  return len(value) > 0 and inside and all(a < b for a, b in pairs)
+  named = all(0 < v <= 1 and float(f'{v:g}') == v for v in value)
+  return named and all(a < b for a, b in itertools.pairwise(value))
 
 
-_TEXT = Domain('a text that is not empty', '', lambda v: _is_text(v) and v)
+def _is_text(value):
+  return isinstance(value, str) and value == value.strip()
+
+
+_TEXT = Domain(
+  'a text, not empty and without spaces around it',
+  '',
+  lambda v: _is_text(v) and v != '',
+)
+_WEIGHT = _number('at least 0', lambda v: v >= 0)
 _POSITIVE = _number('more than 0', lambda v: v > 0)
 _NOT_NEGATIVE = _number('at least 0', lambda v: v >= 0)
 _SHARE = _number('more than 0, at most 1', lambda v: 0 < v <= 1)
@@ -83,15 +93,11 @@ _FRACTION = _number('at least 0, at most 1', lambda v: 0 <= v <= 1)
 _COSINE = _number('from -1 to 1', lambda v: -1 <= v <= 1)
 _SWITCH = _one_of(False, True)
 _LEVELS = _tuple(
-  '(start, stop, step) with 0 <= start < stop <= 2, step more than 0 and at '
-  'most 1000 steps, or ()',
+  '(start, stop, step) with 0 <= start < 1, start < stop and at most 1000 '
+  'steps, or ()',
   'start, stop, step',
   _is_range,
 )
-
-
-def _is_text(value):
-  return isinstance(value, str) and value == value.strip()
 
 
 FIELDS = {
@@ -106,12 +112,12 @@ FIELDS = {
     'at least 0, less than 1', lambda v: 0 <= v < 1
   ),
   'model.dtype': _one_of('float32', 'bfloat16'),
-  'loss.base': _NOT_NEGATIVE,
-  'loss.supp': _NOT_NEGATIVE,
-  'loss.sparsity': _NOT_NEGATIVE,
-  'loss.click': _NOT_NEGATIVE,
-  'loss.separation': _NOT_NEGATIVE,
-  'loss.embedding': _NOT_NEGATIVE,
+  'loss.base': _WEIGHT,
+  'loss.supp': _WEIGHT,
+  'loss.sparsity': _WEIGHT,
+  'loss.click': _WEIGHT,
+  'loss.separation': _WEIGHT,
+  'loss.embedding': _WEIGHT,
   'loss.separation_topk_ratio': _SHARE,
   'loss.similar_min': _COSINE,
   'loss.different_max': _COSINE,
@@ -157,7 +163,7 @@ FIELDS = {
   'localization.whole_video_score': _NOT_NEGATIVE,
   'eval.batch_size': _integer(1),
   'eval.tiou': _tuple(
-    'rising numbers, each more than 0 and at most 1',
+    'rising numbers of at most 6 digits, each more than 0 and at most 1',
     'more than 0, at most 1, rising',
     _is_rising,
   ),
@@ -240,8 +246,9 @@ def _check_together(config):
       f'config.data.annotator is {config.data.annotator!r}, but '
       'config.data.clicks names no file with annotators'
     )
-  if not any(config.loss[name] for name in _WEIGHTS):
-    raise errors.InputError('config.loss: every weight is 0')
+  weights = [name for name, domain in FIELDS.items() if domain is _WEIGHT]
+  if not any(config.loss[name.removeprefix('loss.')] for name in weights):
+    raise errors.InputError(f'every one of config.{", ".join(weights)} is 0')
   options = config.localization
   if not len(options.cas_thresholds):
     if not len(options.magnitude_thresholds):
@@ -255,18 +262,14 @@ def _check_together(config):
         f'{options.whole_video_score}, but there are no cas_thresholds, whose '
         'segments it goes with'
       )
-  metrics = ['average_mAP', 'last', *(f'mAP@{t:g}' for t in config.eval.tiou)]
-  named = {
-    'best_metric': [config.eval.best_metric],
-    'published': [name for name, _ in config.eval.published],
-  }
-  for field, names in named.items():
+  metrics = ['average_mAP', *(f'mAP@{t:g}' for t in config.eval.tiou)]
+  published = [name for name, _ in config.eval.published]
+  for field, names, known in (
+    ('best_metric', [config.eval.best_metric], [*metrics, 'last']),
+    ('published', published, metrics),
+  ):
     for name in names:
-      if name not in metrics:
+      if name not in known:
         raise errors.InputError(
-          f'config.eval.{field} is {name!r}, expected one of '
-          f'{", ".join(metrics)}'
+          f'config.eval.{field} is {name!r}, expected one of {", ".join(known)}'
         )
-
-
-_WEIGHTS = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')

@@ -343,7 +343,7 @@ def make_end_of_epoch(
       run_log.write(int(state.step), evaluate.scalars(results.metrics))
       table = f'epoch {epoch}\n{evaluate.table(results.metrics)}'
       run_log.say(table)
-      run_log.show(int(state.step), table, evaluator.timelines(results))
+      run_log.show(int(state.step), table, evaluator.images(results))
       if value > best:
         best = value
         evaluate.write(workdir, results)

@@ -359,10 +359,8 @@ def test_tensorboard_gets_the_table_and_the_timelines(tmp_path):
   event_accumulator = pytest.importorskip(
     'tensorboard.backend.event_processing.event_accumulator'
   )
-  from backtal_jax.report import figures
-  from backtal_jax.run import (
-    log,  # brings TensorFlow
-  )
+  from backtal_jax.report import figures, style
+  from backtal_jax.run import log  # brings TensorFlow
 
   class Source:
     names = ('a',)
@@ -370,7 +368,7 @@ def test_tensorboard_gets_the_table_and_the_timelines(tmp_path):
   plan = np.zeros((1, 1, 2), int)
   drawn = figures.timeline('a', 9.0, foreground=np.linspace(0, 1, 9))
   with log.Log(tmp_path, plan, 0, Source, 'stop') as log:
-    log.show(7, 'tIoU 0.5\nmAP 12.3', {'best': drawn})
+    log.show(7, 'tIoU 0.5\nmAP 12.3', {'best': style.image(drawn)})
   events = event_accumulator.EventAccumulator(str(tmp_path))
   events.Reload()
   (text,) = events.Tensors('results')

@@ -7,7 +7,6 @@ import jax
 import tqdm
 
 from backtal_jax import errors, files
-from backtal_jax.report import style
 from backtal_jax.run import hosts
 
 # Steps between two looks at the losses; every look waits for the device.
@@ -61,14 +60,19 @@ class Log:
       with self._path.open('a') as f:
         f.write(json.dumps({'step': step, **scalars}) + '\n')
 
-  def show(self, step, text, figures):
-    """Write a table and figures of a step to TensorBoard."""
+  def show(self, step, text, images):
+    """Write a table and images of a step to TensorBoard.
+
+    Args:
+      step: Steps done.
+      text: The table, as on screen.
+      images: {name: [height, width, 3] uint8}.
+    """
     if self._main:
       # Indented lines are what Markdown keeps as they are.
       indented = text.replace('\n', '\n    ')
       self._writer.write_texts(step, {'results': f'    {indented}'})
-      images = {k: style.image(figure)[None] for k, figure in figures.items()}
-      self._writer.write_images(step, images)
+      self._writer.write_images(step, {k: v[None] for k, v in images.items()})
 
   def add(self, step, metrics, batch, **others):
     """Remember a step's metrics, still on the device; look once a period."""
