@@ -156,7 +156,9 @@ class Evaluator:
         name, video, self._options, self._classes
       )
       right.append(is_right)
-      along[name] = curves.take(video, found[name], self._classes)
+      along[name] = curves.take(
+        video, found[name], self._classes, self._options['read']
+      )
     shares = sharding.gather_objects([found, right, along])
     found = {k: v for part, _, _ in shares for k, v in part.items()}
     right = [r for _, part, _ in shares for r in part]

@@ -60,7 +60,15 @@ def rematerialise(apply):
 
 
 def train_step(
-  state, batch, *, model, optimizer, loss, layout=None, remat=False
+  state,
+  batch,
+  *,
+  model,
+  optimizer,
+  loss,
+  num_steps=None,
+  layout=None,
+  remat=False,
 ):
   """Do one step of Adam.
 
@@ -70,6 +78,7 @@ def train_step(
     model: a models.BackTAL.
     optimizer: of `make_optimizer`.
     loss: outputs, label, click, mask -> (sum, terms), see losses.total.
+    num_steps: of the training, for a loss that changes over it.
     layout: (of use, of storage) shardings of the parameters, where they
       differ; the compiler gathers the ones and scatters the gradients.
     remat: compute what is wide between layers again for the gradient.
@@ -80,6 +89,8 @@ def train_step(
     norm, and `finite`.
   """
   rng = jax.random.fold_in(state.rng, state.step)
+  if num_steps:
+    loss = functools.partial(loss, progress=state.step / num_steps)
 
   def apply(params, feature):
     rngs = {'dropout': rng}
@@ -110,7 +121,7 @@ def train_step(
   return new._replace(step=state.step + 1), metrics
 
 
-def make_train_step(config, model, optimizer, mesh=None):
+def make_train_step(config, model, optimizer, mesh=None, num_steps=1):
   """Jit `train_step` for a config, the old state's memory reused.
 
   Args:
@@ -118,6 +129,7 @@ def make_train_step(config, model, optimizer, mesh=None):
     model: a models.BackTAL.
     optimizer: of `make_optimizer`.
     mesh: of devices; without it, JAX's default device.
+    num_steps: of the whole training.
   """
   weights = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
   loss = functools.partial(
@@ -127,6 +139,9 @@ def make_train_step(config, model, optimizer, mesh=None):
     separation_topk_ratio=config.loss.separation_topk_ratio,
     similar_min=config.loss.similar_min,
     different_max=config.loss.different_max,
+    label_warmup=config.loss.label_warmup,
+    click_trim=config.loss.click_trim,
+    click_trim_from=config.loss.click_trim_from,
   )
   layout, out = None, None
   if mesh is not None:
@@ -141,6 +156,7 @@ def make_train_step(config, model, optimizer, mesh=None):
     model=model,
     optimizer=optimizer,
     loss=loss,
+    num_steps=num_steps,
     layout=layout,
     remat=config.train.remat,
   )
@@ -198,7 +214,7 @@ def train_and_evaluate(config, workdir):
   )
   plan = make_plan(config, source, mesh)
   optimizer = make_optimizer(config.train)
-  step_fn = make_train_step(config, model, optimizer, mesh)
+  step_fn = make_train_step(config, model, optimizer, mesh, len(plan))
   with (
     runs.lock(workdir),
     runs.Preemption() as preemption,
