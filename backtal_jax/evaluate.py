@@ -85,7 +85,9 @@ class Evaluator:
       predicted = curves['score'][:-1] >= self._options['class_threshold']
       right.append(bool((predicted == (label == 1)).all()))
       video = curves | {'label': label, 'click': batch['click'][row]}
-      along[name] = outputs.take(video, found[name], self._classes)
+      along[name] = outputs.take(
+        video, found[name], self._classes, self._options['read']
+      )
     shares = hosts.gather_objects([found, right, along])
     found = {k: v for part, _, _ in shares for k, v in part.items()}
     right = [r for _, part, _ in shares for r in part]

@@ -26,11 +26,12 @@ def localize(
   nms_tiou,
   trim,
   whole_video_score,
+  read='logits',
 ):
   """Find the segments of one video (method.md, section 4).
 
   Args:
-    cas: [T, C] or [T, C+1] logits, background last.
+    cas: [T, C] or [T, C+1] logits, background last; probabilities need it.
     score: [C+1] softmax of the video scores, background last.
     magnitude: [T] norms of the features; unused without magnitude_thresholds.
     frame_num, duration: length of the video in frames and in seconds.
@@ -42,6 +43,7 @@ def localize(
     nms_tiou: overlap from which the lower scored of two segments is dropped.
     trim: part of its length that a segment loses at each end.
     whole_video_score: score of [0, duration] beside CAS segments; 0 is none.
+    read: what is localised, see `activation`.
 
   Returns:
     labels [N] int, segments [N, 2] in seconds and scores [N], by class, then
@@ -49,7 +51,8 @@ def localize(
   """
   score = np.asarray(score, np.float32)
   labels = np.flatnonzero(score[:-1] >= np.float32(class_threshold))
-  signals = upsample(normalize(np.asarray(cas)[:, labels]), frame_num)
+  signals = normalize(activation(cas, read)[:, labels])
+  signals = upsample(signals, frame_num)
   levels = _levels(cas_thresholds)
   strong = _strong_runs(magnitude, magnitude_thresholds, frame_num)
   found = [(labels[:0], np.zeros((0, 2)), np.zeros(0))]
@@ -60,6 +63,21 @@ def localize(
     ranked = _rank(runs / frame_num, scores, duration, trim, whole, nms_tiou)
     found.append((np.full(len(ranked[1]), label), *ranked))
   return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+def activation(cas, read) -> np.ndarray:
+  """Return what is localised of a CAS.
+
+  Args:
+    cas: [T, C+1] logits, background last.
+    read: 'logits', as they are; 'probabilities', their softmax, which a
+      class shares with the background and the other classes.
+  """
+  cas = np.asarray(cas)
+  if read == 'logits':
+    return cas
+  power = np.exp(cas - cas.max(axis=1, keepdims=True))
+  return power / power.sum(axis=1, keepdims=True)
 
 
 def normalize(values):

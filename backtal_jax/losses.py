@@ -56,11 +56,25 @@ def click(
   cas: Float[Array, 'B T C1'],
   click: Int[Array, 'B T'],
   mask: Float[Array, 'B'],
+  *,
+  trim: Float[Array, ''] | float | None = None,
 ) -> Float[Array, '']:
-  """Cross-entropy of the CAS at the annotated snippets of the whole batch."""
+  """Cross-entropy of the CAS at the annotated snippets of the whole batch.
+
+  Args:
+    cas: of the base branch.
+    click: snippet labels.
+    mask: 1 for real videos.
+    trim: share of the clicks, those with the largest entropy, that are left
+      out; they are likely wrong.
+  """
   annotated = (click != IGNORED) * mask[:, None]
   chosen = jax.nn.one_hot(click, cas.shape[-1], dtype=cas.dtype)
   entropy = -(chosen * jax.nn.log_softmax(cas)).sum(axis=-1)
+  if trim is not None:
+    worst = -jnp.sort(-jnp.where(annotated > 0, entropy, -1).ravel())
+    rank = jnp.floor(trim * annotated.sum()).astype(int)
+    annotated *= entropy <= jax.lax.stop_gradient(worst[rank])
   return _mean(entropy, annotated)
 
 
@@ -171,6 +185,10 @@ def total(
   separation_topk_ratio: float,
   similar_min: float,
   different_max: float,
+  progress: Float[Array, ''] | float = 1.0,
+  label_warmup: float = 0.0,
+  click_trim: float = 0.0,
+  click_trim_from: float = 0.0,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Sum the weighted terms; a term of weight 0 is not even computed.
 
@@ -184,11 +202,18 @@ def total(
     separation_topk_ratio: of `separation`.
     similar_min: of `embedding`.
     different_max: of `embedding`.
+    progress: share of the training that is done.
+    label_warmup: share over which the terms of the video labels, base and
+      supp, grow from nothing to their weight; 0 is off.
+    click_trim: of `click`; 0 is off.
+    click_trim_from: share of the training before which nothing is trimmed.
 
   Returns:
     The sum, and every computed term before its weight.
   """
-  mask = mask.astype(jnp.float32)
+  mask, trim = mask.astype(jnp.float32), None
+  if click_trim:
+    trim = jnp.where(progress >= click_trim_from, click_trim, 0.0)
   terms = {
     'base': lambda: classification(
       outputs.score_base, label, mask, background=1.0
@@ -197,7 +222,7 @@ def total(
       outputs.score_supp, label, mask, background=0.0
     ),
     'sparsity': lambda: sparsity(outputs.foreground, mask),
-    'click': lambda: click(outputs.cas_base, clicks, mask),
+    'click': lambda: click(outputs.cas_base, clicks, mask, trim=trim),
     'separation': lambda: separation(
       outputs.cas_base, label, clicks, mask, topk_ratio=separation_topk_ratio
     ),
@@ -213,6 +238,9 @@ def total(
     ),
   }
   computed = {name: terms[name]() for name, w in weights.items() if w}
+  if label_warmup:
+    ramp = jnp.minimum(progress / label_warmup, 1.0)
+    weights = weights | {k: weights[k] * ramp for k in ('base', 'supp')}
   return sum(
     (weights[name] * term for name, term in computed.items()),
     jnp.zeros((), jnp.float32),

@@ -56,7 +56,9 @@ _CHOICES = {
   ('data', 'source'): ('npz', 'tfds'),
   ('data', 'placement'): ('host', 'device'),
   ('train', 'on_nan'): ('stop', 'skip'),
+  ('localization', 'read'): ('logits', 'probabilities'),
 }
+_SHARES = ('label_warmup', 'click_trim', 'click_trim_from')  # config.loss
 _POSITIVE = {
   'model': ('num_classes', 'feature_dim', 'hidden_dim', 'reduce_dim',
             'embedding_dim', 'topk_ratio'),
@@ -86,6 +88,12 @@ def check(config):
           f'config.{section}.{field} is {config[section][field]}, expected '
           'more than 0'
         )
+  for field in _SHARES:
+    if not 0 <= config.loss[field] < 1:
+      raise errors.InputError(
+        f'config.loss.{field} is {config.loss[field]}, expected a share of 0 '
+        'or more and less than 1'
+      )
   if config.data.annotator != 'all' and not config.data.clicks:
     raise errors.InputError(
       f'config.data.annotator is {config.data.annotator!r}, but '

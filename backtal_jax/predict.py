@@ -310,12 +310,14 @@ def draw(model, video, curves, segments, truth):
   found = [i for i, label in enumerate(model.classes) if label in found]
   # Nothing found is worth a look, too: at the class that came closest.
   found = found or [int(np.argmax(curves['score'][:-1]))]
+  read = model.localization.get('read', 'logits')
+  cas = localization.activation(curves['cas'], read)
   known = annotations.match_name(video.name, truth)
   (clicked,) = np.nonzero(video.click == len(model.classes))
   return figures.timeline(
     video.name,
     video.duration,
-    {model.classes[i]: curves['cas'][:, i] for i in found},
+    {model.classes[i]: cas[:, i] for i in found},
     curves['foreground'],
     curves['magnitude'],
     segments,

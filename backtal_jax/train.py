@@ -72,7 +72,15 @@ def rematerialise(apply):
 
 
 def train_step(
-  state, batch, *, model, optimizer, loss, layout=None, remat=False
+  state,
+  batch,
+  *,
+  model,
+  optimizer,
+  loss,
+  num_steps=None,
+  layout=None,
+  remat=False,
 ):
   """Do one step of Adam.
 
@@ -82,6 +90,7 @@ def train_step(
     model: a models.BackTAL.
     optimizer: of `make_optimizer`.
     loss: outputs, label, click, mask -> (sum, terms), see losses.total.
+    num_steps: of the training, for a loss that changes over it.
     layout: (of use, of storage) shardings of the parameters, where they
       differ; the compiler gathers the ones and scatters the gradients.
     remat: compute what is wide between layers again for the gradient.
@@ -92,6 +101,8 @@ def train_step(
     norm, and `finite`.
   """
   rng = jax.random.fold_in(state.rng, state.step)
+  if num_steps:
+    loss = functools.partial(loss, progress=state.step / num_steps)
 
   def apply(params, feature):
     rngs = {'dropout': rng}
@@ -123,7 +134,14 @@ def train_step(
 
 
 def make_train_step(
-  model, optimizer, loss, *, layout=None, mesh=None, remat=False
+  model,
+  optimizer,
+  loss,
+  *,
+  num_steps=None,
+  layout=None,
+  mesh=None,
+  remat=False,
 ):
   """Jit `train_step`, the old state's memory reused.
 
@@ -131,6 +149,7 @@ def make_train_step(
     model: A models.BackTAL.
     optimizer: What `make_optimizer` returns.
     loss: What `make_loss` returns.
+    num_steps: Steps of the whole training, for a loss that changes over it.
     layout: Where the state's arrays live, see sharding.layout; without it, on
       JAX's default device.
     mesh: Devices of the layout.
@@ -149,6 +168,7 @@ def make_train_step(
     model=model,
     optimizer=optimizer,
     loss=loss,
+    num_steps=num_steps,
     layout=params,
     remat=remat,
   )
@@ -175,8 +195,13 @@ def initial_state(new_state, layout, manager, init_checkpoint='') -> TrainState:
   return state
 
 
-def build(config, mesh):
+def build(config, mesh, num_steps=None):
   """Unpack a config into what trains.
+
+  Args:
+    config: A whole config.
+    mesh: Devices.
+    num_steps: Steps of the whole training.
 
   Returns:
     The models.BackTAL; a function that samples a first state; where a state's
@@ -197,7 +222,13 @@ def build(config, mesh):
   layout = sharding.layout(shapes, mesh, options.shard_state)
   loss = make_loss(config.model.topk_ratio, **config.loss)
   step = make_train_step(
-    model, optimizer, loss, layout=layout, mesh=mesh, remat=options.remat
+    model,
+    optimizer,
+    loss,
+    num_steps=num_steps,
+    layout=layout,
+    mesh=mesh,
+    remat=options.remat,
   )
   return model, new_state, layout, step
 
@@ -238,16 +269,16 @@ def train_and_evaluate(config, workdir):
   workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
   data, options = config.data, config.train
   source = evaluate.make_source(config, data.train_split)
-  model, new_state, layout, step_fn = build(config, mesh)
-  evaluator = evaluate.Evaluator(
-    config, model, evaluate.make_source(config, data.eval_split), mesh
-  )
   plan = make_plan(
     source,
     f'{data.root}/{data.train_split}',
     sharding.batch_size(options.batch_size, mesh),
     seed=options.seed,
     num_epochs=options.num_epochs,
+  )
+  model, new_state, layout, step_fn = build(config, mesh, len(plan))
+  evaluator = evaluate.Evaluator(
+    config, model, evaluate.make_source(config, data.eval_split), mesh
   )
   labeller = make_clicks(
     data.clicks,

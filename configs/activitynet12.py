@@ -8,10 +8,10 @@ validation split that is also reported. Not run here: the features are not
 reachable.
 """
 
-from configs import thumos14
+from configs import recipes, thumos14
 
 
-def get_config():
+def get_config(recipe='published'):
   """Return the config of ActivityNet 1.2."""
   c = thumos14.get_config().unlock()
   c.model.num_classes = 100
@@ -45,4 +45,4 @@ def get_config():
     ('mAP@0.95', 4.7),
     ('average_mAP', 27.0),
   )
-  return c.lock()
+  return recipes.apply(c, recipe)

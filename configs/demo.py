@@ -5,10 +5,10 @@
 Makes its data on first use.
 """
 
-from configs import thumos14
+from configs import recipes, thumos14
 
 
-def get_config():
+def get_config(recipe='robust'):
   """Return the config of the demo: THUMOS14's but for what is set here."""
   c = thumos14.get_config().unlock()
   c.model.num_classes = 5
@@ -30,4 +30,4 @@ def get_config():
   c.eval.tiou = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
   c.eval.best_metric = 'last'  # nothing is chosen on the test split
   c.eval.published = ()
-  return c.lock()
+  return recipes.apply(c, recipe)

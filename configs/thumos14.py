@@ -10,8 +10,10 @@ videos on two CPU cores ... see docs/performance.md.
 
 import ml_collections
 
+from configs import recipes
 
-def get_config():
+
+def get_config(recipe='published'):
   """Return the config of THUMOS14."""
   c = ml_collections.ConfigDict()
   c.model = ml_collections.ConfigDict()
@@ -37,6 +39,12 @@ def get_config():
   c.loss.separation_topk_ratio = 0.125  # as topk_ratio, for separation
   c.loss.similar_min = 0.5  # least cosine within action and background
   c.loss.different_max = 0.1  # largest cosine between them
+  # Base and supp grow to their weights over this share of the training.
+  c.loss.label_warmup = 0.0
+  # This share of a batch's clicks, those with the largest loss, is left out of
+  # the click term once `click_trim_from`, a share of the training, is done.
+  c.loss.click_trim = 0.0
+  c.loss.click_trim_from = 0.0
 
   c.data = ml_collections.ConfigDict()
   c.data.name = 'THUMOS14'
@@ -68,6 +76,7 @@ def get_config():
   c.train.remat = False  # recompute the wide intermediates to save memory
 
   c.localization = ml_collections.ConfigDict()
+  c.localization.read = 'logits'  # of the CAS: logits | probabilities
   c.localization.class_threshold = 0.25  # least video score of a class
   c.localization.cas_thresholds = (0.0, 0.25, 0.025)  # start, stop, step
   c.localization.magnitude_thresholds = (0.3, 0.8, 0.075)  # () for none
@@ -93,4 +102,4 @@ def get_config():
 
   c.init_checkpoint = ''  # start from these parameters
   c.mesh = ()  # devices in the data-parallel axis, (8,) say; (): all
-  return c.lock()
+  return recipes.apply(c, recipe)

@@ -67,8 +67,8 @@ class Case:
 
     return jax.tree.map(leaf, _NAMES)
 
-  def loss(self, outputs, label, click, mask):
-    """Return losses.total with the case's weights."""
+  def loss(self, outputs, label, click, mask, **fields):
+    """Return losses.total with the case's weights and more of its fields."""
     w = {k: float(v) for k, v in self.meta['weights'].items()}
     return losses.total(
       outputs,
@@ -87,4 +87,5 @@ class Case:
       separation_topk_ratio=self.meta['k_separation'] / 48 + 1e-9,
       similar_min=0.5,
       different_max=0.1,
+      **fields,
     )

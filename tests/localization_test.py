@@ -144,6 +144,27 @@ def test_small_videos_equal_plain_loops(case):
   check_against_oracle(*arrays, **settings)
 
 
+def test_probabilities_are_what_is_localised_where_asked_for():
+  cas = np.array([[0, 3, 1], [2, 2, 2], [90, -90, 0], [-1, 0, 5]], np.float32)
+  sums = [math.fsum(map(math.exp, row)) for row in cas.tolist()]
+  probability = [
+    [math.exp(x) / total for x in row]
+    for row, total in zip(cas.tolist(), sums, strict=True)
+  ]
+  found = localization.activation(cas, 'probabilities')
+  np.testing.assert_allclose(found, probability, 1e-6, 1e-38)
+  np.testing.assert_array_equal(localization.activation(cas, 'logits'), cas)
+  settings = {'frame_num': 40, 'duration': 20.0, **PLAIN}
+  score, magnitude = np.array([0.5, 0.4, 0.1], np.float32), np.ones(4)
+  ours = localization.localize(
+    cas, score, magnitude, read='probabilities', **settings
+  )
+  theirs = localization.localize(found, score, magnitude, **settings)
+  for a, b in zip(ours, theirs, strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert len(ours[0])
+
+
 @pytest.mark.parametrize('name', SETTINGS)
 def test_long_videos_equal_plain_loops(name):
   rng = np.random.default_rng(0)

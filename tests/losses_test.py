@@ -141,6 +141,65 @@ def test_a_weight_of_zero_switches_a_term_off():
   np.testing.assert_allclose(total, 2 * terms['base'])
 
 
+def _clicked(logit, click, trim):
+  """Return the click term of one video of two classes and a background."""
+  cas = np.zeros((1, len(logit), 3), np.float32)
+  cas[0, :, 2] = logit
+  return float(
+    losses.click(jnp.asarray(cas), jnp.asarray([click]), jnp.ones(1), trim=trim)
+  )
+
+
+def test_the_clicks_with_the_largest_loss_are_left_out():
+  # Entropies of background: log(1 + 2 exp(-logit)); the last is no click.
+  logit, click = [0.0, -3.0, 1.0, -1.0, 2.0, -9.0], [2, 2, 2, 2, 2, IGNORED]
+  entropy = np.log(1 + 2 * np.exp(-np.array(logit)))
+  for trim, kept in (
+    (0.0, [0, 1, 2, 3, 4]),
+    (0.19, [0, 1, 2, 3, 4]),  # 0.95 of a click is none
+    (0.2, [0, 2, 3, 4]),
+    (0.5, [0, 2, 4]),
+  ):
+    expected = entropy[kept].mean()
+    assert _clicked(logit, click, trim) == pytest.approx(expected, rel=1e-6)
+  # Of equal ones at the edge none is left out.
+  assert _clicked([-2.0, -2, 0, 0, 0], [2] * 5, 0.2) == pytest.approx(
+    (2 * np.log(1 + 2 * np.exp(2)) + 3 * np.log(3)) / 5
+  )
+  assert _clicked(logit, [IGNORED] * 6, 0.5) == 0
+
+
+def _with(case, progress, **fields):
+  out = case.model.apply(
+    {'params': case.params}, case.batch['feature'], train=True
+  )
+  loss = functools.partial(case.loss, progress=progress, **fields)
+  b = case.batch
+  total, terms = loss(out, b['label'], b['click'], b['mask'])
+  return float(total), {k: float(v) for k, v in terms.items()}
+
+
+def test_the_video_labels_grow_to_their_weight():
+  case = Case('thumos14')
+  whole, terms = _with(case, 0.0)
+  of_labels = terms['base'] + terms['supp']
+  for progress, share in ((0.0, 0.0), (0.05, 0.25), (0.2, 1.0), (1.0, 1.0)):
+    total, same = _with(case, progress, label_warmup=0.2)
+    assert same == terms
+    expected = whole - (1 - share) * of_labels
+    assert total == pytest.approx(expected, rel=1e-5)
+
+
+def test_clicks_are_trusted_until_the_share_of_training_is_done():
+  case = Case('thumos14')
+  _, terms = _with(case, 0.29)
+  fields = {'click_trim': 0.4, 'click_trim_from': 0.3}
+  assert _with(case, 0.29, **fields)[1] == terms
+  _, trimmed = _with(case, 0.3, **fields)
+  assert 0 < trimmed['click'] < terms['click']
+  assert trimmed | {'click': 0} == terms | {'click': 0}
+
+
 def test_separation_by_hand():
   # One class, four snippets, the two last clicked: top-1 is 2, background 0.5.
   cas = jnp.array([[[2.0, 0], [1, 0], [0, 0], [1, 0]]])

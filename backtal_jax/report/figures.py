@@ -34,7 +34,7 @@ def timeline(
   Args:
     name: of the video, the title.
     duration: seconds; None is the end of the last segment.
-    cas: {class: [T]} logits.
+    cas: {class: [T]}, what was localised of it.
     foreground: [T] weights in 0…1.
     magnitude: [T] of the features, drawn as a share of its largest.
     segments: predictions, [{'label', 'segment': [s, e] seconds, 'score'}];

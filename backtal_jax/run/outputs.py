@@ -10,7 +10,7 @@ import numpy as np
 from backtal_jax import errors, files, localization
 
 
-def take(video, segments, classes) -> dict:
+def take(video, segments, classes, read='logits') -> dict:
   """Keep what a timeline shows of one video.
 
   Args:
@@ -18,11 +18,12 @@ def take(video, segments, classes) -> dict:
       click [T].
     segments: found in it, [{'label', …}].
     classes: C names in index order.
+    read: what of the CAS was localised, see localization.activation.
 
   Returns:
-    {'labels': names [M], 'cas' [M, T], 'foreground' [T], 'magnitude' [T] on
-    the scale the thresholds have (method.md, section 4.5), 'background' [T]
-    bool: clicked}.
+    {'labels': names [M], 'cas' [M, T] as read, 'foreground' [T], 'magnitude'
+    [T] on the scale the thresholds have (method.md, section 4.5), 'background'
+    [T] bool: clicked}.
   """
   found = {s['label'] for s in segments}
   index = [
@@ -32,9 +33,10 @@ def take(video, segments, classes) -> dict:
   ]
   magnitude = localization.normalize(video['magnitude'][:, None]).clip(0, 1)
   limit = np.finfo(np.float16).max
+  cas = localization.activation(video['cas'], read).T
   return {
     'labels': [classes[i] for i in index],
-    'cas': video['cas'].T[index].clip(-limit, limit).astype(np.float16),
+    'cas': cas[index].clip(-limit, limit).astype(np.float16),
     'foreground': video['foreground'].astype(np.float16),
     'magnitude': magnitude[:, 0].astype(np.float16),
     'background': video['click'] == len(classes),

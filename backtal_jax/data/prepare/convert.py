@@ -151,6 +151,7 @@ def _resample(array, video, recipe):
 def _write_config(output, recipe, num_classes, feature_dim):
   name = os.path.basename(os.path.abspath(output))
   base = recipe.base or 'thumos14'
+  default = 'published' if recipe.base else 'robust'
   # The folder may be moved; a config is never run from a bucket, though.
   is_bucket = '://' in os.fspath(output)
   root = repr(os.fspath(output)) if is_bucket else _HERE
@@ -170,14 +171,14 @@ def _write_config(output, recipe, num_classes, feature_dim):
 
 import pathlib
 
-from configs import {base}
+from configs import {', '.join(sorted(['recipes', base]))}
 
 
-def get_config():
+def get_config(recipe={default!r}):
   """Return {base}'s config but for what is set here."""
   c = {base}.get_config().unlock()
   c.data.root = {root}
 '''
   text += ''.join(f'  c.{key} = {value!r}\n' for key, value in lines.items())
   with files.atomic(output / 'config.py', 'w') as f:
-    f.write(text + '  return c.lock()\n')
+    f.write(text + '  return recipes.apply(c, recipe)\n')

@@ -1,0 +1,33 @@
+"""The two recipes that every config knows, one switch between them.
+
+  --config configs/hapt.py:robust      --config configs/hapt.py:published
+
+docs/recipe.md shows what each change of the robust recipe is for.
+"""
+
+import ml_collections
+
+NAMES = ('published', 'robust')
+
+
+def apply(config: ml_collections.ConfigDict, name: str):
+  """Return a config with a recipe, locked.
+
+  Args:
+    config: of a data set, as the method was published.
+    name: one of NAMES; 'robust' sets the same values on every data set.
+
+  Raises:
+    ValueError: there is no such recipe.
+  """
+  if name not in NAMES:
+    raise ValueError(f'recipe {name!r}, expected one of {", ".join(NAMES)}')
+  c = config.unlock()
+  if name == 'robust':
+    c.loss.click = 1.0
+    c.loss.label_warmup = 0.1
+    c.loss.click_trim = 0.2
+    c.loss.click_trim_from = 0.3
+    c.localization.read = 'probabilities'
+    c.localization.magnitude_thresholds = ()
+  return c.lock()
