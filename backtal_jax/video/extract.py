@@ -7,6 +7,7 @@ batch, on what was done before or on how many machines share the work.
 import collections
 import csv
 import dataclasses
+import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -280,8 +281,10 @@ def _write(encoder, path, output, progress):
     features = encoder(path, progress)
   except errors.InputError as e:
     return str(e)
+  raw = io.BytesIO()
+  np.save(raw, features)
   with files.atomic(output / f'{path.stem}.npy') as f:
-    np.save(f, features)
+    f.write(raw.getvalue())  # a full disk says so, which np.save would not
   return None
 
 
