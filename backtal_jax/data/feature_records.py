@@ -4,19 +4,74 @@ features.json is written beside extracted features (video/extract) and goes
 along to the data root, into the config of a run and so to its checkpoints.
 """
 
-from typing import Any
-
-from etils import epath
+import functools
+from typing import Any, NamedTuple
 
 from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats, resampling
 
 NAME = 'features.json'
 VIDEOS = 'videos.csv'  # video_id, duration in seconds, fps of the snippets
 
 
+class Grid(NamedTuple):
+  """Where the snippets of a video lie in time.
+
+  Attributes:
+    duration: Seconds, of the video.
+    fps: Frames a second.
+    window: Frames of a snippet.
+    stride: Frames from one snippet to the next.
+  """
+
+  duration: float
+  fps: float
+  window: float
+  stride: float
+
+  def resample(self, features, num_snippets: int):
+    """Resample features [T', D] to T equal parts of the video."""
+    times = resampling.centre_times(
+      len(features), stride=self.stride, window=self.window, fps=self.fps
+    )
+    return resampling.resample_times(
+      features, times, self.duration, num_snippets
+    )
+
+
+def read_grid(path) -> Grid | None:
+  """Return the grid of VIDEO.npy, if its folder was made by `prepare video`.
+
+  Raises:
+    errors.InputError: The folder's videos.csv lacks the video.
+  """
+  path = files.path(path)
+  record, table = read(path.parent), path.parent / VIDEOS
+  if not record:
+    return None
+  rows = _read_videos(table, table.stat().mtime if table.exists() else 0)
+  if path.stem not in rows:
+    raise errors.InputError(f'{table}: no video {path.stem!r}')
+  duration, fps = rows[path.stem]
+  return Grid(duration, fps, record['window'], record['stride'])
+
+
+@functools.lru_cache(8)
+def _read_videos(path, _):
+  """Return {video: (duration, fps)}; again when the file has changed."""
+  columns = 'duration', 'fps'
+  rows = annotation_formats.read_table(path, ('video_id', *columns), ())
+  return {
+    row['video_id']: tuple(
+      annotation_formats.number(row[key], f'{where}: {key}') for key in columns
+    )
+    for where, row in rows
+  }
+
+
 def read(folder) -> dict[str, Any]:
   """Return the record of a folder, {} where it has none."""
-  path = epath.Path(folder) / NAME
+  path = files.path(folder) / NAME
   return files.read_json(path) if path.is_file() else {}
 
 
@@ -26,11 +81,24 @@ def claim(folder, record: dict[str, Any]) -> None:
   Raises:
     errors.InputError: It holds features that were made otherwise.
   """
-  path = epath.Path(folder) / NAME
+  path = files.path(folder) / NAME
   if path.exists():
     require(record, files.read_json(path), path)
   else:
     files.write_json(path, record, indent=1)
+
+
+def adopt(config) -> None:
+  """Let config.data.features be the record of config.data.root, if it has one.
+
+  Raises:
+    errors.InputError: The config says something else of its features.
+  """
+  found = read(config.data.root)
+  where = f'{files.path(config.data.root)}/{NAME}'
+  require(config.data.features.to_dict(), found, where)
+  with config.unlocked():
+    config.data.features = found or config.data.features
 
 
 def require(expected: dict[str, Any], found: dict[str, Any], where) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.video import needs
 
 SUFFIXES = (
@@ -38,7 +38,7 @@ class Header(NamedTuple):
 
 def is_video(path) -> bool:
   """Return whether a file is a video by its name."""
-  return epath.Path(path).suffix.lower() in SUFFIXES
+  return files.path(path).suffix.lower() in SUFFIXES
 
 
 def find(folder) -> list[epath.Path]:
@@ -47,7 +47,7 @@ def find(folder) -> list[epath.Path]:
   Raises:
     errors.InputError: There is none, or two have the same stem.
   """
-  folder = epath.Path(folder)
+  folder = files.path(folder)
   if folder.is_file():
     return [folder]
   if not folder.is_dir():
@@ -130,6 +130,14 @@ def _truncated(path, end, expected):
     f'{path}: its frames end at {end:.2f} s, expected {expected:.2f} s as its '
     'header says: is it truncated?'
   )
+
+
+def read_strip(path, count: int, height: int) -> list[np.ndarray]:
+  """Return the middle frames of `count` equal parts of a video, small."""
+  header = read_header(path)
+  rate = 2 * count / header.duration
+  frames = list(read_frames(path, fps=rate, size=(height,)))
+  return frames[1::2][:count] or frames
 
 
 def read_frames(path, *, fps, size) -> Iterator[np.ndarray]:

@@ -243,7 +243,7 @@ def extract(
     errors.InputError: A video is wrong (the others are done), or `output`
       holds features of another protocol.
   """
-  output, found = epath.Path(output), decode.find(videos)
+  output, found = files.path(output), decode.find(videos)
   feature_records.claim(output, protocol.record())
   if shard == (1, 1):
     for left in output.glob('.*.tmp'):  # of a run that was killed
@@ -273,6 +273,47 @@ def extract(
       (path.stem, header.duration, float(rate(path)))
       for path, header in headers.items()
     )
+
+
+def encode_video(encoder, path):
+  """Encode one video with a progress bar; return its features and Grid."""
+  header, p = decode.read_header(path), encoder.protocol
+  fps = float(p.fps or header.fps)
+  total = round(header.duration * fps)
+  with tqdm.tqdm(total=total, unit='frame', disable=None, leave=False) as bar:
+    features = encoder(path, bar.update)
+  grid = feature_records.Grid(header.duration, fps, p.window, p.stride)
+  return features, grid
+
+
+def encoder_like(record, *, rgb='', flow='', preset='', mesh=None, where):
+  """Return an encoder whose features are comparable with those of a record.
+
+  Args:
+    record: See feature_records; {} where nothing is known.
+    rgb, flow: Weight files, see `plan`.
+    preset: A name in PRESETS, by default the record's.
+    mesh: Devices.
+    where: What errors call the features that are to be made.
+
+  Raises:
+    errors.InputError: Other weights or another grid, all of both named; or
+      nothing is known and nothing is said.
+  """
+  if not record and not (preset and (rgb or flow)):
+    raise errors.InputError(
+      f'{where}: the checkpoint does not say how its features were made, as '
+      'official ones do not; expected features from their authors, or --rgb '
+      'and --flow with weights, and --preset'
+    )
+  grid = {key: record.get(key) for key in ('fps', 'window', 'stride')}
+  protocol, paths = plan(
+    rgb=rgb, flow=flow, preset=preset or record['preset'], **grid,
+    flow_kind=record.get('flow') or 'tvl1',
+    dtype=record.get('dtype', 'float32'),
+  )  # fmt: skip
+  feature_records.require(record, protocol.record(), where)
+  return Encoder(protocol, paths, mesh)
 
 
 def _write(encoder, path, output, progress):

