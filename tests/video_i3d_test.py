@@ -52,6 +52,7 @@ def _run(params, clips):
   return features.transpose(0, 2, 1), logits.mean(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'seed', 'stream', 'frames'),
   [('drawn_flow_16', 1, 'flow', 16), ('drawn_rgb_20', 3, 'rgb', 20)],
@@ -66,6 +67,7 @@ def test_drawn_weights(golden, monkeypatch, name, seed, stream, frames):
   _assert_close(logits, golden[f'{name}_logits'])
 
 
+@pytest.mark.slow
 def test_real_weights(golden, kinetics):
   clips = np.random.RandomState(0).randint(0, 256, (20, 224, 224, 3))
   clips = clips.astype(np.uint8)[None]
@@ -80,6 +82,7 @@ def test_real_weights(golden, kinetics):
   _assert_close(run(clips)[0], golden['rgb_20'])
 
 
+@pytest.mark.slow
 def test_half_precision(golden, kinetics):
   clips = np.random.RandomState(0).randint(0, 256, (1, 20, 224, 224, 3))
   clips = clips.astype(np.uint8)[:, :16]
@@ -89,6 +92,7 @@ def test_half_precision(golden, kinetics):
   assert half.dtype == np.float32 and cosine > 0.999
 
 
+@pytest.mark.slow
 def test_devices_do_not_matter(monkeypatch):
   params = _drawn(monkeypatch, 1, 'flow')
   clips = np.random.default_rng(0).uniform(-1, 1, (2, 9, 224, 224, 2))

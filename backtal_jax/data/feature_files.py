@@ -8,6 +8,7 @@ from etils import epath
 from backtal_jax import IGNORED, errors
 from backtal_jax.data import feature_records, npz, resampling, sources
 
+SUFFIXES = ('.npy', '.npz')
 # Segments are cut at frames; where a file does not tell how many there are,
 # they are counted at this rate, and no snippet is cut finer than this.
 _FPS = 30.0
@@ -21,7 +22,7 @@ def find(path) -> list[epath.Path]:
     return [path]
   found = sorted(
     p for p in path.iterdir()
-    if p.suffix in ('.npz', '.npy') and not p.name.startswith('.')
+    if p.suffix in SUFFIXES and not p.name.startswith('.')
   )  # fmt: skip
   if not found:
     raise errors.InputError(f'{path}: no .npz or .npy file in it')
@@ -65,9 +66,7 @@ def read_video(path, duration=None, *, shape) -> sources.Example:
   if {'frame_num', 'fps'} <= told.keys():
     told.setdefault('duration', told['frame_num'] / told['fps'])
   grid = feature_records.read_grid(path)
-  if grid:
-    told = {'duration': grid.duration, 'fps': grid.fps}
-  duration = told.get('duration', duration)
+  duration = grid.duration if grid else told.get('duration', duration)
   if duration is None:
     raise errors.InputError(
       f'{path}: tells no duration; expected one, or --duration SECONDS'
@@ -111,11 +110,13 @@ def make_video(where, streams, duration, frame_num=None, *, grid=None, shape):
     raise errors.InputError(
       f'{where}: {np.count_nonzero(~np.isfinite(feature))} NaN or Inf values'
     )
-  if not 0 < duration < math.inf:
+  if duration is None or not 0 < duration < math.inf:
     raise errors.InputError(
       f'{where}: duration is {duration}, expected seconds, more than 0'
     )
-  if frame_num is None:
+  if grid:
+    frame_num = grid.duration * grid.fps
+  elif frame_num is None:
     frame_num = min(_FPS * duration, _MAX_FRAMES_PER_SNIPPET * num_snippets)
   return sources.Example(
     name=str(where),

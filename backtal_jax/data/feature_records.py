@@ -47,7 +47,7 @@ def read_grid(path) -> Grid | None:
   """
   path = files.path(path)
   record, table = read(path.parent), path.parent / VIDEOS
-  if not record:
+  if path.suffix != '.npy' or not record:
     return None
   rows = _read_videos(table, table.stat().mtime if table.exists() else 0)
   if path.stem not in rows:
@@ -58,15 +58,30 @@ def read_grid(path) -> Grid | None:
 
 @functools.lru_cache(8)
 def _read_videos(path, _):
-  """Return {video: (duration, fps)}; again when the file has changed."""
-  columns = 'duration', 'fps'
-  rows = annotation_formats.read_table(path, ('video_id', *columns), ())
-  return {
-    row['video_id']: tuple(
-      annotation_formats.number(row[key], f'{where}: {key}') for key in columns
-    )
-    for where, row in rows
-  }
+  """Read videos.csv, again where it has changed."""
+  return annotation_formats.read_video_list(path)
+
+
+def read_joint(folders) -> dict[str, Any]:
+  """Return one record of the folders of one or two streams.
+
+  Raises:
+    errors.InputError: Two folders have other grids, or only one has a record.
+  """
+  first, *others = (read(folder) for folder in folders)
+  for folder, other in zip(folders[1:], others, strict=True):
+    own = 'weights', 'flow'
+    grids = [
+      {k: v for k, v in r.items() if k not in own} for r in (first, other)
+    ]
+    if grids[0] != grids[1]:
+      raise errors.InputError(
+        f'{folder}: features made otherwise than those of {folders[0]}: '
+        f'{grids[1] or "no"} {NAME}, expected {grids[0] or "none"}'
+      )
+    first['weights'] = {**first['weights'], **other['weights']}
+    first['flow'] = first['flow'] or other['flow']
+  return first
 
 
 def read(folder) -> dict[str, Any]:
@@ -99,6 +114,23 @@ def adopt(config) -> None:
   require(config.data.features.to_dict(), found, where)
   with config.unlocked():
     config.data.features = found or config.data.features
+
+
+def of_config(config, workdir=None) -> dict[str, Any]:
+  """Return what a run knows of its features.
+
+  Args:
+    config: Config, which may lack config.data.features.
+    workdir: Folder of the run, None without one; its config.json must not
+      contradict the config.
+  """
+  record = config.data.get('features', {})
+  record = record and record.to_dict()
+  if workdir is None or not (workdir / 'config.json').is_file():
+    return record
+  known = files.read_json(workdir / 'config.json')['data'].get('features', {})
+  require(known, record, 'config.data.features')
+  return known or record
 
 
 def require(expected: dict[str, Any], found: dict[str, Any], where) -> None:

@@ -132,7 +132,7 @@ def _truncated(path, end, expected):
   )
 
 
-def read_strip(path, count: int, height: int) -> list[np.ndarray]:
+def read_strip(path, count: int = 10, height: int = 72) -> list[np.ndarray]:
   """Return the middle frames of `count` equal parts of a video, small."""
   header = read_header(path)
   rate = 2 * count / header.duration

@@ -286,7 +286,7 @@ def encode_video(encoder, path):
   return features, grid
 
 
-def encoder_like(record, *, rgb='', flow='', preset='', mesh=None, where):
+def encoder_like(record, *, rgb='', flow='', preset='', mesh=None):
   """Return an encoder whose features are comparable with those of a record.
 
   Args:
@@ -294,7 +294,6 @@ def encoder_like(record, *, rgb='', flow='', preset='', mesh=None, where):
     rgb, flow: Weight files, see `plan`.
     preset: A name in PRESETS, by default the record's.
     mesh: Devices.
-    where: What errors call the features that are to be made.
 
   Raises:
     errors.InputError: Other weights or another grid, all of both named; or
@@ -302,9 +301,9 @@ def encoder_like(record, *, rgb='', flow='', preset='', mesh=None, where):
   """
   if not record and not (preset and (rgb or flow)):
     raise errors.InputError(
-      f'{where}: the checkpoint does not say how its features were made, as '
-      'official ones do not; expected features from their authors, or --rgb '
-      'and --flow with weights, and --preset'
+      'the checkpoint does not say how its features were made (official ones '
+      'never do): expected features, from its authors say, instead of videos; '
+      'or --rgb and --flow, weights of I3D, and --preset'
     )
   grid = {key: record.get(key) for key in ('fps', 'window', 'stride')}
   protocol, paths = plan(
@@ -312,7 +311,7 @@ def encoder_like(record, *, rgb='', flow='', preset='', mesh=None, where):
     flow_kind=record.get('flow') or 'tvl1',
     dtype=record.get('dtype', 'float32'),
   )  # fmt: skip
-  feature_records.require(record, protocol.record(), where)
+  feature_records.require(record, protocol.record(), 'the video')
   return Encoder(protocol, paths, mesh)
 
 
