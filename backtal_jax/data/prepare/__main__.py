@@ -18,6 +18,7 @@ from backtal_jax.data.prepare import (
   hapt,
   inputs,
   simulated_clicks,
+  video,
 )
 
 _BENCHMARKS = {  # what differs from recipes.Recipe's defaults
@@ -52,6 +53,7 @@ def _parser():
     run=lambda args: hapt.prepare(args.archive, args.output, seed=args.seed)
   )
 
+  video.add_command(commands)
   _add_click_commands(commands)
   for name, defaults in _BENCHMARKS.items():
     command = commands.add_parser(name, help=f'features and files of {name}')
@@ -199,6 +201,7 @@ def _add_folder_commands(commands):
   command.add_argument('--config', required=True, help='of the runs')
   command.add_argument('--plot', metavar='VIDEO', help='draw one video')
   command.add_argument('--output', default='', help='the PNG of --plot')
+  command.add_argument('--videos', default='', help='pictures for --plot')
   command.set_defaults(run=_check)
   command = commands.add_parser('tfds', help='array_record files of a root')
   command.add_argument('folder', help='the data root')
@@ -224,7 +227,7 @@ def _check(args):
   config = _read_config(args.config)
   if args.plot:
     output = args.output or f'{args.plot}.png'
-    check.plot(args.folder, *config, args.plot, output)
+    check.plot(args.folder, *config, args.plot, output, args.videos)
   elif check.check(args.folder, *config):
     sys.exit(1)
 

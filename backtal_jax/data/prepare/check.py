@@ -10,6 +10,7 @@ from etils import epath
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, clicks, npz, sources
 from backtal_jax.report import figures, style
+from backtal_jax.video import decode
 
 
 def check(root, data, splits, shape, workers=8):
@@ -173,7 +174,7 @@ def _table(rows):
   )
 
 
-def plot(root, data, splits, shape, video, output):
+def plot(root, data, splits, shape, video, output, videos=''):
   """Draw one video's energy, labels, clicks and ground truth as PNG.
 
   Args:
@@ -183,6 +184,7 @@ def plot(root, data, splits, shape, video, output):
     shape: (T, D, C).
     video: its name, with or without `v_`.
     output: path of the PNG.
+    videos: folder of videos, for pictures above the curves.
 
   Raises:
     errors.InputError: there is no such video, or its file is wrong.
@@ -214,6 +216,7 @@ def plot(root, data, splits, shape, video, output):
       for s in (known.segments if known else ())
     ],
     clicks=times[click == shape[2]],
+    strip=_strip(videos, found.name) if videos else (),
     action_clicks=[
       {'label': truth.classes[click[t]], 'time': times[t]}
       for t in np.flatnonzero((click != IGNORED) & (click != shape[2]))
@@ -223,3 +226,12 @@ def plot(root, data, splits, shape, video, output):
   with files.atomic(output) as f:
     figure.savefig(f, format='png')
   print(output)
+
+
+def _strip(folder, name):
+  """Return pictures of the video of that name."""
+  paths = {path.stem: path for path in decode.find(folder)}
+  path = paths.get(annotations.match_name(name, paths))
+  if path is None:
+    raise errors.InputError(f'{folder}: no video {name!r} in it')
+  return decode.read_strip(path)

@@ -15,6 +15,7 @@ from backtal_jax.data import (
   annotation_formats,
   annotations,
   clicks,
+  feature_records,
   resampling,
   sources,
 )
@@ -38,6 +39,7 @@ def prepare(recipe):
   Raises:
     errors.InputError: something is wrong with an annotation or a feature file.
   """
+  recipe, _ = inputs.with_grid(recipe)
   output, given = epath.Path(recipe.output), inputs.read(recipe)
   _claim(output, recipe)
   problems = _convert(given, recipe)
@@ -46,7 +48,9 @@ def prepare(recipe):
   annotations.write_ground_truth(output / 'ground_truth.json', truth)
   if recipe.clicks:
     annotations.write_clicks(output / 'clicks.csv', given.clicks)
-  _write_config(output, recipe, len(truth.classes), given.feature_dim)
+  if given.record:
+    feature_records.claim(output, given.record)
+  _write_config(output, recipe, len(truth.classes), given)
   counts = collections.Counter(
     truth.videos[name].subset for name, p in problems.items() if not p
   )
@@ -148,7 +152,7 @@ def _resample(array, video, recipe):
   )
 
 
-def _write_config(output, recipe, num_classes, feature_dim):
+def _write_config(output, recipe, num_classes, given):
   name = os.path.basename(os.path.abspath(output))
   base = recipe.base or 'thumos14'
   default = 'published' if recipe.base else 'robust'
@@ -157,12 +161,13 @@ def _write_config(output, recipe, num_classes, feature_dim):
   root = repr(os.fspath(output)) if is_bucket else _HERE
   lines = {
     'model.num_classes': num_classes,
-    'model.feature_dim': feature_dim,
+    'model.feature_dim': given.feature_dim,
     'data.name': name,
     'data.train_split': recipe.train_split,
     'data.eval_split': recipe.eval_split,
     'data.num_snippets': recipe.num_snippets,
     'data.ground_truth': 'ground_truth.json',
+    'data.features': given.record,
   }
   if not recipe.base:
     # Nothing is chosen on the evaluation split.

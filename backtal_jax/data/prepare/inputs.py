@@ -10,8 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors
-from backtal_jax.data import annotation_formats, annotations, resampling
+from backtal_jax import errors, files
+from backtal_jax.data import (
+  annotation_formats,
+  annotations,
+  feature_records,
+  resampling,
+)
 
 # Share of a video's length that its time grid may end before or after it.
 _APART = 0.1
@@ -59,6 +64,7 @@ class Inputs(NamedTuple):
   truth: annotations.Annotations  # durations and fps completed
   labels: dict[str, set[str]]  # of the videos
   clicks: list[annotations.Click]
+  record: dict  # how the features were made, see feature_records
   features: dict[str, Callable]  # resampling.open_features, the right ones
   feature_dim: int  # D
 
@@ -69,7 +75,10 @@ def read(recipe) -> Inputs:
   Raises:
     errors.InputError: something is wrong; of lists, see `errors.tell`.
   """
+  recipe, record = with_grid(recipe)
   truth, labels = _read_annotations(recipe)
+  if record:
+    truth = _with_times(truth, files.path(recipe.features[0]))
   videos = {
     **truth.subset(recipe.train_split),
     **truth.subset(recipe.eval_split),
@@ -96,9 +105,43 @@ def read(recipe) -> Inputs:
     truth,
     labels,
     clicks,
+    record,
     {name: opened[name] for name in shapes},
     sum(dim for _, dim in next(iter(shapes.values()))),
   )
+
+
+def with_grid(recipe) -> tuple[Recipe, dict]:
+  """Take the grid from the features' record, if there is one.
+
+  Returns:
+    The recipe, and the record or {}.
+
+  Raises:
+    errors.InputError: The recipe says something else.
+  """
+  record = feature_records.read_joint(recipe.features)
+  grid = {key: record[key] for key in ('fps', 'stride', 'window') if record}
+  for key, value in grid.items():
+    given = getattr(recipe, key)
+    if given is not None and given != value:
+      raise errors.InputError(
+        f'--{key} is {given:g}, but {recipe.features[0]}/'
+        f'{feature_records.NAME} says {value}'
+      )
+  return dataclasses.replace(recipe, **grid), record
+
+
+def _with_times(truth, folder):
+  """Fill in what videos.csv says: the fps, and durations that are missing."""
+  table = folder / feature_records.VIDEOS
+  told, videos = annotation_formats.read_video_list(table), {}
+  for name, video in truth.videos.items():
+    known = annotations.match_name(name, told)
+    duration, fps = told.get(known, (video.duration, video.fps))
+    duration = duration if video.duration is None else video.duration
+    videos[name] = dataclasses.replace(video, duration=duration, fps=fps)
+  return dataclasses.replace(truth, videos=videos)
 
 
 def read_labels(path):

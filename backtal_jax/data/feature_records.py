@@ -1,0 +1,172 @@
+"""How features were made: what must be equal for two to be comparable.
+
+features.json is written beside extracted features (video/extract) and goes
+along to the data root, into the config of a run and so to its checkpoints.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats, resampling
+
+NAME = 'features.json'
+VIDEOS = 'videos.csv'  # video_id, duration in seconds, fps of the snippets
+
+
+class Grid(NamedTuple):
+  """Where the snippets of a video lie in time.
+
+  Attributes:
+    duration: Seconds, of the video.
+    fps: Frames a second.
+    window: Frames of a snippet.
+    stride: Frames from one snippet to the next.
+  """
+
+  duration: float
+  fps: float
+  window: float
+  stride: float
+
+  def resample(self, features, num_snippets: int):
+    """Resample features [T', D] to T equal parts of the video."""
+    times = resampling.centre_times(
+      len(features), stride=self.stride, window=self.window, fps=self.fps
+    )
+    return resampling.resample_times(
+      features, times, self.duration, num_snippets
+    )
+
+
+def read_grid(path) -> Grid | None:
+  """Return the grid of VIDEO.npy, if its folder was made by `prepare video`.
+
+  Raises:
+    errors.InputError: The folder's videos.csv lacks the video.
+  """
+  path = files.path(path)
+  record, table = read(path.parent), path.parent / VIDEOS
+  if path.suffix != '.npy' or not record:
+    return None
+  rows = _read_videos(table, table.stat().mtime if table.exists() else 0)
+  if path.stem not in rows:
+    raise errors.InputError(f'{table}: no video {path.stem!r}')
+  duration, fps = rows[path.stem]
+  return Grid(duration, fps, record['window'], record['stride'])
+
+
+@functools.lru_cache(8)
+def _read_videos(path, _):
+  """Read videos.csv, again where it has changed."""
+  return annotation_formats.read_video_list(path)
+
+
+def read_joint(folders) -> dict[str, Any]:
+  """Return one record of the folders of one or two streams.
+
+  Raises:
+    errors.InputError: Two folders have other grids, or only one has a record.
+  """
+  first, *others = (read(folder) for folder in folders)
+  for folder, other in zip(folders[1:], others, strict=True):
+    own = 'weights', 'flow'
+    grids = [
+      {k: v for k, v in r.items() if k not in own} for r in (first, other)
+    ]
+    if grids[0] != grids[1]:
+      raise errors.InputError(
+        f'{folder}: features made otherwise than those of {folders[0]}: '
+        f'{grids[1] or "no"} {NAME}, expected {grids[0] or "none"}'
+      )
+    first['weights'] = {**first['weights'], **other['weights']}
+    first['flow'] = first['flow'] or other['flow']
+  return first
+
+
+def read(folder) -> dict[str, Any]:
+  """Return the record of a folder, {} where it has none."""
+  path = files.path(folder) / NAME
+  return files.read_json(path) if path.is_file() else {}
+
+
+def claim(folder, record: dict[str, Any]) -> None:
+  """Make a folder one of features with this record.
+
+  Raises:
+    errors.InputError: It holds features that were made otherwise.
+  """
+  path = files.path(folder) / NAME
+  if path.exists():
+    require(record, files.read_json(path), path)
+  else:
+    files.write_json(path, record, indent=1)
+
+
+def adopt(config) -> None:
+  """Let config.data.features be the record of config.data.root, if it has one.
+
+  Raises:
+    errors.InputError: The config says something else of its features.
+  """
+  found = read(config.data.root)
+  where = f'{files.path(config.data.root)}/{NAME}'
+  require(config.data.features.to_dict(), found, where)
+  with config.unlocked():
+    config.data.features = found or config.data.features
+
+
+def of_config(config, workdir=None) -> dict[str, Any]:
+  """Return what a run knows of its features.
+
+  Args:
+    config: Config, which may lack config.data.features.
+    workdir: Folder of the run, None without one; its config.json must not
+      contradict the config.
+  """
+  record = config.data.get('features', {})
+  record = record and record.to_dict()
+  if workdir is None or not (workdir / 'config.json').is_file():
+    return record
+  known = files.read_json(workdir / 'config.json')['data'].get('features', {})
+  require(known, record, 'config.data.features')
+  return known or record
+
+
+def require(expected: dict[str, Any], found: dict[str, Any], where) -> None:
+  """Refuse features that were made otherwise than expected.
+
+  Weights are told apart by their checksum, not by their file's name.
+
+  Args:
+    expected: A record; {} is known of no features, and fits all.
+    found: The record of the features at hand, likewise.
+    where: What errors call those.
+
+  Raises:
+    errors.InputError: Names every field that differs, with both values.
+  """
+  if not expected or not found:
+    return
+  flat = [{**r, **r.get('weights', {})} for r in (expected, found)]
+  keys = sorted({key for r in flat for key in r} - {'weights'})
+  pairs = [(key, *(r.get(key) for r in flat)) for key in keys]
+  different = [
+    f'{key} is {_shown(b)}, expected {_shown(a)}'
+    for key, a, b in pairs
+    if _identity(a) != _identity(b)
+  ]
+  if different:
+    raise errors.InputError(
+      f'{where}: features made otherwise: {"; ".join(different)}'
+    )
+
+
+def _identity(value):
+  return value['sha256'] if isinstance(value, dict) else value
+
+
+def _shown(value):
+  if isinstance(value, dict):
+    return f'{value["file"]} ({value["sha256"][:12]}…)'
+  return 'none' if value is None else value

@@ -1,0 +1,77 @@
+"""What a model is given to predict from: feature files or videos."""
+
+import dataclasses
+import functools
+
+import jax
+from etils import epath
+
+from backtal_jax import errors, files
+from backtal_jax.data import feature_files, feature_records, sources
+from backtal_jax.video import decode, extract
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """Reads files for a model that knows how its features were made.
+
+  Attributes:
+    record: See feature_records; {} if unknown.
+    shape: (T, D) of the network's input.
+    mesh: Devices.
+    rgb, flow: Weight files of I3D, see extract.plan.
+    preset: How videos are encoded, where `record` does not say.
+  """
+
+  record: dict
+  shape: tuple[int, int]
+  mesh: jax.sharding.Mesh
+  rgb: str = ''
+  flow: str = ''
+  preset: str = ''
+
+  def __call__(self, path, duration: float | None = None) -> sources.Example:
+    """Read a feature file, or encode a video.
+
+    Args:
+      path: Of the file.
+      duration: Seconds, of a feature file that does not say.
+
+    Raises:
+      errors.InputError: The file cannot be used, or its features are others
+        than those that the model was trained on.
+    """
+    path = files.path(path)
+    if not decode.is_video(path):
+      found = feature_records.read(path.parent)
+      feature_records.require(self.record, found, path)
+      return feature_files.read_video(path, duration, shape=self.shape)
+    features, grid = extract.encode_video(self._encoder, path)
+    return feature_files.make_video(
+      path, [features], grid.duration, grid=grid, shape=self.shape
+    )._replace(name=path.stem)
+
+  @functools.cached_property
+  def _encoder(self):
+    return extract.encoder_like(
+      self.record, rgb=self.rgb, flow=self.flow, preset=self.preset,
+      mesh=self.mesh,
+    )  # fmt: skip
+
+
+def find(path) -> list[epath.Path]:
+  """List the videos or the feature files of a folder, or the one file.
+
+  Raises:
+    errors.InputError: There is nothing, or both.
+  """
+  path = files.path(path)
+  if not path.is_dir():
+    return [path]
+  names = [p for p in path.iterdir() if not p.name.startswith('.')]
+  has_videos = any(decode.is_video(p) for p in names)
+  if has_videos and any(p.suffix in feature_files.SUFFIXES for p in names):
+    raise errors.InputError(
+      f'{path}: holds videos and features, expected only the ones or the others'
+    )
+  return decode.find(path) if has_videos else feature_files.find(path)

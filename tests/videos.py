@@ -1,0 +1,67 @@
+"""Videos that tests make themselves, by PyAV's encoders."""
+
+import fractions
+
+import numpy as np
+
+
+def write(
+  path, frames, *, fps=25, codec='libx264', pixels='yuv420p', times=None,
+  rotation=0, options=None,
+):  # fmt: skip
+  """Write a video file.
+
+  Args:
+    path: Of the file; its suffix is the container.
+    frames: [height, width, 3] uint8 each.
+    fps: Frames a second.
+    codec: FFmpeg's name of it.
+    pixels: The pixel format.
+    times: Milliseconds of the frames, where they don't come evenly.
+    rotation: Degrees counterclockwise by which players turn the frames.
+    options: Of the container.
+  """
+  import av
+
+  frames = list(frames)
+  with av.open(str(path), 'w', options=options or {}) as container:
+    stream = container.add_stream(codec, rate=fractions.Fraction(fps))
+    stream.height, stream.width = frames[0].shape[:2]
+    stream.pix_fmt = pixels
+    if rotation:
+      stream.set_display_rotation(rotation)
+    for i, pixels in enumerate(frames):
+      frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), 'rgb24')
+      if times is not None:
+        frame.pts, frame.time_base = times[i], fractions.Fraction(1, 1000)
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+  return path
+
+
+def write_audio(path):
+  """Write a second of silence."""
+  import av
+
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream('aac', rate=16000, layout='mono')
+    frame = av.AudioFrame.from_ndarray(
+      np.zeros((1, 16000), np.float32), 'fltp', 'mono'
+    )
+    frame.sample_rate = 16000
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+  return path
+
+
+def gray(values, size=(96, 64)):
+  """Yield one even picture of (width, height) for each gray value."""
+  for value in values:
+    yield np.full((size[1], size[0], 3), value, np.uint8)
+
+
+def noise(count, size=(96, 64), seed=0):
+  """Yield pictures that no encoder makes small."""
+  rng = np.random.default_rng(seed)
+  for _ in range(count):
+    yield rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
