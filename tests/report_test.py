@@ -338,7 +338,7 @@ def test_curves_come_back_as_they_were(tmp_path):
   taken = outputs.take(video, [{'label': 'éa'}], classes)
   assert taken['labels'] == ['run', 'éa']
   np.testing.assert_allclose(taken['cas'], video['cas'].T[:2], rtol=1e-3)
-  read = curves.take(video, [{'label': 'éa'}], classes, 'probabilities')
+  read = outputs.take(video, [{'label': 'éa'}], classes, 'probabilities')
   power = np.exp(video['cas'])
   share = (power / power.sum(1, keepdims=True)).T[:2]
   np.testing.assert_allclose(read['cas'], share, 1e-3, 1e-7)
