@@ -199,7 +199,7 @@ def extra_prefix(root):
     (lambda r: (r / 'features/b.npy').unlink(), "'b' has no features"),
     (lambda r: write(r / 'features/a.npy', np.ones((0, 3))), 'a.*2 snippets'),
     (lambda r: write(r / 'features/a.npy', np.ones((1, 3))), 'a.*2 snippets'),
-    (lambda r: write(r / 'features/a.npy', np.ones(3)), 'a.npy: shape'),
+    (lambda r: write(r / 'features/a.npy', np.ones(3)), 'a.npy: features have'),
     (lambda r: write(r / 'features/a.npy', np.ones((10, 4))), 'most have 3'),
     (lambda r: write(r / 'features/a.npy', np.full((10, 3), np.nan)), '30 NaN'),
     (lambda r: write(r / 'features/a.npy', np.ones((30, 3))), 'end at 30 s'),

@@ -6,7 +6,6 @@ import os
 import zlib
 from concurrent import futures
 
-import numpy as np
 import tqdm
 from etils import epath
 
@@ -14,6 +13,7 @@ from backtal_jax import errors, files
 from backtal_jax.data import (
   annotation_formats,
   annotations,
+  arrays,
   clicks,
   resampling,
   sources,
@@ -112,7 +112,7 @@ def _convert(inputs, recipe):
     try:
       streams = [_resample(x, video, recipe) for x in inputs.features[name]()]
     except errors.InputError as e:
-      return f'video {name!r}: {e}'
+      return str(e)
     sources.write_video(
       path,
       feat_spa=streams[0].T,
@@ -136,10 +136,7 @@ def _convert(inputs, recipe):
 
 
 def _resample(array, video, recipe):
-  if not np.isfinite(array).all():
-    count = np.count_nonzero(~np.isfinite(array))
-    raise errors.InputError(f'features hold {count} NaN or Inf values')
-  array = np.asarray(array, np.float32)
+  array = arrays.finite(array, f'video {video.name!r}')
   grid = inputs.time_grid(recipe, video, len(array))
   if grid is None:
     return resampling.resample(array, recipe.num_snippets)

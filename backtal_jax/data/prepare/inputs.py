@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from concurrent import futures
@@ -12,6 +13,7 @@ from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import annotation_formats, annotations, resampling
+from backtal_jax.data.prepare import feature_folders
 
 # Share of a video's length that its time grid may end before or after it.
 _APART = 0.1
@@ -22,7 +24,7 @@ class Recipe:
   """What is prepared from what; see `prepare custom --help`."""
 
   output: str
-  features: tuple[str, ...]  # see resampling.open_features
+  features: tuple[str, ...]  # see feature_folders.open_features
   ground_truth: str = ''  # of any format
   labels: str = ''  # CSV of video labels
   video_list: str = ''  # see annotations.read_ground_truth
@@ -59,7 +61,7 @@ class Inputs(NamedTuple):
   truth: annotations.Annotations  # durations and fps completed
   labels: dict[str, set[str]]  # of the videos
   clicks: list[annotations.Click]
-  features: dict[str, Callable]  # resampling.open_features, the right ones
+  features: dict[str, Callable]  # see feature_folders, the right ones
   feature_dim: int  # D
 
 
@@ -79,12 +81,11 @@ def read(recipe) -> Inputs:
       f'subset {recipe.eval_split!r} has no segments, expected some to '
       'evaluate with; --eval_split names another subset'
     )
-  opened = resampling.open_features(
-    recipe.features,
-    names=recipe.video_names,
-    allow_pickle=recipe.allow_pickle,
-    channels_first=recipe.channels_first,
+  opened = feature_folders.open_features(
+    recipe.features, names=recipe.video_names, allow_pickle=recipe.allow_pickle
   )
+  if recipe.channels_first:
+    opened = {k: functools.partial(_turned, f) for k, f in opened.items()}
   opened, problems = _match(opened, videos, truth.videos)
   shapes, wrong = _scan(opened, recipe.workers)
   truth, incomplete = _complete(truth, shapes, recipe)
@@ -99,6 +100,10 @@ def read(recipe) -> Inputs:
     {name: opened[name] for name in shapes},
     sum(dim for _, dim in next(iter(shapes.values()))),
   )
+
+
+def _turned(read):
+  return [stream.T for stream in read()]
 
 
 def read_labels(path):
