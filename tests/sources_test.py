@@ -96,7 +96,10 @@ _BAD = {
     {'feat_tem': np.zeros((3, 8), np.float32)},
     'feat_tem has 8 snippets, config.data.num_snippets is 7',
   ),
-  'dimensions': ({'feat_tem': np.zeros(3, np.float32)}, r'feat_tem: features have shape'),
+  'dimensions': (
+    {'feat_tem': np.zeros(3, np.float32)},
+    r'feat_tem: features have shape',
+  ),
   'text features': ({'feat_tem': np.full((3, 7), 'x')}, 'expected numbers'),
   'label length': (
     {'cls_label': np.zeros(4)},

@@ -11,8 +11,9 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from backtal_jax import errors
-from backtal_jax.data import annotations, clicks, sources
+from backtal_jax.data import annotations, sources
 from backtal_jax.data.prepare import (
+  click_statistics,
   convert,
   demo,
   hapt,
@@ -76,7 +77,7 @@ def _add_click_commands(commands):
     '--lenient', action='store_true', help='leave out clicks that are wrong'
   )
   command.set_defaults(
-    run=lambda args: clicks.write_statistics(
+    run=lambda args: click_statistics.write(
       args.ground_truth, args.clicks, args.output, args.lenient
     )
   )
