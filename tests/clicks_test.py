@@ -21,7 +21,7 @@ from backtal_jax.data.annotations import (
   Click,
   Segment,
 )
-from backtal_jax.data.prepare import simulated_clicks
+from backtal_jax.data.prepare import click_statistics, simulated_clicks
 
 at_any_speed = hypothesis.settings(
   deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -213,14 +213,14 @@ def test_labeller_takes_the_duration_of_the_video_where_none_is_told():
 
 def test_actions_merge_and_gaps_are_the_rest():
   v = video('x', (20, 30), (25, 40), (40, 45), (50, 50), (90, 120), (60, 55))
-  assert clicks.actions(v) == [(20, 45), (90, 100)]
-  assert clicks.gaps(v) == [(0, 20), (45, 90)]
-  assert clicks.gaps(video('x', (-5, 10), (200, 300))) == [(10, 100)]
-  assert clicks.gaps(video('x')) == [(0, 100)]
-  assert clicks.gaps(video('x', (0, 100))) == []
-  assert clicks.gaps(video('x', duration=0.0)) == []
+  assert click_statistics.actions(v) == [(20, 45), (90, 100)]
+  assert click_statistics.gaps(v) == [(0, 20), (45, 90)]
+  assert click_statistics.gaps(video('x', (-5, 10), (200, 300))) == [(10, 100)]
+  assert click_statistics.gaps(video('x')) == [(0, 100)]
+  assert click_statistics.gaps(video('x', (0, 100))) == []
+  assert click_statistics.gaps(video('x', duration=0.0)) == []
   with pytest.raises(errors.InputError, match="'x' has no duration"):
-    clicks.gaps(video('x', duration=None))
+    click_statistics.gaps(video('x', duration=None))
 
 
 segment_lists = st.lists(
@@ -235,10 +235,10 @@ def test_actions_and_gaps_agree_with_a_grid(segments):
   for cell in range(20):
     middle = cell + 0.5
     inside = any(s < middle < e for s, e in segments)
-    assert inside == any(s < middle < e for s, e in clicks.actions(v))
-    assert inside != any(s < middle < e for s, e in clicks.gaps(v))
+    assert inside == any(s < middle < e for s, e in click_statistics.actions(v))
+    assert inside != any(s < middle < e for s, e in click_statistics.gaps(v))
   # Merged: nothing touches its neighbour.
-  for spans in (clicks.actions(v), clicks.gaps(v)):
+  for spans in (click_statistics.actions(v), click_statistics.gaps(v)):
     assert all(a[1] < b[0] for a, b in itertools.pairwise(spans))
 
 
@@ -256,7 +256,7 @@ def test_statistics_by_hand():
     'one': [click(20), click(40), click(45), click(10, video='y')],
     'two': [click(25, 'Run'), click(40, 'Run')],
   }
-  counts = clicks.statistics(ground_truth, found)
+  counts = click_statistics.count(ground_truth, found)
   assert counts == {
     'one': {
       'clicks': 4,
@@ -274,8 +274,8 @@ def test_statistics_by_hand():
       'gaps_hit': 0,
     },
   }
-  assert clicks.statistics(ground_truth, found, 'VAL') == counts
-  of_test = clicks.statistics(ground_truth, found, 'test')
+  assert click_statistics.count(ground_truth, found, 'VAL') == counts
+  of_test = click_statistics.count(ground_truth, found, 'test')
   assert of_test['one'] == {
     'clicks': 0,
     'videos': 0,
@@ -293,10 +293,10 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
   annotations.write_clicks(bad, [click(5), click(101)])
   output = tmp_path / 'stats.json'
   with pytest.raises(errors.InputError, match=r'bad\.csv:3'):
-    clicks.write_statistics(ground_truth, [good, bad], output)
+    click_statistics.write(ground_truth, [good, bad], output)
   assert not output.exists()
   assert f'wrong: {bad}:3' in capsys.readouterr().err
-  clicks.write_statistics(ground_truth, [good, bad], output, lenient=True)
+  click_statistics.write(ground_truth, [good, bad], output, lenient=True)
   assert json.loads(output.read_text()) == {
     str(good): {
       'clicks': 3,
@@ -322,8 +322,8 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
 
 
 def test_statistics_of_no_clicks_divide_by_nothing(capsys):
-  counts = clicks.statistics(truth(video('x')), {'none': []})
-  clicks.print_statistics(counts)
+  counts = click_statistics.count(truth(video('x')), {'none': []})
+  click_statistics.show(counts)
   assert '0.0%' in capsys.readouterr().out
 
 
@@ -337,7 +337,7 @@ def test_real_annotators_of_thumos14():
     found[name], _ = annotations.read_clicks(
       DATA / 'thumos14' / file, ground_truth
     )
-  counts = clicks.statistics(ground_truth, found)
+  counts = click_statistics.count(ground_truth, found)
   assert [n['clicks'] for n in counts.values()] == [2264, 2323, 2344]
   assert [n['videos'] for n in counts.values()] == [200, 199, 199]
   assert {n['gaps'] for n in counts.values()} == {2880}
@@ -375,8 +375,8 @@ def test_one_background_click_in_every_gap_and_none_inside():
   assert not {'full', 'other'} & set(grouped)
   for v in ground_truth.subset('val').values():
     mine = grouped.get(v.name, [])
-    assert len(mine) == len(clicks.gaps(v))
-    for start, end in clicks.gaps(v):
+    assert len(mine) == len(click_statistics.gaps(v))
+    for start, end in click_statistics.gaps(v):
       assert sum(start < c.time < end for c in mine) == 1
     for c in mine:
       assert not any(s.start <= c.time <= s.end for s in v.segments)
@@ -406,7 +406,9 @@ def test_a_share_of_gaps_nested():
     )
     for share in (0, 0.25, 0.5, 1)
   ]
-  total = sum(len(clicks.gaps(v)) for v in ground_truth.subset('val').values())
+  total = sum(
+    len(click_statistics.gaps(v)) for v in ground_truth.subset('val').values()
+  )
   assert [len(s) for s in shares] == [
     0,
     round(total / 4),
@@ -447,7 +449,8 @@ def test_wrong_clicks_lie_inside_actions_of_their_video():
     ground_truth, 'val', seed=4, wrong_share=0.2
   )
   inside = [
-    in_spans(c, clicks.actions(ground_truth.videos[c.video])) for c in found
+    in_spans(c, click_statistics.actions(ground_truth.videos[c.video]))
+    for c in found
   ]
   assert len(found) == len(right)
   assert sum(inside) == round(0.2 * len(right))
@@ -499,7 +502,7 @@ def test_no_action_to_be_wrong_in():
 def test_gaps_without_a_time_between_their_ends():
   after = float(np.nextafter(50, 51))
   v = video('x', (0, 50), (after, 100))
-  assert clicks.gaps(v) == [(50, after)]
+  assert click_statistics.gaps(v) == [(50, after)]
   assert simulated_clicks.simulate_background(truth(v), 'val', seed=0) == []
 
 
@@ -558,7 +561,9 @@ def test_real_ground_truth_simulated(tmp_path, file, subset):
     v = ground_truth.videos[c.video]
     assert 0 < c.time < v.duration
     assert not any(s.start <= c.time <= s.end for s in v.segments)
-  (counts,) = clicks.statistics(ground_truth, {'x': found}, subset).values()
+  (counts,) = click_statistics.count(
+    ground_truth, {'x': found}, subset
+  ).values()
   assert counts['gaps_hit'] == counts['gaps'] == counts['clicks'] > 0
   assert counts['inside_action'] == 0
   if subset == 'val':
@@ -566,7 +571,9 @@ def test_real_ground_truth_simulated(tmp_path, file, subset):
   wrong = simulated_clicks.simulate_background(
     ground_truth, subset, seed=0, wrong_share=0.2
   )
-  (counts,) = clicks.statistics(ground_truth, {'x': wrong}, subset).values()
+  (counts,) = click_statistics.count(
+    ground_truth, {'x': wrong}, subset
+  ).values()
   assert counts['inside_action'] == round(0.2 * len(found))
 
 

@@ -268,7 +268,7 @@ def _bad_files(folder, found):
     folder / 'none.npy': 'no such file',
     folder / 'none.npz': 'no such file',
     save(folder / 'a.npz', ('feat_tem',), **found): 'holds cls_label, dur.*'
-    'expected feat_spa and feat_tem',
+    'expected feat_spa and feat_tem or feats',
     save(folder / 'b.npz', ('frame_num', 'duration'), **found): 'no duration',
     save(folder / 'c.npz', **found | {'feat_tem': found['feat_tem'][:, 1:]}):
     r'shape \(16, 100\) and \(16, 99\)',

@@ -199,7 +199,7 @@ def extra_prefix(root):
     (lambda r: (r / 'features/b.npy').unlink(), "'b' has no features"),
     (lambda r: write(r / 'features/a.npy', np.ones((0, 3))), 'a.*2 snippets'),
     (lambda r: write(r / 'features/a.npy', np.ones((1, 3))), 'a.*2 snippets'),
-    (lambda r: write(r / 'features/a.npy', np.ones(3)), 'a.npy: shape'),
+    (lambda r: write(r / 'features/a.npy', np.ones(3)), 'a.npy: features have'),
     (lambda r: write(r / 'features/a.npy', np.ones((10, 4))), 'most have 3'),
     (lambda r: write(r / 'features/a.npy', np.full((10, 3), np.nan)), '30 NaN'),
     (lambda r: write(r / 'features/a.npy', np.ones((30, 3))), 'end at 30 s'),
@@ -257,7 +257,7 @@ def test_official_files_in_nested_folders(given):
   }  # fmt: skip
   assert convert.prepare(recipe(given, **changed)) == {'val': 2, 'test': 1}
   (given / 'anno/val/Run_val.txt').write_text('a 2 5\nb 1 2\n')
-  with pytest.raises(errors.InputError, match='ground_truth was'):
+  with pytest.raises(errors.InputError, match='annotations was'):
     convert.prepare(recipe(given, **changed))
 
 
@@ -366,15 +366,25 @@ def test_nothing_to_evaluate_with_and_nothing_that_matches(given):
     convert.prepare(recipe(given))
 
 
-def test_made_otherwise_is_not_mixed(given):
+def test_made_otherwise_is_not_mixed_but_made_anew_if_asked(given):
   convert.prepare(recipe(given))
   before = contents(given / 'out')
   with pytest.raises(errors.InputError, match='num_snippets was 5, is 6'):
     convert.prepare(recipe(given, num_snippets=6))
   (given / 'clicks.csv').write_text(CLICKS + 'a,1,run,x\n')
-  with pytest.raises(errors.InputError, match='clicks was'):
+  with pytest.raises(errors.InputError, match='annotations was'):
     convert.prepare(recipe(given))
   assert contents(given / 'out') == before
+  convert.prepare(recipe(given, overwrite=True))
+  _, a = source(given, 'training')
+  assert a.click.tolist() == [0, IGNORED, 2, IGNORED, IGNORED]
+
+
+def test_files_of_somebody_else_are_not_mixed_in(given):
+  convert.prepare(recipe(given))
+  (given / 'out/prepared.json').unlink()
+  with pytest.raises(errors.InputError, match='made otherwise.*--overwrite'):
+    convert.prepare(recipe(given))
 
 
 def test_what_is_whole_is_not_redone(given):

@@ -96,13 +96,16 @@ _BAD = {
     {'feat_tem': np.zeros((3, 8), np.float32)},
     'feat_tem has 8 snippets, config.data.num_snippets is 7',
   ),
-  'dimensions': ({'feat_tem': np.zeros(3, np.float32)}, r'shapes \(2, 7\) and'),
+  'dimensions': (
+    {'feat_tem': np.zeros(3, np.float32)},
+    r'feat_tem: features have shape',
+  ),
   'text features': ({'feat_tem': np.full((3, 7), 'x')}, 'expected numbers'),
   'label length': (
     {'cls_label': np.zeros(4)},
     r'shape \(4,\), config.model.num_classes is 3',
   ),
-  'label value': ({'cls_label': np.array([0, 2, 0])}, 'holds 2.0, expected'),
+  'label value': ({'cls_label': np.array([0, 2, 0])}, 'holds 2, expected'),
   'click value': (
     {'point_label': np.array([0, 0, 4, 0, 0, 0, 0])},
     'point_label holds 4 at snippet 2, expected -100 or 0…3',

@@ -1,17 +1,11 @@
-"""Clicks: chosen by annotator, made snippet labels, counted.
-
-Whether a click lies in an action or in a gap is asked with both ends
-included: annotators worked on a grid of half seconds, and this is how the
-numbers of method.md section 8 come out. A click exactly on a boundary thus
-counts as inside the action and as hitting the gap.
-"""
+"""Clicks: chosen by annotator, made snippet labels."""
 
 import collections
 import zlib
 
 import numpy as np
 
-from backtal_jax import IGNORED, errors, files
+from backtal_jax import IGNORED, errors
 from backtal_jax.data import annotations
 
 ALL = 'all'  # Every annotator's clicks together.
@@ -133,120 +127,3 @@ def labeller(clicks, ground_truth, annotator, *, seed, num_snippets):
     )
 
   return labels
-
-
-def actions(video) -> list[tuple[float, float]]:
-  """Return the merged (start, end) in seconds of a video's actions.
-
-  What lies outside the video is cut off, what has no length is left out.
-  """
-  merged = []
-  end_of_video = np.inf if video.duration is None else video.duration
-  for segment in sorted(video.segments, key=lambda s: s.start):
-    start, end = max(segment.start, 0.0), min(segment.end, end_of_video)
-    if end <= start:
-      continue
-    if merged and start <= merged[-1][1]:
-      merged[-1] = merged[-1][0], max(merged[-1][1], end)
-    else:
-      merged.append((start, end))
-  return merged
-
-
-def gaps(video) -> list[tuple[float, float]]:
-  """Return the (start, end) in seconds of what is left beside the actions."""
-  if video.duration is None:
-    raise errors.InputError(
-      f'video {video.name!r} has no duration in the ground truth, needed to '
-      'find its background'
-    )
-  bounds = [0.0, *(x for pair in actions(video) for x in pair), video.duration]
-  pairs = zip(bounds[::2], bounds[1::2], strict=True)
-  return [(start, end) for start, end in pairs if end > start]
-
-
-def statistics(ground_truth, clicks_by_file, subset='') -> dict:
-  """Count how background clicks and ground truth agree.
-
-  Args:
-    ground_truth: Annotations.
-    clicks_by_file: {file: [Click]} with video names of the ground truth.
-    subset: whose videos count; else every subset that any file clicked in.
-
-  Returns:
-    {file: {'clicks', 'videos' (with a click), 'inside_action' (clicks inside
-    any action), 'gaps' (of all videos of the subset), 'gaps_hit' (those
-    that hold a background click)}}.
-  """
-  if subset:
-    videos = ground_truth.subset(subset)
-  else:
-    clicked = {c.video for found in clicks_by_file.values() for c in found}
-    subsets = {ground_truth.videos[name].subset for name in clicked}
-    videos = {
-      k: v for k, v in ground_truth.videos.items() if v.subset in subsets
-    }
-  open_gaps = {name: gaps(video) for name, video in videos.items()}
-  closed = {name: actions(video) for name, video in videos.items()}
-  result = {}
-  for file, clicks in clicks_by_file.items():
-    clicks = [c for c in clicks if c.video in videos]
-    hit = {
-      (c.video, start)
-      for c in clicks
-      for start, end in open_gaps[c.video]
-      if start <= c.time <= end and c.label == annotations.BACKGROUND
-    }
-    result[file] = {
-      'clicks': len(clicks),
-      'videos': len({c.video for c in clicks}),
-      'inside_action': sum(
-        any(start <= c.time <= end for start, end in closed[c.video])
-        for c in clicks
-      ),
-      'gaps': sum(map(len, open_gaps.values())),
-      'gaps_hit': len(hit),
-    }
-  return result
-
-
-def print_statistics(counts):
-  """Print what `statistics` returns as a table, with shares."""
-  width = max(map(len, ('file', *counts)))
-  row = f'{{:{width}}} {{:>7}} {{:>7}} {{:>8}} {{:>17}} {{:>23}}'.format
-  heads = 'clicks', 'videos', 'a video', 'inside an action', 'gaps hit'
-  print(row('file', *heads))
-  for name, n in counts.items():
-    inside, hit = n['inside_action'], n['gaps_hit']
-    cells = (
-      f'{n["clicks"] / max(n["videos"], 1):.2f}',
-      f'{inside} ({inside / max(n["clicks"], 1):.1%})',
-      f'{hit} of {n["gaps"]} ({hit / max(n["gaps"], 1):.1%})',
-    )
-    print(row(name, n['clicks'], n['videos'], *cells))
-
-
-def write_statistics(ground_truth, clicks, output, lenient=False) -> dict:
-  """Do what `prepare click-stats` does: count, print a table, write JSON.
-
-  Args:
-    ground_truth: path.
-    clicks: paths of click files, one an annotator.
-    output: path of the JSON; its keys are the paths as given.
-    lenient: leave out click lines that are wrong, and list them on stderr.
-
-  Returns:
-    What `statistics` returns.
-  """
-  truth = annotations.read_ground_truth(ground_truth)
-  found, problems = {}, []
-  for path in clicks:
-    found[str(path)], complaints = annotations.read_clicks(
-      path, truth, lenient=True
-    )
-    problems += complaints
-  errors.tell(problems, lenient)
-  counts = statistics(truth, found)
-  print_statistics(counts)
-  files.write_json(output, counts, indent=2)
-  return counts

@@ -1,23 +1,127 @@
-"""One feature file to predict from: any length, either way round, no labels."""
+"""One file of features in any form that docs/formats.md lists.
 
+The one reader, for training, `prepare` and prediction alike: what lies in the
+file, which way round it lies, and that it is numbers.
+"""
+
+import collections
+import io
 import math
+import os
+import re
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from backtal_jax import IGNORED, errors
-from backtal_jax.data import feature_records, npz, resampling, sources
+from backtal_jax import IGNORED, errors, files
+from backtal_jax.data import arrays, feature_records, npz, resampling, sources
 
 SUFFIXES = ('.npy', '.npz')
-# Segments are cut at frames; where a file does not tell how many there are,
+# Keys of an npz that hold the streams: BackTAL's and OpenTAD's.
+_KEYS = (('feat_spa', 'feat_tem'), ('feats',))
+# Segments are cut at frames; where a file does not say how many there are,
 # they are counted at this rate, and no snippet is cut finer than this.
 _FPS = 30.0
 _MAX_FRAMES_PER_SNIPPET = 1000
 
 
+class Features(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    streams: One or two matrices of numbers, either way round.
+    about: The other arrays of an npz by key.
+  """
+
+  streams: list[np.ndarray]
+  about: dict[str, np.ndarray]
+
+
+def read(path, *, allow_pickle: bool = False) -> Features:
+  """Read a file; an .npy is mapped where it can be.
+
+  Args:
+    path: .npy, or .npz with feat_spa and feat_tem (BackTAL) or feats (OpenTAD).
+    allow_pickle: Whether to read pickled objects, which can run any code.
+
+  Raises:
+    errors.InputError: The file is damaged, pickled or holds no such matrices.
+  """
+  path = files.path(path)
+  if path.suffix != '.npz':
+    return Features(
+      [arrays.matrix(load(path, allow_pickle), path, allow_pickle)], {}
+    )
+  about = npz.read(path)
+  keys = next((keys for keys in _KEYS if {*keys} <= about.keys()), None)
+  if keys is None:
+    raise errors.InputError(
+      f'{path}: holds {", ".join(sorted(about)) or "nothing"}, expected '
+      f'{" or ".join(" and ".join(keys) for keys in _KEYS)}'
+    )
+  return Features([arrays.matrix(about.pop(key), path) for key in keys], about)
+
+
+def load(path: epath.Path, allow_pickle: bool = False) -> Any:
+  """Return the array of an .npy file, mapped where that can be."""
+  if not path.is_file():
+    raise errors.InputError(f'{path}: no such file')
+  local = os.path.isfile(path)
+  try:
+    with npz.HEADERS:
+      return np.load(
+        path if local else io.BytesIO(path.read_bytes()),
+        mmap_mode='r' if local else None,
+      )
+  except npz.DAMAGED as e:
+    if not re.search('pickle|Python objects', str(e)):
+      raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
+  if not allow_pickle:
+    raise errors.InputError(
+      f'{path}: not a whole .npy array, or pickled objects, which can run any '
+      'code when they are read; in `prepare custom` --allow-pickle reads them'
+    )
+  try:
+    # latin1: W-TALC's files were written by Python 2.
+    raw = io.BytesIO(path.read_bytes())
+    return np.load(raw, allow_pickle=True, encoding='latin1')
+  except Exception as e:  # what runs any code can raise anything
+    raise errors.InputError(f'{path}: cannot be unpickled: {e!r}') from e
+
+
+def ways_round(shapes, feature_dim: int | None = None) -> list[bool]:
+  """Return which ways round features may lie.
+
+  A way fits a video if its streams have equally many snippets; most videos
+  have the same channels.
+
+  Args:
+    shapes: Of every video the shapes of its streams.
+    feature_dim: D of all streams together, None if unknown.
+
+  Returns:
+    The ways that fit most videos, none, one or both of False ([T', D]) and
+    True ([D, T']).
+  """
+  fits = {}
+  for turned in (False, True):
+    channels = collections.Counter(
+      tuple(shape[not turned] for shape in streams)
+      for streams in shapes
+      if len({shape[turned] for shape in streams}) == 1
+    )
+    fits[turned] = max(
+      (n for c, n in channels.items() if feature_dim in (None, sum(c))),
+      default=0,
+    )
+  most = max(fits.values())
+  return [turned for turned, count in fits.items() if most and count == most]
+
+
 def find(path) -> list[epath.Path]:
   """List the feature files of a folder by name, or the one file itself."""
-  path = epath.Path(path)
+  path = files.path(path)
   if not path.is_dir():
     return [path]
   found = sorted(
@@ -30,39 +134,26 @@ def find(path) -> list[epath.Path]:
 
 
 def read_video(path, duration=None, *, shape) -> sources.Example:
-  """Read a feature file.
+  """Read a file to predict from: any length, no labels.
 
   Args:
-    path: .npz in BackTAL's form (method.md, section 1; labels and clicks may
-      be missing), or .npy of [T', D] or [D, T'].
-    duration: seconds, of a file that tells none.
+    path: See `read`.
+    duration: Seconds, of a file that does not say.
     shape: (T, D) of the network's input.
 
   Returns:
-    The video, see `make_video`; `click` as in the file, where it has any.
+    See `make_video`; `click` as in the file, where it has any.
 
   Raises:
-    errors.InputError: the file is damaged or cannot be used.
+    errors.InputError: The file is damaged or cannot be used.
   """
-  path = epath.Path(path)
-  if path.suffix == '.npz':
-    arrays = npz.read(path)
-    streams = [arrays.get(key) for key in ('feat_spa', 'feat_tem')]
-    if any(stream is None for stream in streams):
-      raise errors.InputError(
-        f'{path}: holds {", ".join(sorted(arrays)) or "nothing"}, expected '
-        'feat_spa and feat_tem'
-      )
-  else:
-    arrays, streams = {}, [_read_npy(path)]
+  path = files.path(path)
+  streams, about = read(path)
   told = {
-    key: float(arrays[key])
+    key: arrays.number(about.get(key))
     for key in ('duration', 'frame_num', 'fps')
-    if key in arrays
-    and arrays[key].size == 1
-    and arrays[key].dtype.kind in 'fiu'
-    and arrays[key] > 0
   }
+  told = {key: value for key, value in told.items() if value > 0}
   if {'frame_num', 'fps'} <= told.keys():
     told.setdefault('duration', told['frame_num'] / told['fps'])
   grid = feature_records.read_grid(path)
@@ -76,39 +167,56 @@ def read_video(path, duration=None, *, shape) -> sources.Example:
   frame_num = told.get('frame_num')
   video = make_video(path, streams, duration, frame_num, grid=grid, shape=shape)
   return video._replace(
-    name=str(arrays.get('vid_name', path.stem)),
-    click=np.ravel(arrays.get('point_label', video.click)),
+    name=arrays.text(about.get('vid_name', path.stem), f'{path}: vid_name'),
+    click=np.ravel(about.get('point_label', video.click)),
   )
 
 
-def make_video(where, streams, duration, frame_num=None, *, grid=None, shape):
+def make_video(
+  where, streams, duration, frame_num=None, *, grid=None, shape
+) -> sources.Example:
   """Check the features of a video and resample them to T snippets.
 
   Args:
-    where: what errors call it; its name, too.
-    streams: one or two arrays [channels, T'] or [T', channels], any T' ≥ 2.
-    duration: seconds.
-    frame_num: of frames; None is 30 a second.
-    grid: where the snippets lie, a feature_records.Grid, which also says that
-      the features are [T', channels]; None is equal parts.
+    where: What errors call the video; its name, too.
+    streams: One or two arrays [channels, T'] or [T', channels], any T' ≥ 2.
+    duration: Seconds.
+    frame_num: Number of frames; None is 30 a second.
+    grid: Where the snippets lie, a feature_records.Grid, with which features
+      are [T', channels]; None is equal parts.
     shape: (T, D) of the network's input.
 
   Returns:
-    sources.Example with features [T, D], without labels and clicks.
+    Features [T, D], without labels and clicks.
 
   Raises:
     errors.InputError: another number of channels; snippets and channels cannot
       be told apart; NaN or Inf; fewer than two snippets; no duration.
   """
   num_snippets, feature_dim = shape
-  feature = _orient(where, streams, feature_dim, turns=not grid)
+  streams = [arrays.matrix(s, where) for s in streams]
+  shapes = ' and '.join(str(s.shape) for s in streams)
+  expected = (
+    f'{where}: features have shape {shapes}, config.model.feature_dim is '
+    f'{feature_dim}: '
+  )
+  ways = ways_round([[s.shape for s in streams]], feature_dim)
+  if grid:
+    ways = [turned for turned in ways if not turned]
+  if not ways:
+    raise errors.InputError(
+      f'{expected}neither way round there are {feature_dim} channels'
+    )
+  if len(ways) > 1:
+    raise errors.InputError(
+      f'{expected}cannot tell snippets from channels, (channels, snippets) and '
+      '(snippets, channels) both fit'
+    )
+  streams = [s.T if ways[0] else s for s in streams]
+  feature = arrays.finite(np.concatenate(streams, axis=1), where)
   if len(feature) < 2:
     raise errors.InputError(
       f'{where}: {len(feature)} snippets, expected 2 or more'
-    )
-  if not np.isfinite(feature).all():
-    raise errors.InputError(
-      f'{where}: {np.count_nonzero(~np.isfinite(feature))} NaN or Inf values'
     )
   if duration is None or not 0 < duration < math.inf:
     raise errors.InputError(
@@ -129,45 +237,3 @@ def make_video(where, streams, duration, frame_num=None, *, grid=None, shape):
     fps=frame_num / duration,
     duration=float(duration),
   )
-
-
-def _read_npy(path):
-  """Read one array; pickled objects are refused, they could run code."""
-  try:
-    with path.open('rb') as f:
-      return np.lib.format.read_array(f, allow_pickle=False)
-  except FileNotFoundError as e:
-    raise errors.InputError(f'{path}: no such file') from e
-  except npz.DAMAGED as e:
-    raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
-
-
-def _orient(where, streams, feature_dim, turns):
-  """Return features [T', D] float32 of streams that lie either way round."""
-  streams = [np.asarray(s) for s in streams]
-  shapes = ' and '.join(str(s.shape) for s in streams)
-  if any(s.ndim != 2 or s.dtype.kind not in 'fiu' for s in streams):
-    kinds = ' and '.join(str(s.dtype) for s in streams)
-    raise errors.InputError(
-      f'{where}: shape {shapes} of {kinds}, expected numbers in two dimensions'
-    )
-  transposed = [s.T for s in streams]
-  fits = [
-    forms
-    for forms in ((streams, transposed) if turns else (transposed,))
-    if sum(s.shape[0] for s in forms) == feature_dim
-    and len({s.shape[1] for s in forms}) == 1
-  ]
-  expected = f'config.model.feature_dim is {feature_dim}'
-  if not fits:
-    raise errors.InputError(
-      f'{where}: features have shape {shapes}, {expected}: neither way round '
-      f'there are {feature_dim} channels'
-    )
-  if len(fits) > 1:
-    raise errors.InputError(
-      f'{where}: features have shape {shapes}, {expected}: cannot tell '
-      'snippets from channels, (channels, snippets) and (snippets, channels) '
-      'both fit'
-    )
-  return np.concatenate([s.T for s in fits[0]], axis=1).astype(np.float32)

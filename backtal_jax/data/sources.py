@@ -11,10 +11,9 @@ from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
-from etils import epath
 
 from backtal_jax import IGNORED, errors, files
-from backtal_jax.data import npz
+from backtal_jax.data import arrays, npz
 
 
 class Example(NamedTuple):
@@ -55,7 +54,7 @@ def write_video(
     point_label: [T], background C, action 0…C-1, IGNORED elsewhere; none for
       videos that are only evaluated.
   """
-  arrays = {
+  values = {
     'feat_spa': np.asarray(feat_spa, np.float32),
     'feat_tem': np.asarray(feat_tem, np.float32),
     'cls_label': np.asarray(cls_label, np.float32),
@@ -65,9 +64,9 @@ def write_video(
     'duration': np.asarray(float(duration)),
   }
   if point_label is not None:
-    arrays['point_label'] = np.asarray(point_label, np.int64)
+    values['point_label'] = np.asarray(point_label, np.int64)
   raw = io.BytesIO()  # a zip file is written with seeks, a bucket has none
-  np.savez(raw, **arrays)
+  np.savez(raw, **values)
   with files.atomic(path) as f:
     f.write(raw.getvalue())
 
@@ -87,7 +86,7 @@ class NpzSource(Sequence):
   """
 
   def __init__(self, folder, *, num_snippets, feature_dim, num_classes):
-    folder = epath.Path(folder)
+    folder = files.path(folder)
     if not folder.is_dir():
       raise errors.InputError(
         f'{folder}: no such folder; expected one .npz file a video in it '
@@ -108,88 +107,112 @@ class NpzSource(Sequence):
     return len(self.paths)
 
   def __getitem__(self, i) -> Example:
-    path = self.paths[i]
-    return parse_video(npz.read(path), path, *self.shape)
+    example, problems = parse(
+      npz.read(self.paths[i]), self.paths[i], self.shape
+    )
+    if problems:
+      raise errors.InputError(problems[0])
+    return example
 
   def labels(self) -> np.ndarray:
     """Return every video's label [N, C] without reading its features."""
-    num_classes = self.shape[2]
-    return np.stack(
-      [
-        _label(label, num_classes, path)
-        for label, path in zip(self._read('cls_label'), self.paths, strict=True)
-      ]
-    )
+    return np.stack(self._read(_label, 'cls_label'))
 
   def video_names(self) -> list[str]:
     """Return every video's key into the ground truth."""
-    return [str(name) for name in self._read('vid_name')]
+    return self._read(_name, 'vid_name')
 
-  def _read(self, key):
-    def one(path):
-      arrays = npz.read(path, (key,))
-      _require(arrays, (key,), path)
-      return arrays[key]
-
+  def _read(self, part, key):
+    read = lambda path: part(npz.read(path, (key,)), path, self.shape)
     with futures.ThreadPoolExecutor(8) as pool:
-      return list(pool.map(one, self.paths))
+      return list(pool.map(read, self.paths))
 
 
-def _require(arrays, keys, path):
-  missing = [key for key in keys if key not in arrays]
+def parse(found, path, shape) -> tuple[Example | None, list[str]]:
+  """Check the arrays of an npz.
+
+  Args:
+    found: Arrays by key.
+    path: What problems name.
+    shape: (T, D, C).
+
+  Returns:
+    The example, None where there are problems; and all of these.
+  """
+  example, problems = {}, []
+  parts = {'name': _name, 'feature': _feature, 'label': _label, 'click': _click}
+  for field, part in parts.items():
+    try:
+      example[field] = part(found, path, shape)
+    except errors.InputError as e:
+      problems.append(str(e))
+  if problems:
+    return None, problems
+  for field in ('frame_num', 'fps', 'duration'):
+    example[field] = arrays.number(found.get(field))
+  # Lengths that int32 cannot hold are none.
+  known = 0 < example['frame_num'] < 2**31
+  example['frame_num'] = int(example['frame_num']) if known else 0
+  return Example(**example), []
+
+
+def _require(found, path, *keys):
+  missing = [key for key in keys if key not in found]
   if missing:
     raise errors.InputError(
       f'{path}: no {", ".join(missing)} in it; found '
-      f'{", ".join(sorted(arrays)) or "nothing"}'
+      f'{", ".join(sorted(found)) or "nothing"}'
     )
 
 
-def _label(label, num_classes, path):
+def _name(found, path, shape):
+  del shape
+  _require(found, path, 'vid_name')
+  return arrays.text(found['vid_name'], f'{path}: vid_name')
+
+
+def _label(found, path, shape):
+  _require(found, path, 'cls_label')
+  label, (*_, num_classes) = found['cls_label'], shape
   if label.shape != (num_classes,):
     raise errors.InputError(
       f'{path}: cls_label has shape {label.shape}, config.model.num_classes '
       f'is {num_classes}'
     )
-  label = label.astype(np.float32)
-  if not np.isin(label, (0, 1)).all():
+  wrong = ~np.isin(label, (0, 1))
+  if wrong.any():
     raise errors.InputError(
-      f'{path}: cls_label holds {label[~np.isin(label, (0, 1))][0]}, expected '
-      'only 0 and 1'
+      f'{path}: cls_label holds {label[wrong][0]}, expected only 0 and 1'
     )
-  return label
+  return label.astype(np.float32)
 
 
-def _feature(arrays, path, num_snippets, feature_dim):
-  """Return [T, D] of the two channels-first streams, checked."""
-  streams = [arrays['feat_spa'], arrays['feat_tem']]
-  if any(s.ndim != 2 or s.dtype.kind not in 'fiu' for s in streams):
-    raise errors.InputError(
-      f'{path}: feat_spa and feat_tem have shapes '
-      f'{" and ".join(str(s.shape) for s in streams)} of '
-      f'{" and ".join(str(s.dtype) for s in streams)}, expected numbers '
-      '[channels, snippets]'
-    )
-  channels = sum(s.shape[0] for s in streams)
+def _feature(found, path, shape):
+  """Return [T, D] of the two channels-first streams."""
+  num_snippets, feature_dim, _ = shape
+  keys = ('feat_spa', 'feat_tem')
+  _require(found, path, *keys)
+  streams = [arrays.matrix(found[key], f'{path}: {key}') for key in keys]
+  channels = sum(len(stream) for stream in streams)
   if channels != feature_dim:
     raise errors.InputError(
       f'{path}: features have {channels} channels, config.model.feature_dim '
       f'is {feature_dim}'
     )
-  for key, stream in zip(('feat_spa', 'feat_tem'), streams, strict=True):
+  for key, stream in zip(keys, streams, strict=True):
     if stream.shape[1] != num_snippets:
       raise errors.InputError(
         f'{path}: {key} has {stream.shape[1]} snippets, '
         f'config.data.num_snippets is {num_snippets}'
       )
-  feature = np.empty((num_snippets, feature_dim), np.float32)
-  np.concatenate([s.T for s in streams], axis=1, out=feature)
-  if not np.isfinite(feature).all():
-    wrong = np.count_nonzero(~np.isfinite(feature))
-    raise errors.InputError(f'{path}: features hold {wrong} NaN or Inf values')
-  return feature
+  return np.concatenate([arrays.finite(s, path).T for s in streams], axis=1)
 
 
-def _click(click, path, num_snippets, num_classes):
+def _click(found, path, shape):
+  num_snippets, _, num_classes = shape
+  click = found.get('point_label')
+  if click is None:
+    return np.full(num_snippets, IGNORED, np.int32)
   if click.shape != (num_snippets,) or click.dtype.kind not in 'fiu':
     raise errors.InputError(
       f'{path}: point_label has shape {click.shape} of {click.dtype}, expected '
@@ -202,59 +225,3 @@ def _click(click, path, num_snippets, num_classes):
       f'{np.flatnonzero(wrong)[0]}, expected {IGNORED} or 0…{num_classes}'
     )
   return click.astype(np.int32)
-
-
-def parse_video(
-  arrays, path, num_snippets, feature_dim, num_classes
-) -> Example:
-  """Check the arrays of one npz and return the video.
-
-  Args:
-    arrays: of the npz, by key.
-    path: named in errors.
-    num_snippets: T.
-    feature_dim: D.
-    num_classes: C.
-  """
-  scalars = ('frame_num', 'fps', 'duration')
-  _require(arrays, ('feat_spa', 'feat_tem', 'cls_label', 'vid_name'), path)
-  told = [np.asarray(arrays.get(key, np.nan)) for key in scalars]
-  frame_num, fps, duration = (
-    float(value) if value.size == 1 and value.dtype.kind in 'fiu' else np.nan
-    for value in told
-  )
-  click = arrays.get('point_label')
-  if click is None:
-    click = np.full(num_snippets, IGNORED, np.int32)
-  return Example(
-    name=str(arrays['vid_name']),
-    feature=_feature(arrays, path, num_snippets, feature_dim),
-    label=_label(arrays['cls_label'], num_classes, path),
-    click=_click(click, path, num_snippets, num_classes),
-    frame_num=0 if np.isnan(frame_num) else int(frame_num),
-    fps=fps,
-    duration=duration,
-  )
-
-
-def problems(arrays, path, num_snippets, feature_dim, num_classes) -> list[str]:
-  """List everything for which `parse_video` would refuse these arrays."""
-  parts = {
-    ('vid_name',): lambda: None,
-    ('feat_spa', 'feat_tem'): lambda: _feature(
-      arrays, path, num_snippets, feature_dim
-    ),
-    ('cls_label',): lambda: _label(arrays['cls_label'], num_classes, path),
-    (): lambda: (
-      'point_label' in arrays
-      and _click(arrays['point_label'], path, num_snippets, num_classes)
-    ),
-  }
-  found = []
-  for keys, part in parts.items():
-    try:
-      _require(arrays, keys, path)
-      part()
-    except errors.InputError as e:
-      found.append(str(e))
-  return found

@@ -11,8 +11,9 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from backtal_jax import errors
-from backtal_jax.data import annotations, clicks, sources
+from backtal_jax.data import annotations, sources
 from backtal_jax.data.prepare import (
+  click_statistics,
   convert,
   demo,
   hapt,
@@ -21,7 +22,7 @@ from backtal_jax.data.prepare import (
   video,
 )
 
-_BENCHMARKS = {  # what differs from recipes.Recipe's defaults
+_BENCHMARKS = {  # what differs from inputs.Recipe's defaults
   'thumos14': {
     'train_split': 'val', 'eval_split': 'test', 'num_snippets': 750,
   },
@@ -74,9 +75,11 @@ def _add_click_commands(commands):
   command.add_argument('--ground_truth', required=True, help='of any format')
   command.add_argument('--clicks', required=True, nargs='+', help='files')
   command.add_argument('--output', required=True, help='the JSON file')
-  _add_lenient(command)
+  command.add_argument(
+    '--lenient', action='store_true', help='leave out clicks that are wrong'
+  )
   command.set_defaults(
-    run=lambda args: clicks.write_statistics(
+    run=lambda args: click_statistics.write(
       args.ground_truth, args.clicks, args.output, args.lenient
     )
   )
@@ -107,12 +110,6 @@ def _seed(text):
   return seed
 
 
-def _add_lenient(command):
-  command.add_argument(
-    '--lenient', action='store_true', help='leave out clicks that are wrong'
-  )
-
-
 def _simulate_clicks(args):
   truth = annotations.read_ground_truth(args.ground_truth)
   if args.actions:
@@ -134,55 +131,18 @@ def _simulate_clicks(args):
   print(f'{args.output}: {len(found)} clicks on {videos} videos')
 
 
-def _add_recipe(command, **defaults):
-  """Add the options of recipes.Recipe."""
-  add = command.add_argument
-  add(
-    '--features',
-    required=True,
-    nargs='+',
-    metavar='PATH',
-    help='a folder of .npy or .npz files, or one .npy with all videos; a '
-    'second one for a second stream (RGB, then flow)',
-  )
-  add('--output', required=True, help='the data root')
-  add('--ground_truth', default='', help='of any format')
-  add(
-    '--labels',
-    default='',
-    help='CSV video_id,subset,label[,duration,fps] of video labels',
-  )
-  add(
-    '--video_list',
-    default='',
-    help='CSV video_id,duration[,fps] where the ground truth lacks these',
-  )
-  add('--clicks', nargs='+', default=(), metavar='FILE', help='of any format')
-  add('--train_split', help='subset')
-  add('--eval_split', help='subset, with segments')
-  add('--num_snippets', type=int, help='T')
-  add('--fps', type=float, help='frames a second of the features')
-  add(
-    '--stride',
-    type=float,
-    help='frames; without it, snippets are equal parts of the video',
-  )
-  add('--window', type=float, help='frames of a snippet; default: the stride')
-  add('--video_names', help='.npy of the names in an .npy with all videos')
-  add('--channels_first', action='store_true', help="files hold [D, T']")
-  add(
-    '--allow-pickle',
-    action='store_true',
-    help='read pickled features, which can run any code',
-  )
-  add('--workers', type=int, help='threads')
-  _add_lenient(command)
-  defaults = {
-    field.name: field.default
-    for field in dataclasses.fields(inputs.Recipe)
-    if field.default is not dataclasses.MISSING
-  } | defaults
-  command.set_defaults(run=_custom, **defaults)
+def _add_recipe(command, **preset):
+  """Add the options that inputs.Recipe declares."""
+  for field in dataclasses.fields(inputs.Recipe):
+    if field.metadata:
+      spellings = {f'--{field.name}', f'--{field.name.replace("_", "-")}'}
+      required = field.default is dataclasses.MISSING
+      command.add_argument(
+        *sorted(spellings, reverse=True), required=required, **field.metadata
+      )
+      if not required:
+        preset.setdefault(field.name, field.default)
+  command.set_defaults(run=_custom, **{'base': ''} | preset)
 
 
 def _custom(args):

@@ -103,14 +103,14 @@ def _check_split(root, split, shape, truth, labeller, workers):
 def _check_file(path, shape, subset, truth, labeller):
   """Return the video's name, counts, and every problem of one file."""
   try:
-    arrays = npz.read(path)
+    found = npz.read(path)
   except errors.InputError as e:
     # By its name the file is there; that is not a second problem.
     return path.name.removesuffix('.npz'), {}, [str(e)]
-  problems = sources.problems(arrays, path, *shape)
+  video, problems = sources.parse(found, path, shape)
   if problems:
-    return str(arrays.get('vid_name', '')), {}, problems
-  video = sources.parse_video(arrays, path, *shape)
+    name = found.get('vid_name', np.array(''))
+    return (str(name.item()) if name.size == 1 else ''), {}, problems
   known = subset.get(annotations.match_name(video.name, subset))
   if known is None:
     problems.append(f'{path}: video {video.name!r} is not in the ground truth')
@@ -199,7 +199,9 @@ def plot(root, data, splits, shape, video, output, videos=''):
   path = paths.get(annotations.match_name(video, paths))
   if path is None:
     raise errors.InputError(f'{root}: no file of video {video!r}')
-  found = sources.parse_video(npz.read(path), path, *shape)
+  found, wrong = sources.parse(npz.read(path), path, shape)
+  if wrong:
+    raise errors.InputError(wrong[0])
   known = truth.videos.get(annotations.match_name(found.name, truth.videos))
   labeller, problems = _clicks(root, data, truth, shape[0])
   if problems:

@@ -1,19 +1,17 @@
 """Any features, annotations and clicks to npz files ready for training."""
 
 import collections
-import dataclasses
+import json
 import os
 import zlib
 from concurrent import futures
 
-import numpy as np
 import tqdm
-from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import (
-  annotation_formats,
   annotations,
+  arrays,
   clicks,
   feature_records,
   resampling,
@@ -21,6 +19,9 @@ from backtal_jax.data import (
 )
 from backtal_jax.data.prepare import inputs
 
+# What decides, beside the annotations, what lies in the files.
+_MADE_BY = ('features', 'train_split', 'eval_split', 'num_snippets', 'fps',
+            'stride', 'window', 'video_names', 'channels_first')  # fmt: skip
 _HERE = 'str(pathlib.Path(__file__).parent)'
 
 
@@ -31,7 +32,7 @@ def prepare(recipe):
   three files are not written. What is whole already is not written again.
 
   Args:
-    recipe: a recipes.Recipe.
+    recipe: An inputs.Recipe.
 
   Returns:
     {subset: number of videos}.
@@ -40,8 +41,8 @@ def prepare(recipe):
     errors.InputError: something is wrong with an annotation or a feature file.
   """
   recipe, _ = inputs.with_grid(recipe)
-  output, given = epath.Path(recipe.output), inputs.read(recipe)
-  _claim(output, recipe)
+  output, given = files.path(recipe.output), inputs.read(recipe)
+  _claim(output, recipe, given)
   problems = _convert(given, recipe)
   errors.tell([p for p in problems.values() if p], recipe.lenient)
   truth = given.truth
@@ -63,41 +64,37 @@ def prepare(recipe):
   return dict(counts)
 
 
-def _claim(output, recipe):
+def _claim(output, recipe, given):
   """Refuse an output that was made otherwise; drop what a dead run left."""
-  ours = dataclasses.asdict(recipe)
-  for key in ('output', 'workers', 'lenient', 'allow_pickle', 'base'):
-    del ours[key]
-  for key in ('ground_truth', 'labels', 'video_list'):
-    ours[key] = _checksum(ours[key])
-  ours['clicks'] = [_checksum(path) for path in recipe.clicks]
-  ours['features'] = list(recipe.features)
-  path = output / 'prepared.json'
-  theirs = files.read_json(path) if path.exists() else ours
-  for key in ours:
-    if ours[key] != theirs.get(key):
-      raise errors.InputError(
-        f'{output}: holds data made otherwise: {key} was {theirs.get(key)}, is '
-        f'{ours[key]}; choose another --output or empty it'
-      )
-  files.write_json(path, ours, indent=1)
-  for split in (recipe.train_split, recipe.eval_split):
-    for left in (output / split).glob('.*.tmp'):
-      left.unlink()
-
-
-def _checksum(path):
-  if not path:
-    return ''
-  path, crc = epath.Path(path), 0
-  for part in annotation_formats.files_of(path):
-    crc = zlib.crc32(part.read_bytes(), crc)
-  return f'{path.name} {crc:08x}'
+  made = {key: getattr(recipe, key) for key in _MADE_BY}
+  labels = sorted((k, sorted(v)) for k, v in given.labels.items())
+  text = repr((given.truth.videos, given.truth.classes, given.clicks, labels))
+  made['annotations'] = f'{zlib.crc32(text.encode()):08x}'
+  made, path = json.loads(json.dumps(made)), output / 'prepared.json'
+  splits = [output / s for s in (recipe.train_split, recipe.eval_split)]
+  there = [p for folder in splits for p in folder.glob('*.npz')]
+  before = files.read_json(path) if path.exists() else {} if there else made
+  if before != made and recipe.overwrite:
+    for left in (output / 'config.py', path, *there):
+      left.unlink(missing_ok=True)
+  elif before != made:
+    changed = ', '.join(
+      f'{k} was {before.get(k)}, is {made[k]}'
+      for k in made
+      if made[k] != before.get(k)
+    )
+    raise errors.InputError(
+      f'{output}: holds data made otherwise: {changed}; choose another '
+      '--output, or --overwrite'
+    )
+  files.write_json(path, made, indent=1)
+  for left in (p for folder in splits for p in folder.glob('.*.tmp')):
+    left.unlink()
 
 
 def _convert(inputs, recipe):
   """Write the videos that are not there yet; return {video: problem}."""
-  truth, output = inputs.truth, epath.Path(recipe.output)
+  truth, output = inputs.truth, files.path(recipe.output)
   clicked = clicks.by_video(inputs.clicks) if recipe.clicks else None
 
   def one(name):
@@ -116,7 +113,7 @@ def _convert(inputs, recipe):
     try:
       streams = [_resample(x, video, recipe) for x in inputs.features[name]()]
     except errors.InputError as e:
-      return f'video {name!r}: {e}'
+      return str(e)
     sources.write_video(
       path,
       feat_spa=streams[0].T,
@@ -140,10 +137,7 @@ def _convert(inputs, recipe):
 
 
 def _resample(array, video, recipe):
-  if not np.isfinite(array).all():
-    count = np.count_nonzero(~np.isfinite(array))
-    raise errors.InputError(f'features hold {count} NaN or Inf values')
-  array = np.asarray(array, np.float32)
+  array = arrays.finite(array, f'video {video.name!r}')
   grid = inputs.time_grid(recipe, video, len(array))
   if grid is None:
     return resampling.resample(array, recipe.num_snippets)

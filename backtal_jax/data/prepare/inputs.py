@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from concurrent import futures
@@ -10,40 +11,76 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors
 from backtal_jax.data import (
   annotation_formats,
   annotations,
   feature_records,
   resampling,
 )
+from backtal_jax.data.prepare import feature_folders
 
 # Share of a video's length that its time grid may end before or after it.
 _APART = 0.1
+_FLAG = 'store_true'
+
+
+def _option(help, default=dataclasses.MISSING, **how):
+  """Return a field of Recipe that is an option of the command line, too."""
+  return dataclasses.field(default=default, metadata={'help': help, **how})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-  """What is prepared from what; see `prepare custom --help`."""
+  """What is prepared from what: the options of `prepare custom`.
 
-  output: str
-  features: tuple[str, ...]  # see resampling.open_features
-  ground_truth: str = ''  # of any format
-  labels: str = ''  # CSV of video labels
-  video_list: str = ''  # see annotations.read_ground_truth
-  clicks: tuple[str, ...] = ()
-  base: str = ''  # the benchmark of configs/ this is, if any
-  train_split: str = 'training'
-  eval_split: str = 'validation'
-  num_snippets: int = 100
-  fps: float | None = None  # that the features were computed at
-  stride: float | None = None  # frames; without it snippets divide the video
-  window: float | None = None  # frames; without it the stride
-  video_names: str | None = None
-  channels_first: bool = False
-  allow_pickle: bool = False
-  lenient: bool = False
-  workers: int = 8
+  `base` is the benchmark of configs/ this is, if any.
+  """
+
+  features: tuple[str, ...] = _option(
+    'a folder of .npy or .npz files, or one .npy with all videos; a second '
+    'one for a second stream (RGB, then flow)',
+    nargs='+',
+    metavar='PATH',
+  )
+  output: str = _option('the data root')
+  ground_truth: str = _option('of any format', '')
+  labels: str = _option(
+    'CSV video_id,subset,label[,duration,fps] of video labels', ''
+  )
+  video_list: str = _option(
+    'CSV video_id,duration[,fps] where the ground truth lacks these', ''
+  )
+  clicks: tuple[str, ...] = _option(
+    'of any format', (), nargs='+', metavar='FILE'
+  )
+  train_split: str = _option('subset', 'training')
+  eval_split: str = _option('subset, with segments', 'validation')
+  num_snippets: int = _option('T', 100, type=int)
+  fps: float | None = _option(
+    'frames a second of the features', None, type=float
+  )
+  stride: float | None = _option(
+    'frames; without it, snippets are equal parts of the video',
+    None,
+    type=float,
+  )
+  window: float | None = _option(
+    'frames of a snippet; default: the stride', None, type=float
+  )
+  video_names: str | None = _option(
+    '.npy of the names in an .npy with all videos', None
+  )
+  channels_first: bool = _option("files hold [D, T']", False, action=_FLAG)
+  allow_pickle: bool = _option(
+    'read pickled features, which can run any code', False, action=_FLAG
+  )
+  workers: int = _option('threads', 8, type=int)
+  lenient: bool = _option('leave out what is wrong', False, action=_FLAG)
+  overwrite: bool = _option(
+    'make anew what was made otherwise', False, action=_FLAG
+  )
+  base: str = ''
 
   def __post_init__(self):
     for field in ('num_snippets', 'fps', 'stride', 'window', 'workers'):
@@ -65,7 +102,7 @@ class Inputs(NamedTuple):
   labels: dict[str, set[str]]  # of the videos
   clicks: list[annotations.Click]
   record: dict  # how the features were made, see feature_records
-  features: dict[str, Callable]  # resampling.open_features, the right ones
+  features: dict[str, Callable]  # see feature_folders, the right ones
   feature_dim: int  # D
 
 
@@ -88,12 +125,11 @@ def read(recipe) -> Inputs:
       f'subset {recipe.eval_split!r} has no segments, expected some to '
       'evaluate with; --eval_split names another subset'
     )
-  opened = resampling.open_features(
-    recipe.features,
-    names=recipe.video_names,
-    allow_pickle=recipe.allow_pickle,
-    channels_first=recipe.channels_first,
+  opened = feature_folders.open_features(
+    recipe.features, names=recipe.video_names, allow_pickle=recipe.allow_pickle
   )
+  if recipe.channels_first:
+    opened = {k: functools.partial(_turned, f) for k, f in opened.items()}
   opened, problems = _match(opened, videos, truth.videos)
   shapes, wrong = _scan(opened, recipe.workers)
   truth, incomplete = _complete(truth, shapes, recipe)
@@ -142,6 +178,10 @@ def _with_times(truth, folder):
     duration = duration if video.duration is None else video.duration
     videos[name] = dataclasses.replace(video, duration=duration, fps=fps)
   return dataclasses.replace(truth, videos=videos)
+
+
+def _turned(read):
+  return [stream.T for stream in read()]
 
 
 def read_labels(path):

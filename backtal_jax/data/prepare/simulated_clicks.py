@@ -6,7 +6,8 @@ All times are seconds; the annotator's name is 'simulated'.
 import numpy as np
 
 from backtal_jax import errors
-from backtal_jax.data import annotations, clicks
+from backtal_jax.data import annotations
+from backtal_jax.data.prepare import click_statistics
 
 
 def simulate_background(
@@ -49,7 +50,9 @@ def simulate_background(
   places = rng.random((len(rooms), 2)).tolist()
   order = rng.permutation(len(rooms))[: round(gap_share * len(rooms))].tolist()
   num_wrong = round(wrong_share * len(order))
-  wrong = set([i for i in order if clicks.actions(rooms[i][0])][:num_wrong])
+  wrong = set(
+    [i for i in order if click_statistics.actions(rooms[i][0])][:num_wrong]
+  )
   if len(wrong) < num_wrong:
     raise errors.InputError(
       f'wrong_share is {wrong_share}, {num_wrong} clicks, but only '
@@ -100,7 +103,7 @@ def _simulated(found):
 def _rooms(video, margin, min_gap):
   """Return where each gap may be clicked; ends of the video need no margin."""
   rooms = []
-  for start, end in clicks.gaps(video):
+  for start, end in click_statistics.gaps(video):
     low = start + margin * (start > 0)
     high = end - margin * (end < video.duration)
     if end - start >= min_gap and np.nextafter(low, np.inf) < high:
@@ -111,7 +114,7 @@ def _rooms(video, margin, min_gap):
 def _background(video, room, right_place, wrong_place, is_wrong):
   """Return (video name, time, label) of one click."""
   if is_wrong:
-    time = _place(clicks.actions(video), wrong_place)
+    time = _place(click_statistics.actions(video), wrong_place)
   else:
     # Never on a boundary: there it would count as inside the action.
     lowest, highest = np.nextafter(room, room[::-1]).tolist()
