@@ -19,7 +19,7 @@ import numpy as np
 
 from backtal_jax import errors, files, localization, models
 from backtal_jax.data import annotations, feature_files
-from backtal_jax.run import checkpoints, sharding, torch_checkpoints
+from backtal_jax.run import checkpoints, outputs, sharding, torch_checkpoints
 
 # Segments of one video shown on screen.
 _SHOWN = 10
@@ -236,8 +236,9 @@ def load(checkpoint, *, config=None, classes=None) -> Model:
     if workdir is not None and (workdir / 'classes.json').exists():
       classes = files.read_json(workdir / 'classes.json')
     else:
-      path = files.find(config.data.ground_truth, config.data.root)
-      classes = annotations.read_ground_truth(path).classes
+      classes = annotations.find_ground_truth(
+        config.data.ground_truth, config.data.root
+      ).classes
   if len(classes) != config.model.num_classes:
     raise errors.InputError(
       f'{len(classes)} class names, config.model.num_classes is '
@@ -297,33 +298,25 @@ def predict(config, checkpoint, input, output, *, duration=None, plot=False):
 
 
 def draw(model, video, curves, segments, truth):
-  """Draw the timeline of a video, see figures.timeline.
+  """Draw the timeline of a video, see timelines.draw.
 
   Args:
     model: a Model.
     video, curves, segments: as Model.predict_videos yields them.
     truth: {name: annotations.AnnotatedVideo}, may lack the video.
   """
-  from backtal_jax.report import figures  # not needed to predict
+  from backtal_jax.report import timelines  # not needed to predict
 
-  found = {segment['label'] for segment in segments}
-  found = [i for i, label in enumerate(model.classes) if label in found]
+  found = [model.classes.index(segment['label']) for segment in segments]
   # Nothing found is worth a look, too: at the class that came closest.
   found = found or [int(np.argmax(curves['score'][:-1]))]
-  known = annotations.match_name(video.name, truth)
-  (clicked,) = np.nonzero(video.click == len(model.classes))
-  return figures.timeline(
+  known = truth.get(annotations.match_name(video.name, truth))
+  return timelines.draw(
     video.name,
     video.duration,
-    {model.classes[i]: curves['cas'][:, i] for i in found},
-    curves['foreground'],
-    curves['magnitude'],
     segments,
-    [
-      {'label': s.label, 'segment': [s.start, s.end]}
-      for s in (truth[known].segments if known else ())
-    ],
-    ((clicked + 0.5) * (video.duration / len(video.click))).tolist(),
+    known.listed() if known else (),
+    outputs.take(curves, video.click, found, model.classes),
   )
 
 

@@ -7,22 +7,22 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors
-from backtal_jax.metrics import average_precision, bootstrap, diagnosis
+from backtal_jax.metrics import average_precision, bootstrap, diagnosis, scores
 from backtal_jax.report import figures, html, timelines
+from backtal_jax.run import outputs
 
 # A figure of classes shows no more than this; the table shows all.
 _MAX_BARS = 40
 
 
 def write(workdir, ground_truth='') -> epath.Path:
-  """Write WORKDIR/report.html and return its path; see timelines.read."""
-  run = timelines.read(workdir, ground_truth)
+  """Write WORKDIR/report.html and return its path; see outputs.read."""
+  run = outputs.read(workdir, ground_truth)
   result = diagnosis.diagnose(
     run.truth,
     run.predictions,
     run.metrics['tiou'],
     theta=timelines.THETA,
-    durations=run.durations,
   )
   body = _head(run) + _learning(run) + _errors(run, result)
   body += _classes(run, result) + _timelines(run)
@@ -39,23 +39,15 @@ def _what(run):
   return f'{run.config["data"]["name"]} {run.config["data"]["eval_split"]}'
 
 
-def _scores(run):
-  """Return {name: percent} of a run's metrics."""
-  pairs = zip(run.metrics['tiou'], run.metrics['mAP'], strict=True)
-  scores = {f'mAP@{t:g}': 100 * v for t, v in pairs}
-  return scores | {'average_mAP': 100 * run.metrics['average_mAP']}
-
-
 def _head(run):
   """Say what was run, and the mAP beside the published one."""
-  published = dict(run.config.get('eval', {}).get('published') or ())
-  scores = _scores(run)
-  head, rows = ['metric', 'this run'], [list(x) for x in scores.items()]
+  published = run.config.get('eval', {}).get('published') or ()
+  head, rows = ['metric', 'this run'], scores.beside(run.metrics, published)
   if published:
     head += ['published', 'difference']
-    for row in rows:
-      other = published.get(row[0])
-      row += [other, None if other is None else html.signed(row[1] - other)]
+    rows = [(*row, d if d is None else html.signed(d)) for *row, d in rows]
+  else:
+    rows = [row[:2] for row in rows]
   truth = run.truth
   epoch = run.metrics.get('epoch', -1)
   text = (
@@ -175,9 +167,7 @@ def _classes(run, result):
 
 def _timelines(run):
   """Show the best, median and worst videos."""
-  drawn = timelines.timelines(
-    run.truth, run.durations, run.predictions, run.curves, count=2
-  )
+  drawn = timelines.select(run.truth, run.predictions, run.curves, count=2)
   return (
     '<h2>Videos</h2><p>The best, median and worst videos by the AP of all '
     'their predictions: ground truth, class activation sequences (CAS), '
@@ -196,11 +186,11 @@ def compare(before, after, output='', ground_truth='') -> epath.Path:
     ground_truth: path, by default what the config of `before` says.
 
   Raises:
-    errors.InputError: their ground truth differs, or see timelines.read.
+    errors.InputError: their ground truth differs, or see outputs.read.
   """
   a, b = (
-    timelines.read(before, ground_truth),
-    timelines.read(after, ground_truth),
+    outputs.read(before, ground_truth),
+    outputs.read(after, ground_truth),
   )
   same = zip(a.truth.segments, b.truth.segments, strict=True)
   if a.truth[:2] != b.truth[:2] or not all(np.array_equal(*x) for x in same):
@@ -212,13 +202,13 @@ def compare(before, after, output='', ground_truth='') -> epath.Path:
     theta=timelines.THETA,
   )  # fmt: skip
   names = [f'A: {a.name}', f'B: {b.name}']
-  scores = {k: v for k, v in result.items() if 'mAP' in k}
+  values = {k: v for k, v in result.items() if 'mAP' in k}
   body = (
     f'<h1>{escape(f"{a.name} and {b.name}")}</h1>'
     f'<p>A is {escape(str(before))}, B is {escape(str(after))}, on '
     f'{escape(_what(a))}. Intervals hold 95 % of 1000 draws of the '
     f'{len(a.truth.videos)} videos with replacement.</p>'
-    + _differences('metric', names, scores, 'Mean average precision, %')
+    + _differences('metric', names, values, 'Mean average precision, %')
     + _compare_kinds(names, result['kinds'])
     + _compare_classes(names, result['classes'])
   )
