@@ -1,169 +1,122 @@
 """A split of videos to segments, and segments to metrics."""
 
 import time
-from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
-from backtal_jax import errors, files, localization, models, predict
+from backtal_jax import errors, models, predict
 from backtal_jax.data import annotations, pipeline, splits
-from backtal_jax.metrics import detection_map, diagnosis, segments
+from backtal_jax.metrics import detection_map, segments
 from backtal_jax.run import hosts, outputs, sharding, workdirs
-
-
-class Results(NamedTuple):
-  """What an evaluation gives."""
-
-  metrics: dict  # the keys of metrics.json, without the epoch
-  predictions: dict  # ActivityNet format
-  segments: segments.Segments  # the same
-  curves: dict  # {video: outputs.take}
 
 
 class Evaluator:
   """Scores parameters on the evaluation split.
 
   Args:
-    config: of the run.
     model: a models.BackTAL.
-    source: of the evaluation split.
-    mesh: of devices.
+    source: videos of the split.
+    ground_truth: annotations of all splits.
+    mesh: devices.
+    subset: name of the split in the ground truth.
+    batch_size: B over all devices.
+    tiou: thresholds of mAP.
+    options: config.localization, see localization.localize.
+
+  Attributes:
+    truth: annotations of the split in columns.
 
   Raises:
-    errors.InputError: the ground truth is missing, has other classes, or
-      lacks a video.
+    errors.InputError: the ground truth has other classes or lacks a video.
   """
 
-  def __init__(self, config, model, source, mesh):
+  def __init__(
+    self,
+    model,
+    source,
+    ground_truth,
+    mesh,
+    *,
+    subset,
+    batch_size,
+    tiou,
+    options,
+  ):
     self._model, self._source, self.mesh = model, source, mesh
-    self._batch_size = config.eval.batch_size
-    self._tiou = list(config.eval.tiou)
-    self._options = dict(config.localization)
-    path = files.find(config.data.ground_truth, config.data.root)
-    self._classes = annotations.read_ground_truth(path).classes
-    if len(self._classes) != config.model.num_classes:
+    self._batch_size, self._tiou = batch_size, list(tiou)
+    self._options, self.classes = dict(options), ground_truth.classes
+    if len(self.classes) != model.num_classes:
       raise errors.InputError(
-        f'{path}: has {len(self._classes)} classes, config.model.num_classes '
-        f'is {config.model.num_classes}'
+        f'{ground_truth.path}: has {len(self.classes)} classes, '
+        f'config.model.num_classes is {model.num_classes}'
       )
-    found = files.read_json(path)
-    self._truth = segments.read_truth(found, config.data.eval_split, str(path))
-    self._durations = diagnosis.read_durations(found, self._truth)
+    self.truth = segments.make_truth(ground_truth, subset)
     self._names = source.video_names()
-    _, absent = annotations.match_names(self._names, self._truth.videos)
+    _, absent = annotations.match_names(self._names, self.truth.videos)
     if absent:
       raise errors.InputError(
-        f'{path}: subset {config.data.eval_split!r} lacks {len(absent)} of the '
+        f'{ground_truth.path}: subset {subset!r} lacks {len(absent)} of the '
         f'{len(self._names)} videos to evaluate: {", ".join(absent[:5])}'
       )
+    annotated = [self.truth.videos[i] for i in {*self.truth.segments.video}]
+    _, absent = annotations.match_names(sorted(annotated), self._names)
+    if absent and hosts.is_main_process():
+      print(
+        f'{len(absent)} of the {len(annotated)} annotated videos of '
+        f'{subset!r}, which count as missed, have no features: '
+        + ', '.join(absent[:5])
+        + ' …' * bool(absent[5:])
+      )
 
-  def write_classes(self, workdir):
-    """Name the classes in the workdir, for predict.load anywhere else."""
-    if hosts.is_main_process():
-      files.write_json(workdir / 'classes.json', list(self._classes))
-
-  def __call__(self, params) -> Results:
-    """Evaluate; every host returns the same."""
-    start, found, right, along = time.time(), {}, [], {}
+  def __call__(self, params, epoch: int) -> outputs.Results:
+    """Evaluate the parameters of an epoch; every host returns the same."""
+    start, found, right, curves = time.time(), {}, [], {}
     plan = pipeline.eval_plan(
       len(self._source), sharding.batch_size(self._batch_size, self.mesh)
     )
     loaded = pipeline.batches(self._source, sharding.local_columns(plan))
-    for batch, row, curves in predict.predict_batches(
+    for batch, row, video in predict.predict_batches(
       self._model, params, loaded, self.mesh
     ):
       name, label = self._names[batch['video_index'][row]], batch['label'][row]
-      localized = predict.localize(
-        name,
-        curves,
-        batch['frame_num'][row],
-        batch['duration'][row],
+      found[name] = predict.localize(
+        name, video, batch['frame_num'][row], batch['duration'][row],
         self._options,
-      )
-      found[name] = localization.format_video(*localized, self._classes)
-      predicted = curves['score'][:-1] >= self._options['class_threshold']
+      )  # fmt: skip
+      predicted = video['score'][:-1] >= self._options['class_threshold']
       right.append(bool((predicted == (label == 1)).all()))
-      video = curves | {'label': label, 'click': batch['click'][row]}
-      along[name] = outputs.take(
-        video, found[name], self._classes, self._options['read']
+      shown = [*np.flatnonzero(label == 1), *found[name][0]]
+      curves[name] = outputs.take(
+        video,
+        batch['click'][row],
+        shown,
+        self.classes,
+        self._options.get('read', 'logits'),
       )
-    shares = hosts.gather_objects([found, right, along])
+    shares = hosts.gather_objects([found, right, curves])
     found = {k: v for part, _, _ in shares for k, v in part.items()}
     right = [r for _, part, _ in shares for r in part]
-    along = {k: v for _, _, part in shares for k, v in part.items()}
-    predictions = localization.format_results(dict(sorted(found.items())))
-    rows, _ = segments.read_predictions(predictions, self._truth)
-    metrics = detection_map.detection_map(self._truth, rows, self._tiou)
-    metrics['accuracy'] = float(np.mean(right))
-    logging.info('%d videos in %.1f s', len(right), time.time() - start)
-    return Results(metrics, predictions, rows, along)
-
-  def images(self, found) -> dict:
-    """Draw the best, the median and the worst video of the split."""
-    from backtal_jax.report import style, timelines  # bring matplotlib
-
-    drawn = timelines.timelines(
-      self._truth, self._durations, found.segments, found.curves
-    )
-    names = ('best', 'median', 'worst')
-    return dict(zip(names, map(style.image, drawn.values()), strict=False))
+    curves = {k: v for _, _, part in shares for k, v in part.items()}
+    columns = segments.make_predictions(found, self.classes, self.truth)
+    metrics = detection_map.detection_map(self.truth, columns, self._tiou)
+    metrics |= {'accuracy': float(np.mean(right)), 'epoch': epoch}
+    logging.info('%d videos in %.1f s', len(found), time.time() - start)
+    return outputs.Results(metrics, found, self.classes, columns, curves)
 
 
-def scalars(metrics) -> dict:
-  """Flatten metrics for TensorBoard and metrics.jsonl."""
-  pairs = zip(metrics['tiou'], metrics['mAP'], strict=True)
-  return {f'mAP@{t:g}': v for t, v in pairs} | {
-    key: metrics[key] for key in ('average_mAP', 'accuracy', 'epoch')
-  }
-
-
-def table(metrics) -> str:
-  """Lay out mAP by tIoU and the average, in percent."""
-  head = [f'{t:g}' for t in metrics['tiou']] + ['average']
-  values = [*metrics['mAP'], metrics['average_mAP']]
-  return (
-    'tIoU  ' + ''.join(f'{h:>8}' for h in head)
-    + '\nmAP % ' + ''.join(f'{100 * v:8.1f}' for v in values)
-    + f'\nvideos with all labels right: {100 * metrics["accuracy"]:.1f} %'
-  )  # fmt: skip
-
-
-def ranking_value(metrics, best_metric) -> float:
-  """Return what epochs are ranked by, see config.eval.best_metric."""
-  if best_metric == 'last':
-    return float(metrics['epoch'])
-  if best_metric == 'average_mAP':
-    return metrics['average_mAP']
-  tiou = float(best_metric.removeprefix('mAP@'))
-  return metrics['mAP'][metrics['tiou'].index(tiou)]
-
-
-def compare(metrics, published) -> tuple[str, float]:
-  """Lay out mAP beside published ones, in percent.
-
-  Args:
-    metrics: as in metrics.json.
-    published: config.eval.published, pairs of a name and percent.
-
-  Returns:
-    The table, and the largest difference either way.
-  """
-  lines, worst = [f'{"":12}{"ours":>8}{"published":>11}{"difference":>12}'], 0.0
-  for name, theirs in published:
-    ours = 100 * ranking_value(metrics, name)
-    lines.append(f'{name:12}{ours:8.2f}{theirs:11.1f}{ours - theirs:+12.2f}')
-    worst = max(worst, abs(ours - theirs))
-  return '\n'.join(lines), worst
-
-
-def write(workdir, found):
-  """Write predictions.json, curves.npz, then metrics.json; process 0 does."""
-  if hosts.is_main_process():
-    workdir = files.path(workdir)
-    files.write_json(workdir / 'predictions.json', found.predictions)
-    outputs.write(workdir / 'curves.npz', found.curves)
-    files.write_json(workdir / 'metrics.json', found.metrics, indent=1)
+def make_evaluator(config, model, source, ground_truth, mesh) -> Evaluator:
+  """Make the Evaluator of a config."""
+  return Evaluator(
+    model,
+    source,
+    ground_truth,
+    mesh,
+    subset=config.data.eval_split,
+    batch_size=config.eval.batch_size,
+    tiou=config.eval.tiou,
+    options=config.localization,
+  )
 
 
 def make_source(config, split):
@@ -200,8 +153,11 @@ def evaluate(config, checkpoint, workdir) -> dict:
   length = config.data.num_snippets
   params, epoch = predict.restore(model, length, checkpoint, mesh)
   source = make_source(config, config.data.eval_split)
-  found = Evaluator(config, model, source, mesh)(params)
-  found.metrics['epoch'] = epoch
+  truth = annotations.find_ground_truth(
+    config.data.ground_truth, config.data.root
+  )
+  evaluator = make_evaluator(config, model, source, truth, mesh)
+  results = evaluator(params, epoch)
   workdirs.claim(workdir, config)
-  write(workdir, found)
-  return found.metrics
+  outputs.write(workdir, results)
+  return results.metrics

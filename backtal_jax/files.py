@@ -52,21 +52,44 @@ def write_json(name, value, indent=None):
     f.write(text + '\n')
 
 
-def read_json(name):
-  """Read a JSON file.
+def read_text(name) -> str:
+  """Read UTF-8 text, without its byte-order mark.
 
   Raises:
-    errors.InputError: the file is missing or is not JSON.
+    errors.InputError: the file is missing or is not UTF-8.
   """
   found = path(name)
   if not found.is_file():
     raise errors.InputError(f'{found}: no such file')
   try:
-    return json.loads(found.read_bytes().decode('utf-8-sig'))
+    return found.read_bytes().decode('utf-8-sig')
+  except UnicodeDecodeError as e:
+    raise errors.InputError(f'{found}: not UTF-8 text: {e}') from e
+
+
+def read_json(name):
+  """Read a JSON file; a key twice in an object is an error.
+
+  Raises:
+    errors.InputError: the file is missing or is not JSON.
+  """
+
+  def unique(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+      keys = [key for key, _ in pairs]
+      twice = next(key for key in keys if keys.count(key) > 1)
+      raise errors.InputError(f'{name}: duplicate key {twice!r}')
+    return found
+
+  try:
+    return json.loads(read_text(name), object_pairs_hook=unique)
+  except errors.InputError:
+    raise
   except ValueError as e:
-    raise errors.InputError(f'{found}: not JSON: {e}') from e
+    raise errors.InputError(f'{name}: not JSON: {e}') from e
   except RecursionError as e:
-    raise errors.InputError(f'{found}: not JSON: nested too deeply') from e
+    raise errors.InputError(f'{name}: not JSON: nested too deeply') from e
 
 
 def find(name, root) -> epath.Path:

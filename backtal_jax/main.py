@@ -144,16 +144,17 @@ def run():
     _STARTUP_TIMEOUT.value,
   )
   from backtal_jax import evaluate, train
-  from backtal_jax.report import pages
+  from backtal_jax.metrics import scores
+  from backtal_jax.report import pages, timelines
 
   workdir = files.path(_WORKDIR.value or f'runs/{config.data.name}')
   with hosts.end_together():
     if _MODE.value == 'train':
-      metrics = train.train_and_evaluate(config, workdir)
+      metrics = train.train_and_evaluate(config, workdir, timelines.images)
       print(f'best epoch: {metrics["epoch"]}')
     else:
       metrics = evaluate.evaluate(config, _CHECKPOINT.value, workdir)
-    print(evaluate.table(metrics))
+    print(scores.table(metrics, config.eval.published))
     where = pages.write(workdir) if hosts.is_main_process() else workdir
     print(f'results: {where}')
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from backtal_jax import errors, files, localization, models
 from backtal_jax.data import annotations, feature_files, feature_records
-from backtal_jax.run import checkpoints, sharding, torch_checkpoints
+from backtal_jax.run import checkpoints, outputs, sharding, torch_checkpoints
 from backtal_jax.video import decode, reader
 
 # Segments of one video shown on screen.
@@ -245,8 +245,9 @@ def load(checkpoint, *, config=None, classes=None, **weights) -> Model:
     if workdir is not None and (workdir / 'classes.json').exists():
       classes = files.read_json(workdir / 'classes.json')
     else:
-      path = files.find(config.data.ground_truth, config.data.root)
-      classes = annotations.read_ground_truth(path).classes
+      classes = annotations.find_ground_truth(
+        config.data.ground_truth, config.data.root
+      ).classes
   if len(classes) != config.model.num_classes:
     raise errors.InputError(
       f'{len(classes)} class names, config.model.num_classes is '
@@ -313,7 +314,7 @@ def predict(
 
 
 def draw(model, video, curves, segments, truth, strip=()):
-  """Draw the timeline of a video, see figures.timeline.
+  """Draw the timeline of a video, see timelines.draw.
 
   Args:
     model: a Model.
@@ -321,29 +322,20 @@ def draw(model, video, curves, segments, truth, strip=()):
     truth: {name: annotations.AnnotatedVideo}, may lack the video.
     strip: Pictures of equal parts of the video.
   """
-  from backtal_jax.report import figures  # not needed to predict
+  from backtal_jax.report import timelines  # not needed to predict
 
-  found = {segment['label'] for segment in segments}
-  found = [i for i, label in enumerate(model.classes) if label in found]
+  found = [model.classes.index(segment['label']) for segment in segments]
   # Nothing found is worth a look, too: at the class that came closest.
   found = found or [int(np.argmax(curves['score'][:-1]))]
+  known = truth.get(annotations.match_name(video.name, truth))
   read = model.localization.get('read', 'logits')
-  cas = localization.activation(curves['cas'], read)
-  known = annotations.match_name(video.name, truth)
-  (clicked,) = np.nonzero(video.click == len(model.classes))
-  return figures.timeline(
+  return timelines.draw(
     video.name,
     video.duration,
-    {model.classes[i]: cas[:, i] for i in found},
-    curves['foreground'],
-    curves['magnitude'],
     segments,
-    [
-      {'label': s.label, 'segment': [s.start, s.end]}
-      for s in (truth[known].segments if known else ())
-    ],
-    ((clicked + 0.5) * (video.duration / len(video.click))).tolist(),
-    strip=strip,
+    known.listed() if known else (),
+    outputs.take(curves, video.click, found, model.classes, read),
+    strip,
   )
 
 

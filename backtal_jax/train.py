@@ -12,10 +12,12 @@ import optax
 
 from backtal_jax import errors, evaluate, files, layers, losses, models
 from backtal_jax.data import annotations, clicks, pipeline
+from backtal_jax.metrics import scores
 from backtal_jax.run import (
   checkpoints,
   hosts,
   log,
+  outputs,
   resident,
   sharding,
   workdirs,
@@ -252,13 +254,15 @@ def load(source, plan, mesh, *, clicks=None, placement='host', dtype='float32'):
     yield complete(on_device), batch
 
 
-def train_and_evaluate(config, workdir):
+def train_and_evaluate(config, workdir, draw=None):
   """Train from the latest checkpoint in `workdir`, or from the start.
 
   Args:
     config: Config of the run.
     workdir: Gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
       and predictions.json and metrics.json of the best epoch.
+    draw: A function of segments.Truth and outputs.Results that returns the
+      images that TensorBoard gets, {name: [height, width, 3] uint8}.
 
   Returns:
     The metrics of the best epoch.
@@ -277,12 +281,12 @@ def train_and_evaluate(config, workdir):
     num_epochs=options.num_epochs,
   )
   model, new_state, layout, step_fn = build(config, mesh, len(plan))
-  evaluator = evaluate.Evaluator(
-    config, model, evaluate.make_source(config, data.eval_split), mesh
-  )
+  eval_source = evaluate.make_source(config, data.eval_split)
+  truth = annotations.find_ground_truth(data.ground_truth, data.root)
+  evaluator = evaluate.make_evaluator(config, model, eval_source, truth, mesh)
   labeller = make_clicks(
     data.clicks,
-    data.ground_truth,
+    truth,
     data.root,
     annotator=data.annotator,
     seed=options.seed,
@@ -301,6 +305,7 @@ def train_and_evaluate(config, workdir):
       num_epochs=options.num_epochs,
       eval_every=options.eval_every,
       best_metric=config.eval.best_metric,
+      draw=draw,
     )
     start, every = int(state.step), options.checkpoint_every
     per_epoch = len(plan) // options.num_epochs
@@ -336,13 +341,13 @@ def train_and_evaluate(config, workdir):
 def _open(workdir, config, evaluator):
   """Claim the workdir and open its checkpoints."""
   workdirs.claim(workdir, config)
-  evaluator.write_classes(workdir)
+  outputs.write_classes(workdir, evaluator.classes)
   with checkpoints.manager(workdir) as manager:
     yield manager
 
 
 def make_end_of_epoch(
-  workdir, evaluator, manager, *, num_epochs, eval_every, best_metric
+  workdir, evaluator, manager, *, num_epochs, eval_every, best_metric, draw
 ):
   """Return what follows an epoch: evaluation when due, and a checkpoint.
 
@@ -355,7 +360,8 @@ def make_end_of_epoch(
     manager: Checkpoints of the workdir.
     num_epochs: After the last of them, evaluation is due.
     eval_every: Epochs between evaluations.
-    best_metric: What epochs are ranked by, see evaluate.ranking_value.
+    best_metric: What epochs are ranked by, see scores.ranking_value.
+    draw: See `train_and_evaluate`.
 
   Returns:
     A function of epoch, state and log.
@@ -368,27 +374,29 @@ def make_end_of_epoch(
     run_log.flush()
     value, last = checkpoints.UNKNOWN, epoch == num_epochs
     if epoch % eval_every == 0 or last:
-      results = evaluator(sharding.replicate(state.params, evaluator.mesh))
-      results.metrics['epoch'] = epoch
-      value = evaluate.ranking_value(results.metrics, best_metric)
-      run_log.write(int(state.step), evaluate.scalars(results.metrics))
-      table = f'epoch {epoch}\n{evaluate.table(results.metrics)}'
+      params = sharding.replicate(state.params, evaluator.mesh)
+      results = evaluator(params, epoch)
+      value = scores.ranking_value(results.metrics, best_metric)
+      run_log.write(int(state.step), scores.scalars(results.metrics))
+      table = f'epoch {epoch}\n{scores.table(results.metrics)}'
       run_log.say(table)
-      run_log.show(int(state.step), table, evaluator.images(results))
+      if draw and hosts.is_main_process():
+        images = draw(evaluator.truth, results)
+        run_log.show(int(state.step), table, images)
       if value > best:
         best = value
-        evaluate.write(workdir, results)
+        outputs.write(workdir, results)
     checkpoints.save(manager, state, epoch=epoch, value=value)
 
   return end_of_epoch
 
 
-def make_clicks(paths, ground_truth, root, *, annotator, seed, num_snippets):
+def make_clicks(paths, truth, root, *, annotator, seed, num_snippets):
   """Return (video, epoch) -> [T] labels of click files, None without files.
 
   Args:
     paths: Click files, a comma between them.
-    ground_truth: File of the videos' lengths and classes.
+    truth: Annotations of the videos.
     root: Where files are looked up that are not in the current folder.
     annotator: Whose clicks, see clicks.labeller.
     seed: Of a random annotator.
@@ -396,10 +404,7 @@ def make_clicks(paths, ground_truth, root, *, annotator, seed, num_snippets):
   """
   if not paths:
     return None
-  truth, found = (
-    annotations.read_ground_truth(files.find(ground_truth, root)),
-    [],
-  )
+  found = []
   for path in paths.split(','):
     found += annotations.read_clicks(files.find(path.strip(), root), truth)[0]
   return clicks.labeller(

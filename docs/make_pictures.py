@@ -19,6 +19,7 @@ from PIL import Image
 from backtal_jax import errors
 from backtal_jax.metrics import average_precision, diagnosis
 from backtal_jax.report import figures, style, timelines
+from backtal_jax.run import outputs
 
 _NAMES = 'video labels', 'with clicks'
 
@@ -46,7 +47,7 @@ def main(argv=None):
   counts = {}
   with errors.one_line():
     for name in ('demo', 'hapt'):
-      runs = [timelines.read(workdir) for workdir in getattr(args, name)]
+      runs = [outputs.read(workdir) for workdir in getattr(args, name)]
       # A video in the middle, by what the run with clicks makes of it.
       ap = average_precision.video_ap(
         runs[1].truth, runs[1].predictions, timelines.THETA
@@ -61,9 +62,9 @@ def main(argv=None):
         kinds = diagnosis.error_kinds(
           run.truth, run.predictions, [timelines.THETA]
         )[0]
-        figure = timelines.draw(
-          run.truth, run.durations, run.predictions, run.curves, video,
-          kinds=kinds, title=f'{run.truth.videos[video]}, {word}',
+        figure = timelines.draw_column(
+          run.truth, run.predictions, run.curves, video, kinds,
+          f'{run.truth.videos[video]}, {word}',
         )  # fmt: skip
         path = f'timeline_{name}_{word.split()[-1]}.png'
         save(args.output / path, figure)

@@ -209,18 +209,18 @@ def test_problems_are_listed_and_kept():
   [
     ('', 'not JSON'),
     ('[' * 100000, 'not JSON'),
-    ('[]', 'no JSON object'),
+    ('[]', 'no object "database"'),
     ('{"results": {}}', 'database'),
     (b'\xff\xfe{\x00', 'not UTF-8'),
     ('{"database": {"a": {"subset": "x"}, "a": {"subset": "x"}}}', "'a'"),
     (database(a={'subset': 'x'}, v_a={'subset': 'x'}), 'duplicate.*v_a'),
     (database(a=3), "'a'.*found 3"),
-    (database(a={}), "'a'.*subset.*None"),
+    (database(a={}), "'a'.*subset is missing"),
     (database(a={'subset': 'x', 'duration': 'long'}), "duration.*'long'"),
     (database(a={'subset': 'x', 'duration': float('nan')}), 'duration.*nan'),
     (database(a={'subset': 'x', 'duration': True}), 'duration.*True'),
     (database(a={'subset': 'x', 'fps': 10**400}), 'fps'),
-    (database(a={'subset': 'x', 'annotations': {'b': 1}}), 'not a list'),
+    (database(a={'subset': 'x', 'annotations': {'b': 1}}), 'expected a list'),
     (database(a={'subset': 'x', 'annotations': ['b']}), "annotation 'b'"),
     (
       database(

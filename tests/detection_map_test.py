@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from backtal_jax import errors
+from backtal_jax.data import annotations
 from backtal_jax.metrics import detection_map, matching, segments
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -21,14 +22,28 @@ DATA = ROOT.parent / 'shared' / 'data'
 TIOU = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
 
 
-def evaluate(annotations, results, subset='test', tiou=(0.5,)):
-  truth = segments.read_truth(annotations, subset)
-  predictions, ignored = segments.read_predictions({'results': results}, truth)
-  return detection_map.detection_map(truth, predictions, tiou), ignored
+def evaluate(annotated, results, subset='test', tiou=(0.5,)):
+  truth = segments.make_truth(annotated, subset)
+  predictions = segments.parse_predictions({'results': results}, truth)
+  return detection_map.detection_map(truth, predictions, tiou)
 
 
 def annotate(videos, subset='test'):
   """Make annotations of {video: [(label, start, end)]}."""
+  return annotations.Annotations(
+    {
+      name: annotations.AnnotatedVideo(
+        name, subset, None, None,
+        tuple(annotations.Segment(float(s), float(e), c) for c, s, e in rows),
+      )
+      for name, rows in videos.items()
+    },
+    (),
+  )  # fmt: skip
+
+
+def database(videos, subset='test'):
+  """Make a ground-truth file of {video: [(label, start, end)]}."""
   return {
     'database': {
       name: {
@@ -115,10 +130,8 @@ SCORE = st.sampled_from([0.25, 0.5, 0.6])
 def test_small_cases_equal_plain_loops(truth, found):
   hypothesis.assume(any(truth.values()))
   tiou = [0.1, 0.25, 0.5, 1.0]
-  known = {c for rows in truth.values() for c, *_ in rows}
   expected = plain_map(truth, found, tiou)
-  result, ignored = evaluate(annotate(truth), predict(found), tiou=tiou)
-  assert ignored == sum(c not in known for r in found.values() for c, *_ in r)
+  result = evaluate(annotate(truth), predict(found), tiou=tiou)
   assert list(result['ap_per_class']) == list(expected)
   for label, ap in expected.items():
     np.testing.assert_allclose(result['ap_per_class'][label], ap, 0, 1e-12)
@@ -129,7 +142,7 @@ def test_small_cases_equal_plain_loops(truth, found):
 
 def test_many_pairs_equal_plain_loops(monkeypatch):
   # Small chunks, and chains of predictions that displace one another.
-  monkeypatch.setattr(detection_map, '_CHUNK', 7)
+  monkeypatch.setattr(matching, '_CHUNK', 7)
   rng = np.random.default_rng(0)
   draw = lambda n: (
     (c, s, s + d)
@@ -143,7 +156,7 @@ def test_many_pairs_equal_plain_loops(monkeypatch):
   truth = {f'v{i}': list(draw(20)) for i in range(4)}
   found = {f'v{i}': [(*r, rng.random()) for r in draw(80)] for i in range(5)}
   tiou = [0.1, 0.3, 0.5, 0.7]
-  result, _ = evaluate(annotate(truth), predict(found), tiou=tiou)
+  result = evaluate(annotate(truth), predict(found), tiou=tiou)
   for label, ap in plain_map(truth, found, tiou).items():
     np.testing.assert_allclose(result['ap_per_class'][label], ap, 0, 1e-12)
 
@@ -153,8 +166,8 @@ def test_official_program():
     (GOLDEN / f'detection_{name}.json').read_text()
   )
   expected = read('expected')
-  result, _ = evaluate(
-    read('ground_truth'),
+  result = evaluate(
+    annotations.read_ground_truth(GOLDEN / 'detection_ground_truth.json'),
     read('predictions')['results'],
     expected['subset'],
     expected['tiou'],
@@ -188,22 +201,20 @@ def test_ties_go_by_input_order():
   # Video a comes first, whatever the order of the keys.
   for names in ('ab', 'ba'):
     found = predict({name: rows[name] for name in names})
-    assert evaluate(truth, found)[0]['mAP'] == [0.5]
+    assert evaluate(truth, found)['mAP'] == [0.5]
   rows = {'b': [('c', 0, 10, 0.6)], 'a': [('c', 50, 60, 0.6)]}
-  assert evaluate(truth, predict(rows))[0]['mAP'] == [0.25]
+  assert evaluate(truth, predict(rows))['mAP'] == [0.25]
   rows = {'a': [('c', 50, 60, 0.6), ('c', 0, 10, 0.6)]}
-  assert evaluate(truth, predict(rows))[0]['mAP'] == [0.25]
+  assert evaluate(truth, predict(rows))['mAP'] == [0.25]
 
 
 def test_match_names_the_ground_truth():
-  truth = segments.read_truth(
-    annotate({'a': [('d', 0, 1), ('c', 0, 10), ('c', 4, 10), ('c', 0, 10)]}),
-    'test',
-  )
+  rows = [('d', 0, 1), ('c', 0, 10), ('c', 4, 10), ('c', 0, 10)]
+  truth = segments.make_truth(annotate({'a': rows}), 'test')
   # The best prediction takes the first of two equal ones, the next the second,
   # the last the one left, which overlaps by 0.6.
   found = {'a': [('c', 0, 10, 0.7), ('c', 0, 10, 0.8), ('c', 0, 10, 0.9)]}
-  predictions, _ = segments.read_predictions({'results': predict(found)}, truth)
+  predictions = segments.parse_predictions({'results': predict(found)}, truth)
   order, matched = matching.match(truth, predictions, [0.5, 0.7])
   assert order.tolist() == [2, 1, 0]
   assert matched.tolist() == [[1, 3, 2], [1, 3, -1]]
@@ -212,28 +223,27 @@ def test_match_names_the_ground_truth():
 def test_zero_length_pair_is_no_match():
   truth = annotate({'a': [('c', 5, 5), ('c', 0, 4)]})
   found = predict({'a': [('c', 0, 4, 0.9), ('c', 5, 5, 0.8)]})
-  assert evaluate(truth, found)[0]['mAP'] == [0.5]
+  assert evaluate(truth, found)['mAP'] == [0.5]
 
 
 def test_class_without_predictions_counts_as_zero():
   truth = annotate({'a': [('c', 0, 4), ('d', 0, 4)]})
-  result, _ = evaluate(truth, predict({'a': [('c', 0, 4, 1)]}))
+  result = evaluate(truth, predict({'a': [('c', 0, 4, 1)]}))
   assert result['ap_per_class'] == {'c': [1], 'd': [0]}
   assert result['average_mAP'] == 0.5
-  assert evaluate(truth, {})[0]['average_mAP'] == 0
+  assert evaluate(truth, {})['average_mAP'] == 0
 
 
 def test_unknown_classes_and_videos_are_told(caplog):
   truth = annotate({'a': [('c', 0, 4)]})
   found = predict({'a': [('c', 0, 4, 0.5), ('e', 0, 4, 0.9), ('e', 1, 2, 0.8)]})
   with caplog.at_level(logging.WARNING):
-    result, ignored = evaluate(truth, found)
-  assert (result['mAP'], ignored) == ([1], 2)
+    assert evaluate(truth, found)['mAP'] == [1]
   assert 'ignored 2 predictions' in caplog.text
   caplog.clear()
   found = predict({'a': [('c', 0, 4, 0.5)], 'other': [('c', 0, 4, 0.9)]})
   with caplog.at_level(logging.WARNING):
-    assert evaluate(truth, found)[0]['mAP'] == [0.5]
+    assert evaluate(truth, found)['mAP'] == [0.5]
   assert '1 predictions are in other videos' in caplog.text
 
 
@@ -241,19 +251,19 @@ def test_names_with_and_without_prefix_and_case_of_subsets():
   rows, found = [('c', 0, 4)], [('c', 0, 4, 1)]
   for here, there in (('a', 'v_a'), ('v_a', 'a'), ('v_a', 'v_v_a')):
     truth = annotate({here: rows}, 'Validation')
-    result, _ = evaluate(truth, predict({there: found}), 'validatioN')
+    result = evaluate(truth, predict({there: found}), 'validatioN')
     assert result['mAP'] == [1]
-  # A name that is there as it stands is preferred.
+  # A name that is there as it stands is preferred (YouTube has names in v_).
   truth = annotate({'a': rows, 'v_a': [('c', 5, 9)]})
-  result, _ = evaluate(truth, predict({'v_a': found, 'a': found}))
+  result = evaluate(truth, predict({'v_a': found, 'a': found}))
   assert result['mAP'] == [0.5]
 
 
 def test_other_subsets_are_outside():
   truth = annotate({'a': [('c', 0, 4)]})
-  truth['database'] |= annotate({'b': [('c', 0, 4)]}, 'val')['database']
+  truth.videos.update(annotate({'b': [('c', 0, 4)]}, 'val').videos)
   found = predict({'a': [('c', 0, 4, 0.5)], 'b': [('c', 0, 4, 0.9)]})
-  assert evaluate(truth, found, 'test')[0]['mAP'] == [0.5]
+  assert evaluate(truth, found, 'test')['mAP'] == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -281,23 +291,22 @@ def test_bad_thresholds_are_refused(text):
 def real(path, subset):
   if not (DATA / path).is_file():
     pytest.skip(f'{DATA / path} is absent')
-  annotations = json.loads((DATA / path).read_text())
   videos = {
     name: [(a['label'], *map(float, a['segment'])) for a in v['annotations']]
-    for name, v in annotations['database'].items()
+    for name, v in json.loads((DATA / path).read_text())['database'].items()
     if v['subset'] == subset
   }
-  return annotations, videos
+  return annotations.read_ground_truth(DATA / path), videos
 
 
 @pytest.mark.parametrize(
   'path', ['thumos14/gt_thumos14.json', 'points/lacp_thumos_gt.json']
 )
 def test_real_thumos14_ground_truth_is_perfect(path):
-  annotations, videos = real(path, 'test')
+  truth, videos = real(path, 'test')
   found = {v: [(*row, 1.0) for row in rows] for v, rows in videos.items()}
   tiou = detection_map.parse_tiou('0.1:0.1:1')
-  result, _ = evaluate(annotations, predict(found), 'Test', tiou)
+  result = evaluate(truth, predict(found), 'Test', tiou)
   assert result['mAP'] == [1.0] * 10
   assert result['average_mAP'] == 1.0
   assert len(result['ap_per_class']) == 20
@@ -305,7 +314,7 @@ def test_real_thumos14_ground_truth_is_perfect(path):
 
 def test_real_activitynet_ground_truth_misses_only_empty_segments():
   path = 'activitynet12/activity_net.v1-2.min.json'
-  annotations, videos = real(path, 'validation')
+  truth, videos = real(path, 'validation')
   # Three annotations have no length: nothing can match them. Scored last, each
   # costs its share of its class.
   found = {
@@ -316,31 +325,30 @@ def test_real_activitynet_ground_truth_misses_only_empty_segments():
   empty = [c for c, s, e in rows if s == e]
   labels = [c for c, *_ in rows]
   lost = sum(1 / labels.count(c) for c in empty) / len(set(labels))
-  result, _ = evaluate(annotations, predict(found), 'validation', TIOU)
+  result = evaluate(truth, predict(found), 'validation', TIOU)
   assert len(empty) == 3
   np.testing.assert_allclose(result['mAP'], [1 - lost] * 10, 0, 1e-12)
-  for video in annotations['database'].values():
-    video['annotations'] = [
-      a for a in video['annotations'] if a['segment'][0] < a['segment'][1]
-    ]
+  truth = annotate(
+    {v: [r for r in rows if r[1] < r[2]] for v, rows in videos.items()}
+  )
   found = {v: [r for r in rows if r[3]] for v, rows in found.items()}
-  result, _ = evaluate(annotations, predict(found), 'validation', TIOU)
+  result = evaluate(truth, predict(found), 'test', TIOU)
   assert result['mAP'] == [1.0] * 10
 
 
 def test_shuffled_rows_score_the_same():
-  annotations, videos = real('thumos14/gt_thumos14.json', 'test')
+  truth, videos = real('thumos14/gt_thumos14.json', 'test')
   draw = random.Random(0)
   move = lambda x: x + draw.uniform(-1, 1)
   found = {
     v: [(c, move(s), move(e) + 2, draw.random()) for c, s, e in rows]
     for v, rows in videos.items()
   }
-  first, _ = evaluate(annotations, predict(found), tiou=TIOU)
+  first = evaluate(truth, predict(found), tiou=TIOU)
   names = list(found)
   draw.shuffle(names)
   shuffled = {v: draw.sample(found[v], len(found[v])) for v in names}
-  second, _ = evaluate(annotations, predict(shuffled), tiou=TIOU)
+  second = evaluate(truth, predict(shuffled), tiou=TIOU)
   assert first == second
   assert 0.05 < first['average_mAP'] < 0.95
 
@@ -361,7 +369,7 @@ def command(tmp_path, truth, found, *more, subset='test'):
   return output
 
 
-GOOD = annotate({'a': [('jump', 0, 10)], 'b': [('run', 2, 4)]})
+GOOD = database({'a': [('jump', 0, 10)], 'b': [('run', 2, 4)]})
 FOUND = {
   'version': '1',
   'results': predict({'a': [('jump', 0, 9, 0.5)], 'b': [('run', 9, 9.5, 1)]}),
@@ -400,34 +408,34 @@ def one(**changes):
 
 BAD = {
   'not json': (GOOD, '{', 'found.json: not JSON'),
-  'no results': (GOOD, {}, 'found.json: results is missing'),
-  'a list': (GOOD, [], 'found.json: results is missing'),
-  'results a list': (GOOD, {'results': []}, 'expected dict'),
-  'rows a dict': (GOOD, {'results': {'a': {}}}, 'found.json: a is {}'),
-  'row a number': (GOOD, {'results': {'a': [3]}}, 'segment is missing'),
-  'no label': (GOOD, one(label=None), 'video a: label is missing'),
-  'label a number': (GOOD, one(label=3), 'video a: label is 3'),
-  'no segment': (GOOD, one(segment=None), 'segment is missing'),
-  'short segment': (GOOD, one(segment=[1]), 'expected [start, end]'),
-  'text segment': (GOOD, one(segment=['0', '1']), "video a: segment is '0'"),
-  'no score': (GOOD, one(score=None), 'video a: score is missing'),
-  'NaN score': (GOOD, one(score=float('nan')), 'video a: score is nan'),
-  'NaN segment': (GOOD, one(segment=[0, float('nan')]), 'segment is nan'),
+  'no results': (GOOD, {}, 'found.json: no object "results"'),
+  'a list': (GOOD, [], 'found.json: no object "results"'),
+  'results a list': (GOOD, {'results': []}, 'no object "results"'),
+  'rows a dict': (GOOD, {'results': {'a': {}}}, 'found {}, expected a list'),
+  'row a number': (GOOD, {'results': {'a': [3]}}, "'a': annotation 3"),
+  'no label': (GOOD, one(label=None), "'a': the label is missing"),
+  'label a number': (GOOD, one(label=3), 'label is 3'),
+  'no segment': (GOOD, one(segment=None), 'segment of start and end'),
+  'short segment': (GOOD, one(segment=[1]), 'segment of start and end'),
+  'text segment': (GOOD, one(segment=['0', 'x']), "a bound is 'x'"),
+  'no score': (GOOD, one(score=None), "video 'a': score is missing"),
+  'NaN score': (GOOD, one(score=float('nan')), 'score is nan'),
+  'NaN segment': (GOOD, one(segment=[0, float('nan')]), 'a bound is nan'),
   'infinite score': (GOOD, one(score=float('inf')), 'score is inf'),
   'huge score': (GOOD, one(score=10**400), 'expected a finite number'),
   'true score': (GOOD, one(score=True), 'score is True'),
   'twice': (GOOD, {'results': {'a': [], 'v_a': []}}, 'a and v_a are the same'),
-  'no database': ({}, FOUND, 'gt.json: database is missing'),
-  'no subset': ({'database': {'a': {}}}, FOUND, 'video a: subset is missing'),
+  'no database': ({}, FOUND, 'gt.json: no object "database"'),
+  'no subset': ({'database': {'a': {}}}, FOUND, 'subset is missing'),
   'no annotations': (
-    {'database': {'a': {'subset': 'test'}}}, FOUND, 'annotations is missing',
+    {'database': {'a': {'subset': 'test'}}}, FOUND, 'no annotation in subset',
   ),
-  'empty split': (annotate({'a': []}), FOUND, "no annotation in subset 'test'"),
+  'empty split': (database({'a': []}), FOUND, "no annotation in subset 'test'"),
   'word for a time': (
-    annotate({'a': [('c', 'x', 1)]}), FOUND, "gt.json: video a: segment is 'x'",
+    database({'a': [('c', 'x', 1)]}), FOUND, "video 'a': a bound is 'x'",
   ),
   'other subset': (
-    annotate({'a': [('c', 0, 1)]}, 'Val'), FOUND, 'found subsets: Val',
+    database({'a': [('c', 0, 1)]}, 'Val'), FOUND, "found subsets ['Val']",
   ),
 }  # fmt: skip
 

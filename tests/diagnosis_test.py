@@ -9,6 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from backtal_jax import errors, files
+from backtal_jax.data import annotations
 from backtal_jax.metrics import (
   average_precision,
   bootstrap,
@@ -21,21 +22,18 @@ from backtal_jax.metrics import (
 TIOU = [0.3, 0.5, 0.7]
 
 
-def make(truth, predictions, duration=100.0):
-  """Read {video: [(label, start, end)]} and {video: [(…, score)]}."""
-  annotations = {
-    'database': {
-      video: {
-        'subset': 'test',
-        'duration': duration,
-        'annotations': [
-          {'label': label, 'segment': [start, end]}
-          for label, start, end in rows
-        ],
-      }
-      for video, rows in truth.items()
-    }
-  }
+def make(truth, predictions, durations=()):
+  """Make columns of {video: [(label, start, end)]} and {video: [(…, score)]}.
+
+  Every video lasts 100 s but where `durations` says otherwise.
+  """
+  videos = {
+    name: annotations.AnnotatedVideo(
+      name, 'test', {name: 100.0, **dict(durations)}[name], None,
+      tuple(annotations.Segment(float(s), float(e), c) for c, s, e in rows),
+    )
+    for name, rows in truth.items()
+  }  # fmt: skip
   results = {
     video: [
       {'label': label, 'segment': [start, end], 'score': score}
@@ -43,9 +41,8 @@ def make(truth, predictions, duration=100.0):
     ]
     for video, rows in predictions.items()
   }
-  read = segments.read_truth(annotations, 'test')
-  found, _ = segments.read_predictions({'results': results}, read)
-  return read, found
+  made = segments.make_truth(annotations.Annotations(videos, ()), 'test')
+  return made, segments.parse_predictions({'results': results}, made)
 
 
 def kinds(truth, predictions, theta=0.5):
@@ -95,7 +92,7 @@ def test_the_ground_truth_changed(change, times, expected):
 
 def test_ground_truth_itself_costs_nothing():
   truth, found = make(SPARSE, copies(lambda s, e: (s, e)))
-  result = diagnosis.diagnose(truth, found, TIOU, durations=np.full(4, 100.0))
+  result = diagnosis.diagnose(truth, found, TIOU)
   assert set(result['gain'].values()) == {0.0}
   assert result['normalised_mAP'] == 1
   for rows in result['characteristics'].values():
@@ -202,9 +199,7 @@ def test_characteristics_by_hand():
   segments = [('a', 10 * i, 10 * i + i + 1) for i in range(10)]
   found = [(*segment, 0.5) for segment in segments[5:]]
   truth, predictions = make({'v': segments}, {'v': found})
-  result = diagnosis.diagnose(
-    truth, predictions, TIOU, durations=np.array([100.0])
-  )
+  result = diagnosis.diagnose(truth, predictions, TIOU)
   groups = result['characteristics']
   length = groups['length (s)']
   assert [row['to'] for row in length] == [2, 4, 6, 8, 10]
@@ -220,10 +215,6 @@ def test_characteristics_by_hand():
   )
   (row,) = groups['instances']
   assert (row['from'], row['to'], row['count']) == (10, 10, 10)
-  assert (
-    'coverage'
-    not in diagnosis.diagnose(truth, predictions, TIOU)['characteristics']
-  )
 
 
 def test_normalised_precision_by_hand():
@@ -313,8 +304,7 @@ def test_kinds_equal_plain_loops(seed):
 def test_totals_add_up_and_order_does_not_matter(seed, num_found, random):
   case = random_case(seed, num_found=num_found)
   truth, found = make(*case)
-  durations = np.full(3, 60.0)
-  result = diagnosis.diagnose(truth, found, TIOU, durations=durations)
+  result = diagnosis.diagnose(truth, found, TIOU)
   total = sum(result['count'].values())
   per_class = zip(
     np.bincount(found.label, minlength=3),
@@ -338,9 +328,7 @@ def test_totals_add_up_and_order_does_not_matter(seed, num_found, random):
   shuffled = list(case[1].items())
   random.shuffle(shuffled)
   shuffled = {v: random.sample(rows, len(rows)) for v, rows in shuffled}
-  again = diagnosis.diagnose(
-    truth, make(case[0], shuffled)[1], TIOU, durations=durations
-  )
+  again = diagnosis.diagnose(truth, make(case[0], shuffled)[1], TIOU)
   assert json.dumps(again) == json.dumps(result)
 
 
@@ -434,7 +422,7 @@ def test_bootstrap_finds_what_differs():
 
 def test_without_predictions():
   truth, found = make(SPARSE, {})
-  result = diagnosis.diagnose(truth, found, TIOU, durations=np.full(4, 100.0))
+  result = diagnosis.diagnose(truth, found, TIOU)
   assert set(result['count'].values()) == {0}
   assert set(result['gain'].values()) == {0.0}
   assert result['missed'] == 12
@@ -446,23 +434,16 @@ def test_without_predictions():
 
 
 def test_unknown_durations_leave_coverage_out():
-  database = {
-    'known': {'duration': '80.0'},
-    'none': {'duration': None},
-    'odd': {'duration': 'long'},
-    'zero': {'duration': 0},
-  }
-  annotated = [{'label': 'a', 'segment': [0, 8]}]
-  for entry in database.values():
-    entry.update(subset='test', annotations=annotated)
-  annotations = {'database': database}
-  truth = segments.read_truth(annotations, 'test')
-  durations = diagnosis.read_durations(annotations, truth)
-  assert durations[0] == 80 and np.isnan(durations[1:]).all()
-  found, _ = segments.read_predictions({'results': {}}, truth)
-  groups = diagnosis.diagnose(truth, found, TIOU, durations=durations)
-  (row,) = groups['characteristics']['coverage']
+  rows = {name: [('a', 0, 8)] for name in ('known', 'none', 'zero')}
+  durations = {'known': 80.0, 'none': None, 'zero': 0.0}
+  truth, found = make(rows, {}, durations)
+  assert truth.durations[0] == 80 and np.isnan(truth.durations[1:]).all()
+  groups = diagnosis.diagnose(truth, found, TIOU)['characteristics']
+  (row,) = groups['coverage']
   assert row['count'] == 1 and row['to'] == pytest.approx(0.1)
+  truth, found = make(rows, {}, durations | {'known': None})
+  groups = diagnosis.diagnose(truth, found, TIOU)['characteristics']
+  assert set(groups) == {'length (s)', 'instances'}
 
 
 def test_command_line(tmp_path, capsys):

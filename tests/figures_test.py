@@ -20,9 +20,7 @@ ODD = '<b>"$x_{1}$ 跳水 & \\frac'
 
 def parse(text):
   """Parse an inline SVG as the XML it would be in a file."""
-  head = '<svg xmlns="http://www.w3.org/2000/svg" '
-  head += 'xmlns:xlink="http://www.w3.org/1999/xlink" '
-  return ElementTree.fromstring(text.replace('<svg ', head, 1))
+  return ElementTree.fromstring(text)
 
 
 def texts(figure):

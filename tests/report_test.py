@@ -48,11 +48,10 @@ def make_workdir(path, *, seed=0, num_videos=12, jitter=2.0, published=()):
     }
   ground_truth = {'database': database}
   predictions = {'results': found}
-  truth = segments.read_truth(ground_truth, 'test')
-  rows, _ = segments.read_predictions(predictions, truth)
-  metrics = detection_map.detection_map(truth, rows, TIOU) | {'epoch': 2}
   files.write_json(path / 'gt.json', ground_truth)
   files.write_json(path / 'predictions.json', predictions)
+  columns = segments.read(path / 'gt.json', 'test', path / 'predictions.json')
+  metrics = detection_map.detection_map(*columns, TIOU) | {'epoch': 2}
   files.write_json(path / 'metrics.json', metrics)
   config = {
     'data': {'name': 'made up', 'root': str(path), 'ground_truth': 'gt.json',
@@ -66,7 +65,7 @@ def make_workdir(path, *, seed=0, num_videos=12, jitter=2.0, published=()):
   (path / 'metrics.jsonl').write_text(
     ''.join(json.dumps(line) + '\n' for line in lines) + '{"step": 6'
   )
-  outputs.write(path / 'curves.npz', along)
+  outputs.write_curves(path / 'curves.npz', along)
   return path
 
 
@@ -243,7 +242,7 @@ def test_headline_has_the_published_numbers_beside_ours(written):
   assert 'published' not in pages.write(a).read_text().split('<details>')[0]
 
 
-def test_videos_go_from_best_to_worst():
+def test_videos_go_from_best_to_worst(tmp_path):
   # Of three videos the first has its only segment found, the second behind
   # a wrong one, and the third not at all.
   annotated = [{'label': 'x', 'segment': [0, 10]}]
@@ -254,9 +253,10 @@ def test_videos_go_from_best_to_worst():
   right = {'label': 'x', 'segment': [0, 10], 'score': 0.5}
   wrong = {'label': 'x', 'segment': [30, 40], 'score': 0.7}
   found = {'good': [right], 'half': [right, wrong], 'none': [wrong]}
-  truth = segments.read_truth({'database': database}, 'test')
-  rows, _ = segments.read_predictions({'results': found}, truth)
-  drawn = timelines.timelines(truth, np.full(3, 50.0), rows, {})
+  files.write_json(tmp_path / 'g.json', {'database': database})
+  files.write_json(tmp_path / 'p.json', {'results': found})
+  columns = segments.read(tmp_path / 'g.json', 'test', tmp_path / 'p.json')
+  drawn = timelines.select(*columns, {})
   assert list(drawn) == [
     'best 1: good, AP 100.0 %',
     'median 1: half, AP 50.0 %',
@@ -332,13 +332,12 @@ def test_curves_come_back_as_they_were(tmp_path):
     'cas': rng.normal(size=(20, 4)) * 10,
     'foreground': rng.uniform(size=20),
     'magnitude': rng.uniform(3, 5, size=20) * 1e6,  # beyond float16
-    'label': np.array([1, 0, 0]),
-    'click': np.array([3, 1, -100, 3] + 16 * [-100]),
   }
-  taken = outputs.take(video, [{'label': 'éa'}], classes)
+  click = np.array([3, 1, -100, 3] + 16 * [-100])
+  taken = outputs.take(video, click, [1, 0, 1], classes)
   assert taken['labels'] == ['run', 'éa']
   np.testing.assert_allclose(taken['cas'], video['cas'].T[:2], rtol=1e-3)
-  read = outputs.take(video, [{'label': 'éa'}], classes, 'probabilities')
+  read = outputs.take(video, click, [0, 1], classes, 'probabilities')
   power = np.exp(video['cas'])
   share = (power / power.sum(1, keepdims=True)).T[:2]
   np.testing.assert_allclose(read['cas'], share, 1e-3, 1e-7)
@@ -346,33 +345,32 @@ def test_curves_come_back_as_they_were(tmp_path):
   scaled = (m - m.min()) / (m.max() - m.min())
   np.testing.assert_allclose(taken['magnitude'], scaled, atol=1e-3)
   assert np.flatnonzero(taken['background']).tolist() == [0, 3]
-  nothing = outputs.take(video | {'label': np.zeros(3)}, [], classes)
-  outputs.write(tmp_path / 'c.npz', {'ü': taken, 'none': nothing})
-  read = outputs.read(tmp_path / 'c.npz')
+  nothing = outputs.take(video, click, [], classes)
+  outputs.write_curves(tmp_path / 'c.npz', {'ü': taken, 'none': nothing})
+  read = outputs.read_curves(tmp_path / 'c.npz')
   assert list(read) == ['ü', 'none']
   assert read['none']['labels'] == [] and read['none']['cas'].shape == (0, 20)
   for key, value in taken.items():
     np.testing.assert_array_equal(read['ü'][key], value)
-  assert outputs.read(tmp_path / 'absent.npz') == {}
+  assert outputs.read_curves(tmp_path / 'absent.npz') == {}
   (tmp_path / 'broken.npz').write_bytes(b'PK')
   with pytest.raises(errors.InputError, match='no curves in it'):
-    outputs.read(tmp_path / 'broken.npz')
+    outputs.read_curves(tmp_path / 'broken.npz')
 
 
 def test_tensorboard_gets_the_table_and_the_timelines(tmp_path):
   event_accumulator = pytest.importorskip(
     'tensorboard.backend.event_processing.event_accumulator'
   )
-  from backtal_jax.report import figures, style
   from backtal_jax.run import log  # brings TensorFlow
 
   class Source:
     names = ('a',)
 
   plan = np.zeros((1, 1, 2), int)
-  drawn = figures.timeline('a', 9.0, foreground=np.linspace(0, 1, 9))
-  with log.Log(tmp_path, plan, 0, Source, 'stop') as log:
-    log.show(7, 'tIoU 0.5\nmAP 12.3', {'best': style.image(drawn)})
+  with log.Log(tmp_path, plan, 0, Source, 'stop') as run_log:
+    image = np.zeros((20, 30, 3), np.uint8)
+    run_log.show(7, 'tIoU 0.5\nmAP 12.3', {'best': image})
   events = event_accumulator.EventAccumulator(str(tmp_path))
   events.Reload()
   (text,) = events.Tensors('results')

@@ -12,6 +12,7 @@ from golden import KINDS, Case
 
 from backtal_jax import errors, evaluate, models, train
 from backtal_jax.data import npz, sources
+from backtal_jax.metrics import scores
 from backtal_jax.run import checkpoints, sharding
 from configs import demo as demo_config
 
@@ -227,20 +228,12 @@ def test_a_new_best_must_be_strictly_greater(demo_root, tmp_path):
     demo_root, **{'train.eval_every': 1, 'eval.best_metric': 'average_mAP'}
   )
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(evaluate, 'ranking_value', ranking_value)
+    patch.setattr(scores, 'ranking_value', ranking_value)
     metrics = train.train_and_evaluate(config, tmp_path / 'w')
   assert metrics['epoch'] == 2
   with checkpoints.manager(tmp_path / 'w', create=False) as manager:
     assert manager.best_step() == 8
     assert sorted(manager.all_steps()) == [8, 12, 16]
-
-
-@pytest.mark.parametrize('best_metric', ['average_mAP', 'mAP@0.5', 'last'])
-def test_epochs_are_ranked_by_the_configs_metric(best_metric):
-  metrics = {'tiou': [0.3, 0.5], 'mAP': [0.2, 0.1], 'average_mAP': 0.15}
-  value = evaluate.ranking_value(metrics | {'epoch': 7}, best_metric)
-  expected = {'average_mAP': 0.15, 'mAP@0.5': 0.1, 'last': 7.0}
-  assert value == expected[best_metric]
 
 
 def _step_and_batch(mesh, count=13, batch_size=16):

@@ -4,16 +4,14 @@ What the values mean is up to `annotations`; the formats are those of
 formats.md.
 """
 
-import collections
 import csv
 import io
-import json
 import math
 import re
 import reprlib
 import string
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 
 # Of each click format with a header: where video, time, label and perhaps
 # annotator stand. `frames` is LACP's and HR-Pro's; its columns of ground-truth
@@ -44,9 +42,7 @@ def number(value, what) -> float:
       result = math.inf
     if math.isfinite(result):
       return result
-  raise errors.InputError(
-    f'{what} is {reprlib.repr(value)}, expected a finite number'
-  )
+  raise errors.InputError(f'{what} is {_show(value)}, expected a finite number')
 
 
 def _name(value, what) -> str:
@@ -61,43 +57,18 @@ def _name(value, what) -> str:
       return value
   except UnicodeEncodeError:
     pass
-  raise errors.InputError(f'{what} is {reprlib.repr(value)}, expected a name')
+  raise errors.InputError(f'{what} is {_show(value)}, expected a name')
 
 
-def _read_text(path) -> str:
-  """Read UTF-8 text without its byte-order mark."""
-  if not path.is_file():
-    raise errors.InputError(f'{path}: no such file')
-  try:
-    return path.read_bytes().decode('utf-8-sig')
-  except UnicodeDecodeError as e:
-    raise errors.InputError(f'{path}: not UTF-8 text: {e}') from e
-
-
-def _read_object(path) -> dict:
-  """Read a JSON file that holds an object; a key twice in it is an error."""
-
-  def unique(pairs):
-    counts = collections.Counter(key for key, _ in pairs)
-    for key, count in counts.items():
-      if count > 1:
-        raise errors.InputError(f'{path}: duplicate key {key!r}')
-    return dict(pairs)
-
-  try:
-    data = json.loads(_read_text(path), object_pairs_hook=unique)
-  except errors.InputError:
-    raise
-  except (ValueError, RecursionError) as e:
-    raise errors.InputError(f'{path}: not JSON: {e}') from e
-  if not isinstance(data, dict):
-    raise errors.InputError(f'{path}: no JSON object, expected one')
-  return data
+def _show(value):
+  return 'missing' if value is None else reprlib.repr(value)
 
 
 def _read_rows(path) -> list[tuple[int, list[str]]]:
   """Read CSV as (line number, cells); blank lines are left out."""
-  reader = csv.reader(io.StringIO(_read_text(path), newline=''), strict=True)
+  reader = csv.reader(
+    io.StringIO(files.read_text(path), newline=''), strict=True
+  )
   rows, line = [], 1
   try:
     for cells in reader:
@@ -188,8 +159,8 @@ def read_activitynet(path):
     seconds and fps None where not told; and the classes in the order of
     activity_list, without one the sorted labels.
   """
-  data = _read_object(path)
-  database = data.get('database')
+  data = files.read_json(path)
+  database = data.get('database') if isinstance(data, dict) else None
   if not isinstance(database, dict):
     raise errors.InputError(
       f'{path}: no object "database" in it, expected ActivityNet\'s format'
@@ -227,20 +198,34 @@ def _database_entry(entry):
     None if entry.get(key) is None else number(entry[key], key)
     for key in ('duration', 'fps')
   )
-  listed = entry.get('annotations') or []
-  if not isinstance(listed, list):
-    raise errors.InputError('annotations is not a list, expected one')
-  segments = []
-  for item in listed:
-    bounds = item.get('segment') if isinstance(item, dict) else None
-    if not isinstance(bounds, list) or len(bounds) != 2:
-      raise errors.InputError(
-        f'annotation {reprlib.repr(item)}, expected a label and a segment of '
-        'start and end'
-      )
-    start, end = (number(bound, 'a bound') for bound in bounds)
-    segments.append((start, end, _name(item.get('label'), 'the label')))
-  return subset, duration, fps, segments
+  annotated = listed(entry.get('annotations') or [])
+  return subset, duration, fps, [read_segment(item) for item in annotated]
+
+
+def listed(value) -> list:
+  """Return the annotations of a video if they are a list."""
+  if not isinstance(value, list):
+    raise errors.InputError(f'found {_show(value)}, expected a list')
+  return value
+
+
+def read_segment(item) -> tuple[float, float, str]:
+  """Return start and end in seconds and the label of an annotation.
+
+  Args:
+    item: {'label', 'segment': [start, end]}, also of predictions.
+
+  Raises:
+    errors.InputError: something is missing or wrong, without the place.
+  """
+  bounds = item.get('segment') if isinstance(item, dict) else None
+  if not isinstance(bounds, list) or len(bounds) != 2:
+    raise errors.InputError(
+      f'annotation {reprlib.repr(item)}, expected a label and a segment of '
+      'start and end'
+    )
+  start, end = (number(bound, 'a bound') for bound in bounds)
+  return start, end, _name(item.get('label'), 'the label')
 
 
 def files_of(path) -> list:
@@ -276,7 +261,7 @@ def read_thumos14(path):
     )
   rows, subsets = [], {}
   for (label, subset), file in sorted(texts.items()):
-    for line, text in enumerate(_read_text(file).split('\n'), 1):
+    for line, text in enumerate(files.read_text(file).split('\n'), 1):
       video, *bounds = text.strip(_EDGES).split() or ['']
       where = f'{file}:{line}'
       if video and len(bounds) != 2:

@@ -11,8 +11,6 @@ import dataclasses
 import io
 import re
 
-from etils import epath
-
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
 
@@ -38,13 +36,23 @@ class AnnotatedVideo:
   fps: float | None
   segments: tuple[Segment, ...]
 
+  def listed(self) -> list[dict]:
+    """Return the segments as ActivityNet's annotations."""
+    return [
+      {'label': s.label, 'segment': [s.start, s.end]} for s in self.segments
+    ]
+
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-  """Videos by name, and the class names in the order of their indices."""
+  """Videos by name, and the class names in the order of their indices.
+
+  `path` is what errors name.
+  """
 
   videos: dict[str, AnnotatedVideo]
   classes: tuple[str, ...]
+  path: str = dataclasses.field(default='ground truth', compare=False)
 
   def subset(self, name) -> dict[str, AnnotatedVideo]:
     """Return the videos of a subset, any letter case; never none."""
@@ -56,7 +64,7 @@ class Annotations:
     if not found:
       known = sorted({v.subset for v in self.videos.values()})
       raise errors.InputError(
-        f'subset {name!r} has no videos; the ground truth has {known}'
+        f'{self.path}: subset {name!r} has no videos, found subsets {known}'
       )
     return found
 
@@ -98,6 +106,16 @@ def match_names(names, known) -> tuple[dict[str, str], list[str]]:
   return mapping, [k for k in found if k not in mapping]
 
 
+def find_ground_truth(name, root) -> Annotations:
+  """Read the ground truth that a config names.
+
+  Args:
+    name: path from the current folder or inside `root`.
+    root: the data root.
+  """
+  return read_ground_truth(files.find(name, root))
+
+
 def read_ground_truth(path, *, video_list=None) -> Annotations:
   """Read ground truth of any format.
 
@@ -114,18 +132,18 @@ def read_ground_truth(path, *, video_list=None) -> Annotations:
   Raises:
     errors.InputError: missing, malformed, or a video in it twice.
   """
-  path = epath.Path(path)
+  path = files.path(path)
   if path.is_dir() or re.search(r'_(val|test)\.txt$', path.name):
     annotations = _read_thumos14(path)
   else:  # HACS's and LACP's ground truth is ActivityNet's with parts left out.
     annotations = _read_activitynet(path)
   if video_list is not None:
-    annotations = _complete(annotations, epath.Path(video_list))
+    annotations = _complete(annotations, files.path(video_list))
   # Two videos that differ by the prefix alone could not be told apart.
   for name in annotations.videos:
     if f'v_{name}' in annotations.videos:
       raise errors.InputError(f'{path}: duplicate video {name!r}, v_{name}')
-  return annotations
+  return dataclasses.replace(annotations, path=str(path))
 
 
 def write_ground_truth(path, annotations):
@@ -137,8 +155,7 @@ def write_ground_truth(path, annotations):
     entry |= {} if video.duration is None else {'duration': video.duration}
     entry |= {} if video.fps is None else {'fps': video.fps}
     entry['annotations'] = [
-      {'label': s.label, 'segment': [s.start, s.end], 'idx': index[s.label]}
-      for s in video.segments
+      row | {'idx': index[row['label']]} for row in video.listed()
     ]
     entry['vid_idx'] = sorted({index[s.label] for s in video.segments})
     database[name] = entry
@@ -199,7 +216,7 @@ def read_clicks(
       unless lenient, a line is short or long, a time is no number, negative
       or beyond the duration, a video or class is unknown.
   """
-  path = epath.Path(path)
+  path = files.path(path)
   format, rows, complaints = formats.read_clicks(path)
   short = re.search(r'_(A\d+)$', path.stem)
   annotator = short[1] if short else path.stem

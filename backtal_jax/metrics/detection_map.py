@@ -9,6 +9,7 @@ name), so that the result never depends on the machine.
 
 import argparse
 import decimal
+import functools
 
 import numpy as np
 
@@ -90,23 +91,31 @@ def format_table(result, truth):
   return '\n'.join(lines)
 
 
-def main(argv=None):
-  """Run the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--ground_truth', required=True, help='ActivityNet JSON')
-  parser.add_argument('--predictions', required=True, help='ActivityNet JSON')
-  parser.add_argument('--subset', required=True, help='the split, e.g. test')
+def make_parser(text) -> argparse.ArgumentParser:
+  """Make a command line for ground truth and predictions.
+
+  Args:
+    text: docstring of the command's module.
+  """
+  parser = argparse.ArgumentParser(description=text.splitlines()[0])
+  add = functools.partial(parser.add_argument, required=True)
+  add('--ground_truth', help='JSON, or the folder of THUMOS14 text files')
+  add('--predictions', help='ActivityNet JSON')
+  add('--subset', help='the split, e.g. test')
   parser.add_argument('--tiou', default='0.5:0.05:0.95', help='(%(default)s)')
   parser.add_argument('--output', help='JSON file for the result')
-  args = parser.parse_args(argv)
+  return parser
+
+
+def main(argv=None):
+  """Run the command line."""
+  args = make_parser(__doc__).parse_args(argv)
   with errors.one_line():
     tiou = parse_tiou(args.tiou)
-    gt, found = args.ground_truth, args.predictions
-    truth = segments.read_truth(files.read_json(gt), args.subset, gt)
-    predictions, _ = segments.read_predictions(
-      files.read_json(found), truth, found
+    truth, found = segments.read(
+      args.ground_truth, args.subset, args.predictions
     )
-    result = detection_map(truth, predictions, tiou)
+    result = detection_map(truth, found, tiou)
     if args.output:
       files.write_json(args.output, result, indent=1)
     print(format_table(result, truth))

@@ -8,8 +8,6 @@ Temporal Action Detectors", ECCV 2018), with the plain AP of detection_map and
 with groups of equal size instead of limits made for single data sets.
 """
 
-import argparse
-import contextlib
 import itertools
 
 import numpy as np
@@ -38,15 +36,14 @@ TOP = 10
 _NUM_GROUPS = 5
 
 
-def diagnose(truth, predictions, tiou, *, theta=0.5, durations=None):
+def diagnose(truth, predictions, tiou, *, theta=0.5):
   """Split errors into kinds, and count what was missed.
 
   Args:
-    truth: Truth, from `segments.read_truth`.
-    predictions: Segments, from `segments.read_predictions`.
+    truth: a segments.Truth.
+    predictions: a segments.Segments.
     tiou: thresholds that `gain` and `normalised_mAP` average over.
     theta: threshold of everything else.
-    durations: [videos] seconds, NaN where unknown; without it no coverage.
 
   Returns:
     {'theta', 'tiou', 'count': {kind: number} of every class's best TOP·G,
@@ -74,9 +71,7 @@ def diagnose(truth, predictions, tiou, *, theta=0.5, durations=None):
   np.add.at(table, (label[kept], portion[kept], kinds[-1, kept]), 1)
   found = matched[-1][matched[-1] >= 0]
   missed = np.bincount(found, minlength=len(truth.segments.label)) == 0
-  normal, groups = characteristics(
-    truth, durations, label, matched[:-1], missed
-  )
+  normal, groups = characteristics(truth, label, matched[:-1], missed)
   return {
     'theta': float(theta),
     'tiou': [float(t) for t in tiou],
@@ -118,8 +113,8 @@ def error_kinds(truth, predictions, tiou, match=None):
     * background: less, or nothing at all.
 
   Args:
-    truth: Truth.
-    predictions: Segments.
+    truth: a segments.Truth.
+    predictions: a segments.Segments.
     tiou: thresholds θ.
     match: what matching.match returns, if already known.
 
@@ -144,7 +139,7 @@ def error_kinds(truth, predictions, tiou, match=None):
   )
 
 
-def characteristics(truth, durations, label, matched, missed):
+def characteristics(truth, label, matched, missed):
   """Group the ground truth, and see how well each group is found.
 
   The groups are fifths by number, not DETAD's limits, which differ from data
@@ -152,8 +147,7 @@ def characteristics(truth, durations, label, matched, missed):
   seconds, instances are those of the class in the video (section 3).
 
   Args:
-    truth: Truth.
-    durations: [videos] seconds or NaN, or None.
+    truth: a segments.Truth.
     label: [N] classes of the predictions in the order of `matched`.
     matched: [T, N] and order as of matching.match.
     missed: [G] bool.
@@ -168,8 +162,8 @@ def characteristics(truth, durations, label, matched, missed):
   length = segments.end - segments.start
   key = segments.video * len(truth.labels) + segments.label
   values = {'length (s)': length, 'instances': np.bincount(key)[key]}
-  if durations is not None and np.isfinite(durations).any():
-    coverage = length / np.asarray(durations, float)[segments.video]
+  if np.isfinite(truth.durations).any():
+    coverage = length / truth.durations[segments.video]
     values = {'coverage': coverage} | values
 
   normalised = lambda member: _normalised_map(truth, label, matched, member)
@@ -191,15 +185,6 @@ def characteristics(truth, durations, label, matched, missed):
   return float(normalised(np.ones((1, len(length)), bool))[0]), groups
 
 
-def read_durations(annotations, truth):
-  """Read the durations [videos] in seconds, NaN where not told."""
-  durations = np.full(len(truth.videos), np.nan)
-  for i, video in enumerate(truth.videos):
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-      durations[i] = float(annotations['database'][video]['duration']) or np.nan
-  return durations
-
-
 def format_table(result):
   """Lay out the kinds: number, share and gain."""
   total = max(sum(result['count'].values()), 1)
@@ -215,26 +200,15 @@ def format_table(result):
 
 def main(argv=None):
   """Run the command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--ground_truth', required=True, help='ActivityNet JSON')
-  parser.add_argument('--predictions', required=True, help='ActivityNet JSON')
-  parser.add_argument('--subset', required=True, help='the split, e.g. test')
-  parser.add_argument('--tiou', default='0.5:0.05:0.95', help='%(default)s')
+  parser = detection_map.make_parser(__doc__)
   parser.add_argument('--theta', default='0.5', help='tIoU of the kinds')
-  parser.add_argument('--output', help='JSON file for the result')
   args = parser.parse_args(argv)
   with errors.one_line():
     tiou, (theta,) = map(detection_map.parse_tiou, (args.tiou, args.theta))
-    gt, found = args.ground_truth, args.predictions
-    annotations = files.read_json(gt)
-    truth = segments.read_truth(annotations, args.subset, gt)
-    predictions, _ = segments.read_predictions(
-      files.read_json(found), truth, found
+    truth, found = segments.read(
+      args.ground_truth, args.subset, args.predictions
     )
-    durations = read_durations(annotations, truth)
-    result = diagnose(
-      truth, predictions, tiou, theta=theta, durations=durations
-    )
+    result = diagnose(truth, found, tiou, theta=theta)
     if args.output:
       files.write_json(args.output, result, indent=1)
     print(format_table(result))

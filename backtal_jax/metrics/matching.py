@@ -14,8 +14,8 @@ def match(truth, predictions, tiou):
   """Let each prediction, best score first, take the best ground truth left.
 
   Args:
-    truth: Truth, from `segments.read_truth`.
-    predictions: Segments, from `segments.read_predictions`.
+    truth: a segments.Truth.
+    predictions: a segments.Segments.
     tiou: thresholds in (0, 1], the least overlap of a match.
 
   Returns:

@@ -1,17 +1,15 @@
 """Ground truth and predictions of a split, in columns.
 
-The one reader of both, for mAP, diagnosis, report and comparison.
+What mAP, diagnosis, report and comparison have in common.
 """
 
-import collections
-import contextlib
 import logging
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from backtal_jax import errors
+from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats, annotations
 
 
 class Segments(NamedTuple):
@@ -29,129 +27,143 @@ class Segments(NamedTuple):
 
 
 class Truth(NamedTuple):
-  """Annotations of a split, its video names and the class names in them."""
+  """Annotations of a split, its video names and the class names in them.
 
-  videos: list
-  labels: list
+  `durations` [videos] are seconds, NaN where not told.
+  """
+
+  videos: list[str]
+  labels: list[str]
   segments: Segments
+  durations: np.ndarray
 
 
-def read_truth(annotations, subset, where='ground truth'):
-  """Read the annotations of one split.
+def make_truth(ground_truth: annotations.Annotations, subset: str) -> Truth:
+  """Return the annotations of one split.
 
   Args:
-    annotations: {'database': {video: {'subset', 'annotations': [{'label',
-      'segment'}]}}}, ActivityNet's form; seconds may be strings.
+    ground_truth: annotations of all splits.
     subset: name of the split, in any letter case.
-    where: what error messages call the annotations.
-
-  Returns:
-    Truth.
 
   Raises:
-    errors.InputError: it has another form, or no annotation of the split.
+    errors.InputError: the split has no annotation.
   """
-  database = _get(annotations, 'database', dict, where)
-  place = {video: f'{where}: video {video}' for video in database}
-  subsets = {v: _get(database[v], 'subset', str, place[v]) for v in database}
-  videos = sorted(v for v in database if subsets[v].lower() == subset.lower())
+  found = sorted(ground_truth.subset(subset).items())
   rows = [
-    (i, *_segment(entry, place[video], (int, float, str)), 1)
-    for i, video in enumerate(videos)
-    for entry in _get(database[video], 'annotations', list, place[video])
+    (i, s.label, s.start, s.end, 1)
+    for i, (_, video) in enumerate(found)
+    for s in video.segments
   ]
   if not rows:
-    problem = f'{where}: no annotation in subset {subset!r}, found subsets: '
-    raise errors.InputError(problem + ', '.join(sorted({*subsets.values()})))
+    raise errors.InputError(
+      f'{ground_truth.path}: no annotation in subset {subset!r}'
+    )
   labels = sorted({label for _, label, *_ in rows})
   number = {label: i for i, label in enumerate(labels)}
-  segments = _segments([(i, number[label], *row) for i, label, *row in rows])
-  return Truth(videos, labels, segments)
+  rows = [(video, number[label], *times) for video, label, *times in rows]
+  video, label, *numbers = np.array(rows, float).T.copy()
+  segments = Segments(video.astype(int), label.astype(int), *numbers)
+  durations = [video.duration or np.nan for _, video in found]
+  names = [name for name, _ in found]
+  return Truth(names, labels, segments, np.array(durations, float))
 
 
-def read_predictions(predictions, truth, where='predictions'):
-  """Read predictions; a `v_` before a video's name makes no difference.
+def make_predictions(found, classes, truth: Truth, where='predictions'):
+  """Put predictions in columns; a `v_` before a name makes no difference.
 
   Those of a class that the split lacks are left out; their number is logged, as
   is that of predictions in other videos, which count as wrong.
 
   Args:
-    predictions: {'results': {video: [{'label', 'segment', 'score'}]}}.
-    truth: the Truth that they are to be compared with.
+    found: {video: (labels [N], segments [N, 2] in seconds, scores [N])}, labels
+      being indices into `classes`.
+    classes: names.
+    truth: what the predictions are to be compared with.
     where: what error messages call the predictions.
 
   Returns:
-    Segments, and the number of predictions left out.
+    Segments.
 
   Raises:
-    errors.InputError: it has another form, or two names for one video.
+    errors.InputError: two names mean one video.
   """
-  results = _get(predictions, 'results', dict, where)
-  index = _match_videos(results, truth.videos, where)
-  number = {label: i for i, label in enumerate(truth.labels)}
-  rows, absent = [], collections.Counter()
-  for video in sorted(results):
-    place = f'{where}: video {video}'
-    for entry in _get(results, video, list, where):
-      label, *times = _segment(entry, place, (int, float))
-      score = _number(_get(entry, 'score', object, place), 'score', place)
-      if label in number:
-        rows.append((index[video], number[label], *times, score))
-      else:
-        absent[label] += 1
-  if absent:
-    text = '%s: ignored %d predictions of classes that the split lacks: %s'
-    logging.warning(text, where, absent.total(), ', '.join(sorted(absent)))
-  if outside := sum(row[0] < 0 for row in rows):
-    logging.warning('%s: %d predictions are in other videos', where, outside)
-  return _segments(rows), absent.total()
-
-
-def _match_videos(results, videos, where):
-  """Map the names in `results` to indices of `videos`, -1 for unknown ones."""
-  number = {video: i for i, video in enumerate(videos)}
-  index, names = {}, {}
-  for name in results:
-    forms = (name, f'v_{name}', name.removeprefix('v_'))
-    index[name] = next((number[x] for x in forms if x in number), -1)
-    other = names.setdefault(index[name], name)
-    if other != name and index[name] >= 0:
+  known, _ = annotations.match_names(found, truth.videos)
+  names = {}
+  for name, match in known.items():
+    if (other := names.setdefault(match, name)) != name:
       raise errors.InputError(f'{where}: {other} and {name} are the same video')
-  return index
+  place = {video: i for i, video in enumerate(truth.videos)}
+  order = sorted(found)
+  index = [place.get(known.get(name), -1) for name in order]
+  parts = [found[name] for name in order]
+  label, times, score = (
+    np.concatenate([empty, *column])
+    for empty, column in zip(
+      (np.zeros(0, int), np.zeros((0, 2)), np.zeros(0)),
+      zip(*parts, strict=True) if parts else ((), (), ()),
+      strict=True,
+    )
+  )
+  video = np.repeat(np.array(index, int), [len(part[0]) for part in parts])
+  number = {label: i for i, label in enumerate(truth.labels)}
+  number = np.array([number.get(name, -1) for name in classes], int)[label]
+  _warn(where, [classes[i] for i in label[number < 0]], video[number >= 0])
+  columns = video, number, *times.T, score
+  return Segments(*(column[number >= 0] for column in columns))
 
 
-def _segments(rows):
-  """Turn (video, label, start, end, score) rows into Segments."""
-  video, label, *numbers = np.array(rows, float).reshape(-1, 5).T.copy()
-  return Segments(video.astype(int), label.astype(int), *numbers)
+def _warn(where, absent, video):
+  """Log the predictions that are ignored, and those of other videos."""
+  if absent:
+    names = sorted({*absent})
+    more = f' and {len(names) - 5} more' if names[5:] else ''
+    text = '%s: ignored %d predictions of classes that the split lacks: %s%s'
+    logging.warning(text, where, len(absent), ', '.join(names[:5]), more)
+  if outside := np.count_nonzero(video < 0):
+    logging.warning('%s: %d predictions are in other videos', where, outside)
 
 
-def _get(entry, key, kind, where):
-  """Look up a key of a dictionary that was read from JSON."""
-  value = entry.get(key) if isinstance(entry, dict) else None
-  _expect(isinstance(value, kind), where, key, value, kind.__name__)
-  return value
+def parse_predictions(predictions, truth: Truth, where='predictions'):
+  """Return the Segments of what a prediction file holds.
+
+  Args:
+    predictions: {'results': {video: [{'label', 'segment', 'score'}]}},
+      ActivityNet's form.
+    truth: see `make_predictions`.
+    where: what error messages call the predictions.
+
+  Raises:
+    errors.InputError: it has another form, or see `make_predictions`.
+  """
+  results = predictions.get('results') if isinstance(predictions, dict) else ()
+  if not isinstance(results, dict):
+    raise errors.InputError(f'{where}: no object "results", expected one')
+  found, classes = {}, {}
+  for video, listed in results.items():
+    try:
+      rows = [_prediction(item) for item in annotation_formats.listed(listed)]
+    except errors.InputError as e:
+      raise errors.InputError(f'{where}: video {video!r}: {e}') from e
+    labels = [classes.setdefault(label, len(classes)) for *_, label, _ in rows]
+    times = np.array([row[:2] for row in rows], float).reshape(-1, 2)
+    scores = np.array([score for *_, score in rows], float)
+    found[video] = np.array(labels, int), times, scores
+  return make_predictions(found, list(classes), truth, where)
 
 
-def _segment(entry, where, kinds):
-  """Read label, start and end of an annotation or a prediction."""
-  segment = _get(entry, 'segment', list, where)
-  _expect(len(segment) == 2, where, 'segment', segment, '[start, end]')
-  times = (_number(value, 'segment', where, kinds) for value in segment)
-  return _get(entry, 'label', str, where), *times
+def _prediction(item):
+  segment = annotation_formats.read_segment(item)
+  return *segment, annotation_formats.number(item.get('score'), 'score')
 
 
-def _number(value, field, where, kinds=(int, float)):
-  """Read a finite number."""
-  number = math.nan
-  if type(value) in kinds:
-    with contextlib.suppress(ValueError, OverflowError):
-      number = float(value)
-  _expect(math.isfinite(number), where, field, value, 'a finite number')
-  return number
+def read(ground_truth, subset, predictions) -> tuple[Truth, Segments]:
+  """Read both files of a metric, see `make_truth` and `parse_predictions`.
 
-
-def _expect(right, where, field, value, expected):
-  if not right:
-    found = 'missing' if value is None else f'{value!r:.60}'
-    raise errors.InputError(f'{where}: {field} is {found}, expected {expected}')
+  Args:
+    ground_truth: path of a file or folder of any format.
+    subset: name of the split.
+    predictions: path of a file in ActivityNet's form.
+  """
+  truth = make_truth(annotations.read_ground_truth(ground_truth), subset)
+  found = files.read_json(predictions)
+  return truth, parse_predictions(found, truth, str(predictions))

@@ -1,71 +1,103 @@
-"""The report of a run: one HTML file that needs nothing else."""
+"""The report of a run, and of two runs: one HTML file that needs nothing else.
+
+A page is a list of sections that `page.html` beside this file lays out.
+"""
 
 import json
-from html import escape
+from typing import Any, NamedTuple
 
+import jinja2
+import markupsafe
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors
-from backtal_jax.metrics import average_precision, bootstrap, diagnosis
-from backtal_jax.report import figures, html, timelines
+from backtal_jax import errors, files
+from backtal_jax.metrics import (
+  average_precision,
+  bootstrap,
+  diagnosis,
+  scores,
+)
+from backtal_jax.report import figures, style, timelines
+from backtal_jax.run import outputs
 
 # A figure of classes shows no more than this; the table shows all.
 _MAX_BARS = 40
+_AT = f'tIoU {timelines.THETA:g}'
+_BEST = f'the best {diagnosis.TOP}·G predictions'
+
+
+class Section(NamedTuple):
+  """A part of a page; what is empty is left out."""
+
+  title: str = ''
+  text: str = ''
+  charts: Any = ()  # (title, caption, Figure), side by side
+  table: Any = ()  # caption, head, rows: columns sort, floats get one decimal
+  videos: Any = ()  # (title, Figure), below each other
 
 
 def write(workdir, ground_truth='') -> epath.Path:
-  """Write WORKDIR/report.html and return its path; see timelines.read."""
-  run = timelines.read(workdir, ground_truth)
+  """Write WORKDIR/report.html and return its path; see outputs.read."""
+  run = outputs.read(workdir, ground_truth)
   result = diagnosis.diagnose(
-    run.truth,
-    run.predictions,
-    run.metrics['tiou'],
-    theta=timelines.THETA,
-    durations=run.durations,
+    run.truth, run.predictions, run.metrics['tiou'], theta=timelines.THETA
   )
-  body = _head(run) + _learning(run) + _errors(run, result)
-  body += _classes(run, result) + _timelines(run)
-  config = escape(json.dumps(run.config, indent=1, ensure_ascii=False))
-  body += (
-    f'<details><summary>config</summary><pre tabindex="0">{config}</pre>'
-    '</details>'
+  sections = [_head(run), _learning(run), _errors(run, result)]
+  sections += [_classes(result), _videos(run)]
+  return _render(
+    files.path(workdir) / 'report.html',
+    title=f'{run.name}: {_what(run)}',
+    heading=run.name,
+    sections=sections,
+    config=json.dumps(run.config, indent=1, ensure_ascii=False),
   )
-  path = epath.Path(workdir) / 'report.html'
-  return html.write(path, f'{run.name}: {_what(run)}', body)
+
+
+def _render(path, **values):
+  """Write a page atomically, and return its path."""
+  environment = jinja2.Environment(
+    autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+  )
+  environment.filters |= {'svg': style.svg, 'cell': _cell}
+  template = epath.resource_path('backtal_jax.report') / 'page.html'
+  template = environment.from_string(template.read_text())
+  with files.atomic(path, 'w') as f:
+    f.write(template.render(palette=style.PALETTE, **values))
+  return path
+
+
+def _cell(value):
+  if value is None:
+    return '–'
+  return f'{value:.1f}' if isinstance(value, float) else value
+
+
+def _signed(value):
+  """Format a difference with its sign."""
+  return f'{round(value, 1) + 0.0:+.1f}'.replace('-', '−')
 
 
 def _what(run):
   return f'{run.config["data"]["name"]} {run.config["data"]["eval_split"]}'
 
 
-def _scores(run):
-  """Return {name: percent} of a run's metrics."""
-  pairs = zip(run.metrics['tiou'], run.metrics['mAP'], strict=True)
-  scores = {f'mAP@{t:g}': 100 * v for t, v in pairs}
-  return scores | {'average_mAP': 100 * run.metrics['average_mAP']}
-
-
 def _head(run):
   """Say what was run, and the mAP beside the published one."""
-  published = dict(run.config.get('eval', {}).get('published') or ())
-  scores = _scores(run)
-  head, rows = ['metric', 'this run'], [list(x) for x in scores.items()]
+  published = run.config.get('eval', {}).get('published') or ()
+  head, rows = ['metric', 'this run'], scores.beside(run.metrics, published)
   if published:
     head += ['published', 'difference']
-    for row in rows:
-      other = published.get(row[0])
-      row += [other, None if other is None else html.signed(row[1] - other)]
-  truth = run.truth
-  epoch = run.metrics.get('epoch', -1)
+    rows = [(*row, d if d is None else _signed(d)) for *row, d in rows]
+  else:
+    rows = [row[:2] for row in rows]
+  truth, epoch = run.truth, run.metrics.get('epoch', -1)
   text = (
     f'{_what(run)}: {len(truth.videos)} videos, {len(truth.labels)} classes, '
     f'{len(truth.segments.label)} segments, {len(run.predictions.label)} '
     f'predictions' + (f', epoch {epoch}' if epoch >= 0 else '') + '.'
   )
-  return f'<h1>{escape(run.name)}</h1><p>{escape(text)}</p>' + html.table(
-    head, rows, 'Mean average precision, %'
-  )
+  return Section(text=text, table=('Mean average precision, %', head, rows))
 
 
 def _learning(run):
@@ -93,22 +125,20 @@ def _learning(run):
   charts.append(
     ('Precision and recall', 'The mean of the classes’ envelopes.', drawn)
   )
-  return '<h2>Learning</h2>' + html.charts(charts)
+  return Section('Learning', charts=charts)
 
 
 def _errors(run, result):
   """Show where the errors come from."""
-  total = max(sum(result['count'].values()), 1)
-  share = 100 * result['count']['background'] / total
+  share = 100 * result['count']['background']
+  share /= max(sum(result['count'].values()), 1)
   segments = len(run.truth.segments.label)
-  return (
-    '<h2>Where the errors come from</h2><p>Of the best '
-    f'{diagnosis.TOP}·G predictions of every class at tIoU '
-    f'{timelines.THETA:g}, '
-    f'<strong>{share:.1f} % are background errors</strong>; '
-    f'{result["missed"]} of {segments} segments are missed.</p>'
-    + html.charts([*_false(result), *_missed(result, segments)])
+  text = markupsafe.Markup(
+    f'Of {_BEST} of every class at {_AT}, <strong>{share:.1f} % are background '
+    f'errors</strong>; {result["missed"]} of {segments} segments are missed.'
   )
+  charts = [*_false(result), *_missed(result, segments)]
+  return Section('Where the errors come from', text, charts)
 
 
 def _false(result):
@@ -149,11 +179,11 @@ def _missed(result, segments):
   yield 'Average recall', text, figures.recall(**result['recall'])
 
 
-def _classes(run, result):
+def _classes(result):
   """Show the AP of every class, sorted, and what its errors are."""
   classes = sorted(result['classes'].items(), key=lambda x: (-x[1]['ap'], x[0]))
   ap = {name: 100 * row['ap'] for name, row in classes}
-  text = f'At tIoU {timelines.THETA:g}.'
+  text = f'At {_AT}.'
   if len(ap) > _MAX_BARS:
     names, half = list(ap), _MAX_BARS // 2
     ap = {name: ap[name] for name in names[:half] + names[-half:]}
@@ -165,24 +195,21 @@ def _classes(run, result):
     for name, row in classes
   ]
   head = ['class', f'AP@{timelines.THETA:g}', 'average AP', 'segments']
-  caption = f'AP in %, and the kinds of the best {diagnosis.TOP}·G predictions'
-  return (
-    '<h2>Classes</h2>'
-    + html.charts([chart])
-    + html.table([*head, *diagnosis.KINDS], rows, caption)
-  )
+  caption = f'AP in %, and the kinds of {_BEST}'
+  table = caption, head + list(diagnosis.KINDS), rows
+  return Section('Classes', charts=[chart], table=table)
 
 
-def _timelines(run):
+def _videos(run):
   """Show the best, median and worst videos."""
-  drawn = timelines.timelines(
-    run.truth, run.durations, run.predictions, run.curves, count=2
-  )
-  return (
-    '<h2>Videos</h2><p>The best, median and worst videos by the AP of all '
-    'their predictions: ground truth, class activation sequences (CAS), '
-    'foreground weight and feature magnitude, predictions with their scores '
-    'and kinds.</p>' + html.wide(drawn)
+  return Section(
+    'Videos',
+    'The best, median and worst videos by the AP of all their predictions: '
+    'ground truth, class activation sequences (CAS), foreground weight and '
+    'feature magnitude, predictions with their scores and kinds.',
+    videos=timelines.select(
+      run.truth, run.predictions, run.curves, count=2
+    ).items(),
   )
 
 
@@ -196,12 +223,9 @@ def compare(before, after, output='', ground_truth='') -> epath.Path:
     ground_truth: path, by default what the config of `before` says.
 
   Raises:
-    errors.InputError: their ground truth differs, or see timelines.read.
+    errors.InputError: their ground truth differs, or see outputs.read.
   """
-  a, b = (
-    timelines.read(before, ground_truth),
-    timelines.read(after, ground_truth),
-  )
+  a, b = (outputs.read(path, ground_truth) for path in (before, after))
   same = zip(a.truth.segments, b.truth.segments, strict=True)
   if a.truth[:2] != b.truth[:2] or not all(np.array_equal(*x) for x in same):
     raise errors.InputError(
@@ -212,18 +236,24 @@ def compare(before, after, output='', ground_truth='') -> epath.Path:
     theta=timelines.THETA,
   )  # fmt: skip
   names = [f'A: {a.name}', f'B: {b.name}']
-  scores = {k: v for k, v in result.items() if 'mAP' in k}
-  body = (
-    f'<h1>{escape(f"{a.name} and {b.name}")}</h1>'
-    f'<p>A is {escape(str(before))}, B is {escape(str(after))}, on '
-    f'{escape(_what(a))}. Intervals hold 95 % of 1000 draws of the '
-    f'{len(a.truth.videos)} videos with replacement.</p>'
-    + _differences('metric', names, scores, 'Mean average precision, %')
-    + _compare_kinds(names, result['kinds'])
-    + _compare_classes(names, result['classes'])
+  text = (
+    f'A is {before}, B is {after}, on {_what(a)}. Intervals hold 95 % of 1000 '
+    f'draws of the {len(a.truth.videos)} videos with replacement.'
   )
-  path = epath.Path(output) if output else epath.Path(after) / 'compare.html'
-  return html.write(path, f'{a.name} and {b.name}', body)
+  values = {k: v for k, v in result.items() if 'mAP' in k}
+  table = _differences('metric', names, values, 'Mean average precision, %')
+  title = f'{a.name} and {b.name}'
+  return _render(
+    files.path(output or files.path(after) / 'compare.html'),
+    title=title,
+    heading=title,
+    sections=[
+      Section(text=text, table=table),
+      _compare_kinds(names, result['kinds']),
+      _compare_classes(names, result['classes']),
+    ],
+    config='',
+  )
 
 
 def _compare_kinds(names, kinds):
@@ -232,13 +262,10 @@ def _compare_kinds(names, kinds):
     name: {kind: row[side] for kind, row in kinds.items()}
     for name, side in zip(names, ('before', 'after'), strict=True)
   }
-  text = (
-    f'Of the best {diagnosis.TOP}·G predictions at tIoU {timelines.THETA:g}.'
-  )
+  chart = ('Shares', f'Of {_BEST} at {_AT}.', figures.shares(shares))
   change = _difference_chart('Change', kinds, 'share, B − A, points')
-  charts = html.charts([('Shares', text, figures.shares(shares)), change])
   table = _differences('kind', names, kinds, 'Shares, %')
-  return '<h2>Kinds of errors</h2>' + charts + table
+  return Section('Kinds of errors', charts=[chart, change], table=table)
 
 
 def _compare_classes(names, classes):
@@ -249,9 +276,8 @@ def _compare_classes(names, classes):
   title = 'What got better and worse'
   chart = _difference_chart(title, ends, 'AP, B − A, points')
   classes = {name: classes[name] for name in order}
-  caption = f'AP at tIoU {timelines.THETA:g}, %'
-  table = _differences('class', names, classes, caption)
-  return '<h2>Classes</h2>' + html.charts([chart]) + table
+  table = _differences('class', names, classes, f'AP at {_AT}, %')
+  return Section('Classes', charts=[chart], table=table)
 
 
 def _difference_chart(title, rows, xlabel):
@@ -266,8 +292,7 @@ def _difference_chart(title, rows, xlabel):
 def _differences(what, names, rows, caption):
   cells = [
     [name, 100 * row['before'], 100 * row['after']]
-    + [html.signed(100 * row[key]) for key in ('difference', 'low', 'high')]
+    + [_signed(100 * row[key]) for key in ('difference', 'low', 'high')]
     for name, row in rows.items()
   ]
-  head = [what, *names, 'B − A', '2.5 %', '97.5 %']
-  return html.table(head, cells, caption)
+  return caption, [what, *names, 'B − A', '2.5 %', '97.5 %'], cells

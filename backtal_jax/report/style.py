@@ -61,6 +61,9 @@ _STYLE = {
 }  # fmt: skip
 
 
+_NO_METADATA = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+
+
 def styled(draw):
   """Draw in our style whatever the user's matplotlib is set to."""
 
@@ -72,34 +75,28 @@ def styled(draw):
   return styled
 
 
-def svg(figure, title):
+def svg(figure, title) -> str:
   """Render a figure as an <svg> element that follows the page's theme.
 
   Colours become the CSS variables `--NAME` of PALETTE, text stays text.
 
   Args:
-    figure: of this module.
+    figure: a figure of this module.
     title: what a screen reader says.
   """
   text = io.StringIO()
   style = _STYLE | {'svg.fonttype': 'none', 'svg.hashsalt': title}
   with matplotlib.rc_context(style), _quiet():
-    figure.savefig(
-      text, format='svg', metadata=dict.fromkeys(('Date', 'Creator')),
-      facecolor='none',
-    )  # fmt: skip
-  width = round(figure.get_figwidth() * 96)
+    figure.savefig(text, format='svg', facecolor='none', metadata=_NO_METADATA)
   body = text.getvalue().partition('<svg')[2]
-  body = re.sub(r'^[^>]*?(viewBox="[^"]*")[^>]*>', r'\1>', body, flags=re.S)
-  body = re.sub(r'<(metadata|style).*?</\1>', '', body, flags=re.S)
-  # Several figures in a page must not share names; only clip paths need one.
-  body = re.sub(r' id="[a-z.]*[a-zA-Z0-9]*_\d+"', '', body)
-  body = re.sub(r'font: ([^;"\']*?px)[^;"]*', r'font: \1 var(--font)', body)
+  # Figures of one page must not share names; those in use are hashes.
+  body = re.sub(r' id="[a-zA-Z0-9.]*_\d+"', '', body)
   for name, color in COLOR.items():
     body = body.replace(color, f'var(--{name})')
+  width = round(figure.get_figwidth() * 96)
   return (
     f'<svg role="img" aria-label="{html.escape(title)}" '
-    f'style="--width: {width}px" {body}'
+    f'style="--width: {width}px"{body}'
   )
 
 

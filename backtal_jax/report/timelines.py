@@ -1,98 +1,40 @@
-"""The results that a run left in its workdir, and its videos drawn."""
-
-import contextlib
-import json
-from typing import NamedTuple
+"""Videos drawn: what was found beside the ground truth, and the curves."""
 
 import numpy as np
-from etils import epath
 
-from backtal_jax import errors, files
-from backtal_jax.metrics import (
-  average_precision,
-  diagnosis,
-  segments,
-)
-from backtal_jax.report import figures
-from backtal_jax.run import outputs
+from backtal_jax.metrics import average_precision, diagnosis
+from backtal_jax.report import figures, style
 
 # The tIoU of everything that shows a single one.
 THETA = 0.5
+# Curves of more classes than these could not be told apart.
+_MAX_CLASSES = 4
 
 
-class Run(NamedTuple):
-  """What a workdir holds, read."""
-
-  name: str
-  config: dict
-  metrics: dict  # metrics.json
-  log: list  # lines of metrics.jsonl
-  truth: segments.Truth
-  durations: np.ndarray  # of truth.videos, seconds or NaN
-  predictions: segments.Segments
-  curves: dict  # outputs.read
-
-
-def read(workdir, ground_truth='') -> Run:
-  """Read the results of a run.
+def images(truth, results) -> dict[str, np.ndarray]:
+  """Return the best, the median and the worst video of an evaluation.
 
   Args:
-    workdir: with config.json, metrics.json and predictions.json.
-    ground_truth: path, by default what the config says.
+    truth: a segments.Truth.
+    results: an outputs.Results.
 
-  Raises:
-    errors.InputError: a file is missing or wrong.
+  Returns:
+    {'best', 'median', 'worst': pixels [height, width, 3]}.
   """
-  workdir = epath.Path(workdir)
-  config = files.read_json(workdir / 'config.json')
-  metrics = files.read_json(workdir / 'metrics.json')
-  try:
-    data = config['data']
-    path = files.find(ground_truth or data['ground_truth'], data['root'])
-    split = data['eval_split']
-    _ = metrics['tiou'], metrics['mAP'], metrics['average_mAP']
-  except (KeyError, TypeError) as e:
-    raise errors.InputError(
-      f'{workdir}: its config.json or metrics.json is not of a run: {e!r}'
-    ) from e
-  annotations = files.read_json(path)
-  truth = segments.read_truth(annotations, split, str(path))
-  found = workdir / 'predictions.json'
-  predictions, _ = segments.read_predictions(
-    files.read_json(found), truth, str(found)
-  )
-  return Run(
-    name=workdir.resolve().name,
-    config=config,
-    metrics=metrics,
-    log=_read_lines(workdir / 'metrics.jsonl'),
-    truth=truth,
-    durations=diagnosis.read_durations(annotations, truth),
-    predictions=predictions,
-    curves=outputs.read(workdir / 'curves.npz'),
-  )
+  drawn = select(truth, results.segments, results.curves)
+  return {title.split()[0]: style.image(f) for title, f in drawn.items()}
 
 
-def _read_lines(path):
-  """Read JSON lines; the last one may be cut off where a run died."""
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    with contextlib.suppress(ValueError):
-      rows.append(json.loads(line))
-  return rows
-
-
-def timelines(truth, durations, predictions, found, *, count=1):
+def select(truth, predictions, curves, *, count=1):
   """Draw the videos that went best, in the middle and worst.
 
   By the AP, at tIoU 0.5, of all their predictions together.
 
   Args:
-    truth: Truth.
-    durations: [videos] seconds or NaN.
-    predictions: Segments.
-    found: {video: outputs.take}; may lack videos.
-    count: of each.
+    truth: a segments.Truth.
+    predictions: a segments.Segments.
+    curves: {video: outputs.take}; may lack videos.
+    count: number of each.
 
   Returns:
     {'best 1: VIDEO, AP 97.1 %': Figure}, in that order.
@@ -102,47 +44,41 @@ def timelines(truth, durations, predictions, found, *, count=1):
   order = order[: np.isfinite(ap).sum()]
   count = min(count, len(order))
   middle = (len(order) - count) // 2
-  kinds = diagnosis.error_kinds(truth, predictions, [THETA])[0]
   chosen = {
     'best': order[:count],
     'median': order[middle : middle + count],
     'worst': order[::-1][:count],
   }
+  kinds = diagnosis.error_kinds(truth, predictions, [THETA])[0]
   drawn = {}
   for word, videos in chosen.items():
     for i, video in enumerate(videos, 1):
       name = f'{word} {i}: {truth.videos[video]}, AP {100 * ap[video]:.1f} %'
-      drawn[name] = draw(
-        truth, durations, predictions, found, video, kinds=kinds, title=name
-      )
+      drawn[name] = draw_column(truth, predictions, curves, video, kinds, name)
   return drawn
 
 
-def draw(truth, durations, predictions, found, video, *, kinds, title):
-  """Draw the timeline of one video; the arguments are those of `timelines`.
+def draw_column(truth, predictions, curves, video, kinds, title):
+  """Draw one video of a split.
 
   Args:
+    truth, predictions, curves: see `select`.
     video: index into truth.videos.
     kinds: [N] of the predictions, from diagnosis.error_kinds.
-    title: of the figure.
+    title: title of the figure.
   """
   name = truth.videos[video]
-  segments = _segments(truth, predictions, video, kinds)
-  annotated = _segments(truth, truth.segments, video)
-  shown = found.get(name, found.get(name.removeprefix('v_')))
-  duration = float(np.nan_to_num(durations[video])) or None
-  return figures.timeline(
+  return draw(
     title,
-    duration,
-    segments=segments,
-    ground_truth=annotated,
-    **_curves(shown, annotated, segments, duration),
+    float(np.nan_to_num(truth.durations[video])) or None,
+    _listed(truth, predictions, video, kinds),
+    _listed(truth, truth.segments, video),
+    curves.get(name, curves.get(name.removeprefix('v_'))),
   )
 
 
-def _segments(truth, segments, video, kinds=None):
+def _listed(truth, segments, video, kinds=None):
   """List the segments of one video as dictionaries."""
-  rows = np.flatnonzero(segments.video == video)
   return [
     {
       'label': truth.labels[segments.label[i]],
@@ -150,21 +86,42 @@ def _segments(truth, segments, video, kinds=None):
       'score': float(segments.score[i]),
     }
     | ({} if kinds is None else {'kind': diagnosis.KINDS[kinds[i]]})
-    for i in rows
+    for i in np.flatnonzero(segments.video == video)
   ]
 
 
-def _curves(shown, annotated, segments, duration):
-  """Return a timeline's curves: of the annotated and the best found classes."""
-  if shown is None or duration is None:
-    return {}
-  best = sorted(segments, key=lambda s: -s['score'])
-  names = [s['label'] for s in annotated] + [s['label'] for s in best]
-  names = [n for n in dict.fromkeys(names) if n in shown['labels']][:4]
-  at = np.flatnonzero(shown['background'])
-  return {
-    'cas': {n: shown['cas'][shown['labels'].index(n)] for n in names},
-    'foreground': shown['foreground'],
-    'magnitude': shown['magnitude'],
-    'clicks': (at + 0.5) / len(shown['background']) * duration,
-  }
+def draw(title, duration, found, annotated, shown=None, strip=()):
+  """Draw one video: segments, and curves of the classes that they are of.
+
+  Args:
+    title: title of the figure.
+    duration: seconds, or None where unknown; no curves are drawn then.
+    found: predictions, see figures.timeline.
+    annotated: ground truth, see figures.timeline.
+    shown: outputs.take of the video, or None.
+    strip: pictures of equal parts of the video.
+  """
+  curves = {}
+  if shown is not None and duration is not None:
+    best = sorted(found, key=lambda s: -s['score'])
+    names = dict.fromkeys(s['label'] for s in (*annotated, *best))
+    # Nothing found is worth a look, too.
+    names = [n for n in names if n in shown['labels']] or shown['labels']
+    clicked = np.flatnonzero(shown['background'])
+    curves = {
+      'cas': {
+        name: shown['cas'][shown['labels'].index(name)]
+        for name in names[:_MAX_CLASSES]
+      },
+      'foreground': shown['foreground'],
+      'magnitude': shown['magnitude'],
+      'clicks': (clicked + 0.5) / len(shown['background']) * duration,
+    }
+  return figures.timeline(
+    title,
+    duration,
+    segments=found,
+    ground_truth=annotated,
+    strip=strip,
+    **curves,
+  )

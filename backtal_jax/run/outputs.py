@@ -1,23 +1,115 @@
-"""What the network said along every evaluated video: curves.npz of a workdir.
+"""What an evaluation leaves in a workdir: predictions, metrics and curves.
 
-All in float16; of the classes only those that are labelled or were found.
+Curves are what the network said along every evaluated video, in float16; of
+the classes only those that are labelled or were found.
 """
 
+import contextlib
+import json
 import zipfile
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtal_jax import errors, files, localization
+from backtal_jax.metrics import segments
+from backtal_jax.run import hosts
 
 
-def take(video, segments, classes, read='logits') -> dict:
+class Results(NamedTuple):
+  """What an evaluation gives."""
+
+  metrics: dict  # the keys of metrics.json
+  found: dict  # {video: (labels, segments, scores)}, see localization.localize
+  classes: tuple[str, ...]  # that labels index
+  segments: segments.Segments  # those of them that count
+  curves: dict  # {video: see `take`}
+
+
+class Run(NamedTuple):
+  """What a workdir holds, read."""
+
+  name: str
+  config: dict
+  metrics: dict
+  log: list[dict]  # lines of metrics.jsonl
+  truth: segments.Truth
+  predictions: segments.Segments
+  curves: dict  # {video: see `take`}
+
+
+def write_classes(workdir, classes):
+  """Name the classes in the workdir, for predict.load anywhere else."""
+  if hosts.is_main_process():
+    files.write_json(workdir / 'classes.json', list(classes))
+
+
+def write(workdir, results: Results):
+  """Write predictions.json, curves.npz, then metrics.json; process 0 does."""
+  workdir = files.path(workdir)
+  if hosts.is_main_process():
+    predictions = {
+      name: localization.format_video(*results.found[name], results.classes)
+      for name in sorted(results.found)
+    }
+    files.write_json(
+      workdir / 'predictions.json', localization.format_results(predictions)
+    )
+    write_curves(workdir / 'curves.npz', results.curves)
+    files.write_json(workdir / 'metrics.json', results.metrics, indent=1)
+
+
+def read(workdir, ground_truth='') -> Run:
+  """Read the results of a run.
+
+  Args:
+    workdir: with config.json, metrics.json and predictions.json.
+    ground_truth: path, by default what the config says.
+
+  Raises:
+    errors.InputError: a file is missing or wrong.
+  """
+  workdir = files.path(workdir)
+  config = files.read_json(workdir / 'config.json')
+  metrics = files.read_json(workdir / 'metrics.json')
+  try:
+    data = config['data']
+    path = files.find(ground_truth or data['ground_truth'], data['root'])
+    split = data['eval_split']
+    _ = metrics['tiou'], metrics['mAP'], metrics['average_mAP']
+  except (KeyError, TypeError) as e:
+    raise errors.InputError(
+      f'{workdir}: its config.json or metrics.json is not of a run: {e!r}'
+    ) from e
+  truth, predictions = segments.read(path, split, workdir / 'predictions.json')
+  return Run(
+    name=workdir.resolve().name,
+    config=config,
+    metrics=metrics,
+    log=_read_lines(workdir / 'metrics.jsonl'),
+    truth=truth,
+    predictions=predictions,
+    curves=read_curves(workdir / 'curves.npz'),
+  )
+
+
+def _read_lines(path):
+  """Read JSON lines; the last one may be cut off where a run died."""
+  rows = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    with contextlib.suppress(ValueError):
+      rows.append(json.loads(line))
+  return rows
+
+
+def take(curves, click, labels, classes, read='logits') -> dict[str, Any]:
   """Keep what a timeline shows of one video.
 
   Args:
-    video: what predict.predict_batches yields of it, with its label [C] and
-      click [T].
-    segments: found in it, [{'label', …}].
-    classes: C names in index order.
+    curves: what predict.predict_batches yields of the video.
+    click: [T] labels, C where the background was clicked.
+    labels: indices of the classes to keep.
+    classes: C names.
     read: what of the CAS was localised, see localization.activation.
 
   Returns:
@@ -25,26 +117,21 @@ def take(video, segments, classes, read='logits') -> dict:
     [T] on the scale the thresholds have (method.md, section 4.5), 'background'
     [T] bool: clicked}.
   """
-  found = {s['label'] for s in segments}
-  index = [
-    i
-    for i, name in enumerate(classes)
-    if name in found or video['label'][i] == 1
-  ]
-  magnitude = localization.normalize(video['magnitude'][:, None]).clip(0, 1)
+  index = sorted({*map(int, labels)})
+  magnitude = localization.normalize(curves['magnitude'][:, None]).clip(0, 1)
   limit = np.finfo(np.float16).max
-  cas = localization.activation(video['cas'], read).T
+  cas = localization.activation(curves['cas'], read).T
   return {
     'labels': [classes[i] for i in index],
     'cas': cas[index].clip(-limit, limit).astype(np.float16),
-    'foreground': video['foreground'].astype(np.float16),
+    'foreground': curves['foreground'].astype(np.float16),
     'magnitude': magnitude[:, 0].astype(np.float16),
-    'background': video['click'] == len(classes),
+    'background': click == len(classes),
   }
 
 
-def write(path, videos):
-  """Write {video: what `take` returns}, whole or not at all."""
+def write_curves(path, videos):
+  """Write {video: what `take` returns} atomically."""
   rows = list(videos.values())
   stacked = {
     key: np.stack([row[key] for row in rows])
@@ -61,8 +148,8 @@ def write(path, videos):
     )
 
 
-def read(path) -> dict:
-  """Read what `write` wrote; nothing where the file is missing.
+def read_curves(path) -> dict:
+  """Read what `write_curves` wrote; nothing where the file is missing.
 
   Raises:
     errors.InputError: it is another file.

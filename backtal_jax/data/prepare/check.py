@@ -213,10 +213,7 @@ def plot(root, data, splits, shape, video, output, videos=''):
     f'{found.name}: {", ".join(names) or "no label"}',
     found.duration,
     magnitude=np.linalg.norm(found.feature, axis=1),
-    ground_truth=[
-      {'label': s.label, 'segment': [s.start, s.end]}
-      for s in (known.segments if known else ())
-    ],
+    ground_truth=known.listed() if known else (),
     clicks=times[click == shape[2]],
     strip=_strip(videos, found.name) if videos else (),
     action_clicks=[

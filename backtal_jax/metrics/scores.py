@@ -1,0 +1,80 @@
+"""The numbers of a run by name: in tables, logs, ranking and comparison.
+
+`metrics` is what metrics.json holds throughout.
+"""
+
+from collections.abc import Iterable
+
+from backtal_jax import errors
+
+
+def named(metrics: dict) -> dict[str, float]:
+  """Return {'mAP@0.5': …, 'average_mAP': …} as fractions of 1."""
+  pairs = zip(metrics['tiou'], metrics['mAP'], strict=True)
+  values = {f'mAP@{tiou:g}': value for tiou, value in pairs}
+  return values | {'average_mAP': metrics['average_mAP']}
+
+
+def scalars(metrics: dict) -> dict[str, float]:
+  """Return what TensorBoard and metrics.jsonl get of an evaluation."""
+  return named(metrics) | {key: metrics[key] for key in ('accuracy', 'epoch')}
+
+
+def ranking_value(metrics: dict, best_metric: str) -> float:
+  """Return what epochs are ranked by, see config.eval.best_metric."""
+  if best_metric == 'last':
+    return float(metrics['epoch'])
+  return named(metrics)[best_metric]
+
+
+def beside(metrics: dict, published: Iterable = ()) -> list[tuple]:
+  """Return (name, percent, published percent, difference) of every number.
+
+  Args:
+    metrics: of a run.
+    published: config.eval.published, pairs of a name and percent; where a
+      number has none, the last two are None.
+  """
+  published, rows = dict(published), []
+  for name, value in named(metrics).items():
+    ours, theirs = 100 * value, published.get(name)
+    rows.append((name, ours, theirs, None if theirs is None else ours - theirs))
+  return rows
+
+
+def largest_difference(metrics: dict, published: Iterable) -> float:
+  """Return how far the run is off the published numbers, in percent.
+
+  Raises:
+    errors.InputError: a published number is not among the run's.
+  """
+  rows = {
+    name: difference for name, _, _, difference in beside(metrics, published)
+  }
+  for name, _ in published:
+    if name not in rows:
+      raise errors.InputError(
+        f'config.eval.published has {name}, the run has {", ".join(rows)}'
+      )
+  return max((abs(d) for d in rows.values() if d is not None), default=0.0)
+
+
+def table(metrics: dict, published: Iterable = ()) -> str:
+  """Lay out mAP by tIoU in percent, beside published numbers if there are."""
+  names, ours, theirs, differences = zip(
+    *beside(metrics, published), strict=True
+  )
+  heads = [name.removeprefix('mAP@') for name in names]
+  heads[-1] = 'average'
+  lines = {'tIoU': heads, 'mAP %': [f'{value:.1f}' for value in ours]}
+  if any(value is not None for value in theirs):
+    show = lambda values, form: ['' if v is None else form(v) for v in values]
+    lines['published'] = show(theirs, '{:.1f}'.format)
+    lines['difference'] = show(differences, '{:+.2f}'.format)
+  width = max(map(len, lines)) + 1
+  rows = (
+    f'{head:{width}}' + ''.join(f'{cell:>8}' for cell in cells)
+    for head, cells in lines.items()
+  )
+  accuracy = 100 * metrics['accuracy']
+  return '\n'.join([*rows, f'videos with all labels right: {accuracy:.1f} %'])

@@ -1,0 +1,52 @@
+"""What evaluation needs, and what it reads."""
+
+import subprocess
+import sys
+
+import pytest
+from train_test import tiny_config
+
+from backtal_jax import train
+from backtal_jax.data import annotations
+
+
+def test_evaluation_does_not_draw():
+  code = (
+    'import sys; from backtal_jax import evaluate, train; '
+    'print([name for name in ("matplotlib", "jinja2") if name in sys.modules])'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert done.stdout == '[]\n'
+
+
+def test_ground_truth_is_read_once_at_the_start(
+  demo_root, tmp_path, monkeypatch
+):
+  clicks = tmp_path / 'clicks.csv'
+  truth = annotations.read_ground_truth(demo_root / 'ground_truth.json')
+  annotations.write_clicks(
+    clicks,
+    [
+      annotations.Click(name, 1.0, annotations.BACKGROUND, 'a')
+      for name in truth.subset('train')
+    ],
+  )
+  reads, read = [], annotations.files.read_json
+
+  def count(path):
+    reads.append(str(path))
+    return read(path)
+
+  def stop(*_, **__):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(annotations.files, 'read_json', count)
+  monkeypatch.setattr(train, 'initial_state', stop)  # all else is open by then
+  config = tiny_config(demo_root, **{'data.clicks': str(clicks)})
+  with pytest.raises(KeyboardInterrupt):
+    train.train_and_evaluate(config, tmp_path / 'w')
+  assert [r for r in reads if 'ground_truth' in r] == [
+    str(demo_root / 'ground_truth.json')
+  ]
