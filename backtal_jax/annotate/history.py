@@ -118,7 +118,7 @@ class History:
 
   def done(self, video, who) -> bool:
     """Return whether an annotator called a video done."""
-    return ([False] + self._told(video, who, 'done'))[-1]
+    return any(self._told(video, who, 'done')[-1:])
 
   def notes(self, video, who) -> list[float]:
     """Return the times that an annotator answered without a click."""

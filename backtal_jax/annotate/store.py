@@ -45,10 +45,10 @@ class Store:
 
   def __init__(self, path, annotator, videos, classes, labels):
     self.path, self.who, self.labels = epath.Path(path), annotator, labels
-    self._videos, self._mutex = videos, threading.Lock()
+    self._videos, self._mutex = videos, threading.RLock()
     self.path.parent.mkdir(parents=True, exist_ok=True)
     log = history.log_path(path)
-    self._log = open(log, 'a+b', buffering=0)
+    self._log = open(log, 'a+b', buffering=0)  # noqa: SIM115, closed below
     try:
       self._lock(log)
       clicks = _read_own(self.path)
@@ -88,18 +88,19 @@ class Store:
 
   def video(self, name) -> dict:
     """Return what the page shows of a video: this annotator's work."""
-    past = self.history
-    return {
-      'name': name,
-      'clicks': [
-        {'id': m.seq, 'time': m.time, 'label': m.label}
-        for m in past.marks(name, self.who)
-      ],
-      'done': past.done(name, self.who),
-      'seconds': round(past.seconds[self.who, name], 1),
-      'labels': self.labels.get(name),
-      'duration': self.duration(name),
-    }
+    with self._mutex:
+      past = self.history
+      return {
+        'name': name,
+        'clicks': [
+          {'id': m.seq, 'time': m.time, 'label': m.label}
+          for m in past.marks(name, self.who)
+        ],
+        'done': past.done(name, self.who),
+        'seconds': round(past.seconds[self.who, name], 1),
+        'labels': self.labels.get(name),
+        'duration': self.duration(name),
+      }
 
   def duration(self, name) -> float | None:
     """Return a video's seconds: the labels file's, else the page's."""
@@ -108,22 +109,21 @@ class Store:
 
   def summary(self) -> list[list]:
     """Return [name, clicks, done] of every video."""
-    return [
-      [
-        name,
-        len(self.history.marks(name, self.who)),
-        self.history.done(name, self.who),
+    with self._mutex:
+      past, who = self.history, self.who
+      return [
+        [name, len(past.marks(name, who)), past.done(name, who)]
+        for name in self._videos
       ]
-      for name in self._videos
-    ]
 
   def spoken(self, name) -> tuple[list, list]:
     """Return a video's clicks; and its answers without one, as clicks."""
-    times = self.history.notes(name, self.who)
-    return [
-      annotations.Click(name, m.time, m.label, m.who)
-      for m in self.history.marks(name, self.who)
-    ], [annotations.Click(name, t, '', self.who) for t in times]
+    with self._mutex:
+      past, who = self.history, self.who
+      return [
+        annotations.Click(name, m.time, m.label, who)
+        for m in past.marks(name, who)
+      ], [annotations.Click(name, t, '', who) for t in past.notes(name, who)]
 
   def act(self, request: dict) -> dict:
     """Do and save what the page asks for.
@@ -342,7 +342,8 @@ def _read_own(path):
   format, _, _ = formats.read_clicks(path)
   if format != 'csv':
     raise errors.InputError(
-      f'{path}: {format} clicks, expected {",".join(formats.CLICK_COLUMNS["csv"])}'
-      '; `prepare convert-clicks` writes that'
+      f'{path}: {format} clicks, expected our own CSV of '
+      f'{",".join(formats.CLICK_COLUMNS["csv"])}: `prepare convert-clicks` '
+      'writes that'
     )
   return annotations.read_clicks(path)[0]

@@ -82,7 +82,7 @@ function sendSpent(least) {
 
 const describe = ({kind, add, remove, note, labels, done}) => {
   if (add) return `${add[1]} click at ${clock(add[0])}`;
-  if (remove) return 'removal of a click';
+  if (remove) return 'click removed';
   if (labels) return `labels: ${labels.join(', ') || 'none'}`;
   if (kind === 'done') return done ? 'video done' : 'video not done';
   return note === undefined ? kind : `answer at ${clock(note)}`;
@@ -94,14 +94,15 @@ async function saved(action, {event, video: changed, problem}) {
   if (changed) {
     update(changed);
     if (changed.name === current.name) current = changed;
-    if (action.kind === 'undo' && event && changed.name !== current.name) {
+    if (event && action.kind === 'undo' && changed.name !== current.name) {
       await open(changed.name);
     }
   }
+  const where = changed?.name === current.name ? '' : ` in ${changed?.name}`;
   if (action.kind === 'undo') {
     say(event ? `Undone: ${describe(event)}` : 'Nothing to undo');
   } else if (event && !['spent', 'opened'].includes(action.kind)) {
-    say(`Saved: ${describe(event)}`);
+    say(`Saved: ${describe(event)}${where}`);
   }
   draw();
   if (action.kind !== 'spent') await loadWorth();
@@ -118,6 +119,7 @@ function savedState() {
 }
 
 function click(label = 'background') {
+  if (!player.ready) return say('No frame on screen yet');
   send({kind: 'click', time: player.time, label});
 }
 

@@ -24,14 +24,15 @@ export class Player {
   }
 
   clear() {
-    Object.assign(this, {time: 0, frame: Infinity, range: null, back: null});
+    Object.assign(this, {
+      time: 0, frame: Infinity, range: null, back: null, ready: false});
   }
 
   show(time) {
     const step = Math.abs(time - this.time);
     // The shortest step between frames ever seen is a frame.
-    if (step > 0.001) this.frame = Math.min(this.frame, step);
-    this.time = time;
+    if (this.ready && step > 0.001) this.frame = Math.min(this.frame, step);
+    Object.assign(this, {time, ready: true});
     if (this.range && (time >= this.range[1] || time < this.range[0] - 1)) {
       this.video.currentTime = this.range[0];
     }
