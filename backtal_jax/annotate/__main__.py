@@ -1,6 +1,7 @@
 """The click page on this machine: python -m backtal_jax.annotate."""
 
 import argparse
+import contextlib
 import errno
 import ipaddress
 import secrets
@@ -59,6 +60,8 @@ def _parser():
 
 def _listen(host, port):
   """Return a socket; without a port, any free one if ours is taken."""
+  if not 0 <= (port or 0) < 1 << 16:
+    raise errors.InputError(f'--port is {port}, expected 0…65535')
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
   try:
     address = host, _PORT if port is None else port
@@ -67,8 +70,6 @@ def _listen(host, port):
     if port is None and e.errno == errno.EADDRINUSE:
       return socket.create_server((host, 0), family=family)
     raise errors.InputError(f'{host}:{address[1]}: {e.strerror or e}') from e
-  except OverflowError as e:
-    raise errors.InputError(f'port {port}, expected 0…65535') from e
 
 
 def _hosts(host):
@@ -119,41 +120,53 @@ def serve(args):
   if args.transcode:
     folder.transcode()
   path = args.labels or f'{args.clicks.removesuffix(".csv")}_labels.csv'
-  opened = store.Store(
-    args.clicks, args.annotator, folder, classes,
-    labels.Labels(path, args.subset),
-  )  # fmt: skip
-  if opened.missing:
-    print(
-      f'{args.clicks}: {len(opened.missing)} of its videos are not in '
-      f'{args.videos}, their clicks are kept: {", ".join(opened.missing)}',
-      file=sys.stderr,
+  with contextlib.closing(
+    store.Store(
+      args.clicks,
+      args.annotator,
+      folder,
+      classes,
+      labels.Labels(path, args.subset),
     )
-  token = secrets.token_urlsafe(24)
-  app = server.make_app(
-    opened,
-    folder,
-    server.Proposer(model, args.features) if model else None,
-    token=token,
-    actions=args.actions,
-    hosts=_hosts(args.host),
-  )
-  with _listen(args.host, args.port) as listening:
-    host, port = listening.getsockname()[:2]
-    if args.host not in _LOOPBACK:
+  ) as opened:
+    if opened.missing:
       print(
-        f'listening on {host}: everyone who reaches this machine and learns '
-        'the address below can see the videos and click, and nothing is '
-        'encrypted on the way',
+        f'{args.clicks}: {len(opened.missing)} of its videos are not in '
+        f'{args.videos}, their clicks are kept: {", ".join(opened.missing)}',
         file=sys.stderr,
       )
-    host = f'[{host}]' if ':' in host else host
-    print(f'{len(folder)} videos, clicks of {args.annotator} in {args.clicks}')
-    print(f'http://{host}:{port}/?token={token}', flush=True)
-    config = uvicorn.Config(
-      app, log_level='warning', access_log=False, timeout_graceful_shutdown=1
+    proposer = server.Proposer(model, args.features) if model else None
+    token = secrets.token_urlsafe(24)
+    app = server.make_app(
+      opened,
+      folder,
+      proposer,
+      token=token,
+      actions=args.actions,
+      hosts=_hosts(args.host),
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    with _listen(args.host, args.port) as listening:
+      _greet(args, folder, listening.getsockname(), token)
+      config = uvicorn.Config(
+        app, log_level='warning', access_log=False, timeout_graceful_shutdown=1
+      )
+      uvicorn.Server(config).run(sockets=[listening])
+
+
+def _greet(args, folder, name, token):
+  """Print where the page is, and who else can see it."""
+  host, port = name[:2]
+  if args.host not in _LOOPBACK:
+    print(
+      f'listening on {host}: everyone who reaches this machine and learns the '
+      'address below can see the videos and click, and nothing is encrypted '
+      'on the way',
+      file=sys.stderr,
+    )
+    host = socket.gethostname() if host in ('0.0.0.0', '::') else host
+  host = f'[{host}]' if ':' in host else host
+  print(f'{len(folder)} videos, clicks of {args.annotator} in {args.clicks}')
+  print(f'http://{host}:{port}/?token={token}', flush=True)
 
 
 def main(argv=None):

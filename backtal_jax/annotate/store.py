@@ -157,7 +157,7 @@ class Store:
       spent = formats.number(request.get('spent', 0), 'the time spent')
       if spent > 0:
         event['spent'] = round(min(spent, _LONGEST_SPENT), 3)
-      self._save(event, undone)
+      event = self._save(event, undone)
       return self._answer(undone or event, video)
 
   def _answer(self, event, video):
@@ -259,6 +259,7 @@ class Store:
         self.history.pop()
       self._log.truncate(end)
       raise
+    return event
 
   def _append(self, lines):
     text = ''.join(

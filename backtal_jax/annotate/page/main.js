@@ -161,6 +161,7 @@ async function open(name) {
   rows.get(name).button.setAttribute('aria-current', 'true');
   rows.get(name).item.scrollIntoView({block: 'nearest'});
   player.open(`/video/${encodeURIComponent(name)}`);
+  frameShown();
   await refresh();
 }
 
