@@ -39,12 +39,14 @@ class Folder:
       raise errors.InputError(f'{path}: no such folder')
     self._files = {}
     with os.scandir(self.path) as entries:
-      names = sorted(entry.name for entry in entries)
-    for file in names:
+      entries = sorted(entries, key=lambda entry: entry.name)
+    for entry in entries:
+      file = entry.name
       name, suffix = os.path.splitext(file)
       if suffix.lower() not in _SUFFIXES or file.startswith('.'):
         continue
-      if problem := self._problem(file):
+      plain = entry.is_file(follow_symlinks=False) and file.isprintable()
+      if not plain and (problem := self._problem(file)):
         print(f'left out: {file!r} {problem}', file=sys.stderr)
         continue
       if name in self._files:
