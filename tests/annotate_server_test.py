@@ -1,19 +1,16 @@
 """The click page's server: ranges, who may ask, the command line, kills."""
 
-import contextlib
 import http.client
 import json
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import types
 from urllib import parse
 
+import annotate_client
 import numbered_video
 import numpy as np
 import pytest
@@ -34,30 +31,6 @@ NAMES = 'a', 'b b', '100% "q" <b>é', 'gone'
 TOKEN = 'secret'
 
 
-class Client:
-  """Asks a server on this machine."""
-
-  def __init__(self, port, token=TOKEN):
-    self.port = port
-    self.headers = {'Authorization': f'Bearer {token}'}
-
-  def ask(self, path, body=None, *, method=None, headers=None, auth=True):
-    """Return the response, its body read as `response.body`."""
-    connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=30)
-    sent = (self.headers if auth else {}) | (headers or {})
-    method = method or ('GET' if body is None else 'POST')
-    if body is not None and not isinstance(body, bytes):
-      body = json.dumps(body)
-    with contextlib.closing(connection):
-      connection.request(method, path, body, sent)
-      with connection.getresponse() as response:
-        response.body = response.read()
-        return response
-
-  def act(self, **action):
-    return self.ask('/api/act', action)
-
-
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
   """A server in a thread, and its folder."""
@@ -75,20 +48,13 @@ def site(tmp_path_factory):
     folder / 'clicks.csv', 'A1', found, ('jump', 'run'),
     labels.Labels(folder / 'labels.csv', 'training'),
   )  # fmt: skip
-  app = server.make_app(
-    opened, found, token=TOKEN, hosts=('127.0.0.1', 'localhost')
-  )
-  running = uvicorn.Server(
-    uvicorn.Config(app, port=0, log_level='warning', ws='none')
-  )
-  thread = threading.Thread(target=running.run)
-  thread.start()
-  while not running.started:
-    time.sleep(0.01)
-  port = running.servers[0].sockets[0].getsockname()[1]
-  yield types.SimpleNamespace(folder=folder, client=Client(port))
-  running.should_exit = True
-  thread.join()
+  with annotate_client.running(
+    server.make_app(
+      opened, found, token=TOKEN, hosts=('127.0.0.1', 'localhost')
+    )
+  ) as port:
+    client = annotate_client.Client(port, TOKEN)
+    yield types.SimpleNamespace(folder=folder, client=client)
   opened.close()
 
 
@@ -246,24 +212,11 @@ def test_proposals_of_a_model(tmp_path):
   s.close()
 
 
-def start(folder, *options):
-  """Start the command; return the process and a Client."""
-  process = subprocess.Popen(
-    [sys.executable, '-m', 'backtal_jax.annotate', f'--videos={folder}/videos',
-     f'--clicks={folder}/clicks.csv', '--annotator=A1', '--port=0', *options],
-    stdout=subprocess.PIPE, text=True,
-  )  # fmt: skip
-  for line in process.stdout:
-    if found := re.fullmatch(r'http://127.0.0.1:(\d+)/\?token=(.*)\n', line):
-      return process, Client(int(found[1]), found[2])
-  raise AssertionError(f'exit status {process.wait()}')
-
-
 def test_ten_thousand_videos(tmp_path):
   (tmp_path / 'videos').mkdir()
   for i in range(10_000):
     (tmp_path / 'videos' / f'video {i}.mp4').touch()
-  process, client = start(tmp_path)
+  process, client = annotate_client.start(tmp_path)
   try:
     begin = time.perf_counter()
     state = json.loads(client.ask('/api/state').body)
@@ -343,7 +296,7 @@ def test_twenty_kills_lose_no_click(tmp_path):
   (tmp_path / 'videos' / 'a.mp4').touch()
   moments, saved, sent = random.Random(0), [], 0
   for _ in range(20):
-    process, client = start(tmp_path)
+    process, client = annotate_client.start(tmp_path)
     client.act(kind='opened', video='a', duration=1e6)
     threading.Timer(moments.uniform(0.02, 0.4), process.kill).start()
     try:

@@ -10,8 +10,7 @@ WIDTH, HEIGHT = _BITS * _BLOCK, 96
 CODECS = {'.webm': 'libvpx', '.mp4': 'libx264', '.avi': 'mpeg4'}
 
 # In the browser: the number of the frame that a video element shows.
-READ = f"""
-(video => {{
+READ = f"""(video => {{
   const canvas = document.createElement('canvas');
   [canvas.width, canvas.height] = [{WIDTH}, {HEIGHT}];
   const context = canvas.getContext('2d', {{willReadFrequently: true}});
@@ -22,8 +21,7 @@ READ = f"""
     number += (context.getImageData(x, 8, 1, 1).data[0] > 128) << bit;
   }}
   return number;
-}})
-"""
+}})"""
 
 
 def frame(number) -> np.ndarray:

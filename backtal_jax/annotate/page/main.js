@@ -120,7 +120,7 @@ function savedState() {
 
 function click(label = 'background') {
   if (!player.ready) return say('No frame on screen yet');
-  send({kind: 'click', time: player.time, label});
+  send({kind: 'click', time: player.now, label});
 }
 
 function removeNearest() {

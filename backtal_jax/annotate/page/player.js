@@ -18,6 +18,18 @@ export class Player {
     }
   }
 
+  // The time of the frame on screen: the callback may come a frame late.
+  get now() {
+    try {
+      const frame = new VideoFrame(this.video);
+      const time = frame.timestamp / 1e6;
+      frame.close();
+      return Math.abs(time - this.time) < 1 ? time : this.time;
+    } catch {  // not known here, or none yet
+      return this.time;
+    }
+  }
+
   open(url) {
     this.clear();
     this.video.src = url;
@@ -32,6 +44,7 @@ export class Player {
     const step = Math.abs(time - this.time);
     // The shortest step between frames ever seen is a frame.
     if (this.ready && step > 0.001) this.frame = Math.min(this.frame, step);
+    if (!this.ready) performance.mark('first frame');
     Object.assign(this, {time, ready: true});
     if (this.range && (time >= this.range[1] || time < this.range[0] - 1)) {
       this.video.currentTime = this.range[0];
