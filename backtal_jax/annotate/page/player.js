@@ -5,6 +5,7 @@ const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4];
 export class Player {
   constructor(video, onFrame) {
     Object.assign(this, {video, onFrame, waiters: []});
+    this.stepping = Promise.resolve();  // one step after the other
     this.clear();
     // currentTime may be a frame off; this is the frame that is shown.
     const shown = (now, {mediaTime}) => {
@@ -62,6 +63,12 @@ export class Player {
     return this.go(time);
   }
 
+  // So many seconds on, or back; several at once add up.
+  jump(seconds) {
+    const {video} = this;
+    return this.seek(seconds + (video.seeking ? video.currentTime : this.time));
+  }
+
   // Resolves when the frame is on screen, or, where that is the same one as
   // before, soon after the seek.
   go(time) {
@@ -75,8 +82,12 @@ export class Player {
 
   // One frame on (1) or back (-1): into the middle of the neighbour, or, where
   // the frame's length is not known yet, on and on until another is shown.
-  async step(direction) {
+  step(direction) {
     this.pause();
+    this.stepping = this.stepping.then(() => this.stepOnce(direction));
+  }
+
+  async stepOnce(direction) {
     const from = this.time;
     const known = Number.isFinite(this.frame);
     let offset = known ? (direction > 0 ? 1.5 : 0.5) * this.frame : 1 / 120;
