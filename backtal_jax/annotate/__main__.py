@@ -1,0 +1,180 @@
+"""The click page on this machine: python -m backtal_jax.annotate."""
+
+import argparse
+import contextlib
+import errno
+import ipaddress
+import secrets
+import socket
+import sys
+
+from backtal_jax import errors
+from backtal_jax.annotate import labels, store, videos
+
+_PORT = 8765
+_LOOPBACK = 'localhost', '127.0.0.1', '::1'
+
+
+def _parser():
+  parser = argparse.ArgumentParser(
+    prog='python -m backtal_jax.annotate', description=__doc__
+  )
+  add = parser.add_argument
+  add('--videos', required=True, metavar='FOLDER', help='of the videos')
+  add(
+    '--clicks',
+    required=True,
+    metavar='FILE',
+    help='CSV video_id,time,label,annotator; need not be there',
+  )
+  add('--annotator', required=True, metavar='NAME', help='who clicks')
+  add(
+    '--labels',
+    metavar='FILE',
+    help='CSV video_id,subset,label[,duration,fps] of the video labels, read '
+    'and written; default CLICKS_labels.csv beside the clicks',
+  )
+  add(
+    '--subset',
+    default='training',
+    help='of videos that get their first label',
+  )
+  add(
+    '--classes',
+    default='',
+    metavar='A,B,C',
+    help="in order; default those of the model, else the files'",
+  )
+  add('--actions', action='store_true', help='keys 1…9 click actions, too')
+  add('--checkpoint', help='of a model that proposes moments')
+  add('--features', help='of the videos, for the model')
+  add('--host', default=_LOOPBACK[1], help='address to listen on')
+  add('--port', type=int, help=f'default {_PORT}, or a free one')
+  add(
+    '--transcode',
+    action='store_true',
+    help='first copy the videos that browsers cannot play, as H.264',
+  )
+  return parser
+
+
+def _listen(host, port):
+  """Return a socket; without a port, any free one if ours is taken."""
+  if not 0 <= (port or 0) < 1 << 16:
+    raise errors.InputError(f'--port is {port}, expected 0…65535')
+  family = socket.AF_INET6 if ':' in host else socket.AF_INET
+  try:
+    address = host, _PORT if port is None else port
+    return socket.create_server(address, family=family)
+  except OSError as e:
+    if port is None and e.errno == errno.EADDRINUSE:
+      return socket.create_server((host, 0), family=family)
+    raise errors.InputError(f'{host}:{address[1]}: {e.strerror or e}') from e
+
+
+def _hosts(host):
+  """Return the names the server answers to, () for any."""
+  try:
+    if ipaddress.ip_address(host).is_unspecified:
+      return ()
+  except ValueError:
+    pass
+  return (*_LOOPBACK, host)
+
+
+def _load(args):
+  """Return the model and the class names."""
+  classes = tuple(x.strip() for x in args.classes.split(',') if x.strip())
+  for name in classes:
+    if classes.count(name) > 1 or name == 'background':
+      raise errors.InputError(f'--classes has {name!r} twice, or as a class')
+  if bool(args.checkpoint) != bool(args.features):
+    raise errors.InputError('--checkpoint and --features go together')
+  if not args.checkpoint:
+    return None, classes
+  from backtal_jax import predict  # JAX takes seconds
+
+  model = predict.load(args.checkpoint)
+  if classes and set(classes) != set(model.classes):
+    raise errors.InputError(
+      f'--classes has {", ".join(classes)}, the model '
+      f'{", ".join(model.classes)}'
+    )
+  return model, classes or model.classes
+
+
+def serve(args):
+  """Serve until the process is ended."""
+  try:
+    import uvicorn
+
+    from backtal_jax.annotate import server
+  except ImportError as e:
+    raise errors.InputError(
+      f"no {e.name}: pip install 'backtal-jax[annotate]'"
+    ) from e
+  folder = videos.Folder(args.videos)
+  if not args.annotator.strip():
+    raise errors.InputError('--annotator is empty, expected a name')
+  model, classes = _load(args)
+  if args.transcode:
+    folder.transcode()
+  path = args.labels or f'{args.clicks.removesuffix(".csv")}_labels.csv'
+  with contextlib.closing(
+    store.Store(
+      args.clicks,
+      args.annotator,
+      folder,
+      classes,
+      labels.Labels(path, args.subset),
+    )
+  ) as opened:
+    if opened.missing:
+      print(
+        f'{args.clicks}: {len(opened.missing)} of its videos are not in '
+        f'{args.videos}, their clicks are kept: {", ".join(opened.missing)}',
+        file=sys.stderr,
+      )
+    proposer = server.Proposer(model, args.features) if model else None
+    token = secrets.token_urlsafe(24)
+    app = server.make_app(
+      opened,
+      folder,
+      proposer,
+      token=token,
+      actions=args.actions,
+      hosts=_hosts(args.host),
+    )
+    with _listen(args.host, args.port) as listening:
+      _greet(args, folder, listening.getsockname(), token)
+      config = uvicorn.Config(
+        app, log_level='warning', access_log=False, timeout_graceful_shutdown=1
+      )
+      uvicorn.Server(config).run(sockets=[listening])
+
+
+def _greet(args, folder, name, token):
+  """Print where the page is, and who else can see it."""
+  host, port = name[:2]
+  if args.host not in _LOOPBACK:
+    print(
+      f'listening on {host}: everyone who reaches this machine and learns the '
+      'address below can see the videos and click, and nothing is encrypted '
+      'on the way',
+      file=sys.stderr,
+    )
+    host = socket.gethostname() if host in ('0.0.0.0', '::') else host
+  host = f'[{host}]' if ':' in host else host
+  print(f'{len(folder)} videos, clicks of {args.annotator} in {args.clicks}')
+  print(f'http://{host}:{port}/?token={token}', flush=True)
+
+
+def main(argv=None):
+  """Serve the page; a user error ends in one line and exit status 1."""
+  args = _parser().parse_args(argv)
+  with errors.one_line():
+    serve(args)
+
+
+if __name__ == '__main__':
+  main()

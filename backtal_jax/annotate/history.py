@@ -1,0 +1,208 @@
+"""The history of a click file: everything that was done, a JSON line each.
+
+`clicks.csv.log` lies beside `clicks.csv` and is only ever appended to. Its
+first line identifies it and says how many clicks it began with; every other
+line is an event:
+
+  seq, at     number of the line, seconds since 1970
+  kind        one of KINDS
+  who, video  annotator and video
+  key         the page's name for the event: sent twice, it is done once
+  add         [time, label]: a click, whose number is this event's
+  remove      number of a click that is no more
+  note        time of a moment that needs no proposal any more
+  labels, was the video's labels, now and before
+  done        whether the annotator is through with the video
+  duration    of the video, seconds
+  of          number of the event that an undo takes back
+  spent       seconds of work since the event before, pauses left out
+"""
+
+import collections
+import json
+from typing import NamedTuple
+
+from etils import epath
+
+from backtal_jax import errors
+from backtal_jax.data import annotations
+
+UNDOABLE = 'click', 'remove', 'answer', 'labels', 'done'
+# The number of the first event: that of its line.
+FIRST = 2
+KINDS = (*UNDOABLE, 'undo', 'opened', 'spent', 'imported')
+
+
+class Mark(NamedTuple):
+  """A click that stands, and the number by which it is removed."""
+
+  seq: int
+  time: float  # seconds
+  label: str
+  who: str
+
+
+def log_path(clicks) -> epath.Path:
+  """Return where the history of a click file lies."""
+  return epath.Path(f'{clicks}.log')
+
+
+class History:
+  """What the events add up to; `add` one, or take the last one away.
+
+  Attributes:
+    events: in their order.
+    durations: {video: seconds}, where the page has told.
+    seconds: {(annotator, video): seconds of work}.
+    keys: of all events that have one.
+  """
+
+  def __init__(self):
+    self.events, self.durations, self.keys = [], {}, set()
+    self.seconds = collections.Counter()
+    self._undone = set()
+    self._changes = collections.defaultdict(list)  # of a video
+    self._marks = collections.defaultdict(dict)  # of a video, by number
+
+  def add(self, event: dict):
+    """Take in an event."""
+    video = event['video']
+    self.events.append(event)
+    self.keys |= {event['key']} if 'key' in event else set()
+    self.seconds[event['who'], video] += event.get('spent', 0)
+    if 'duration' in event:
+      self.durations.setdefault(video, event['duration'])
+    if 'of' in event:
+      self._undone.add(event['of'])
+      self._replay(video)
+    elif event['kind'] not in ('opened', 'spent'):
+      self._changes[video].append(event)
+      _apply(event, self._marks[video])
+
+  def pop(self) -> dict:
+    """Forget the last event, which could not be written, and return it."""
+    event = self.events.pop()
+    video = event['video']
+    self.keys.discard(event.get('key'))
+    self.seconds[event['who'], video] -= event.get('spent', 0)
+    self._undone.discard(event.get('of'))
+    if event in self._changes[video][-1:]:
+      self._changes[video].pop()
+    self._replay(video)
+    return event
+
+  def marks(self, video, who=None) -> list[Mark]:
+    """Return the clicks that stand on a video, by time, of one or all."""
+    found = self._marks.get(video, {}).values()
+    chosen = (m for m in found if who in (None, m.who))
+    return sorted(chosen, key=lambda m: m[1:])
+
+  def clicks(self) -> list[annotations.Click]:
+    """Return all clicks that stand, by video and time."""
+    return [
+      annotations.Click(video, m.time, m.label, m.who)
+      for video in sorted(self._marks)
+      for m in self.marks(video)
+    ]
+
+  def undoable(self, who) -> dict | None:
+    """Return the last event that an undo of an annotator takes back."""
+    for event in reversed(self.events):
+      if (
+        event['who'] == who
+        and event['kind'] in UNDOABLE
+        and event['seq'] not in self._undone
+      ):
+        return event
+    return None
+
+  def done(self, video, who) -> bool:
+    """Return whether an annotator called a video done."""
+    return any(self._told(video, who, 'done')[-1:])
+
+  def notes(self, video, who) -> list[float]:
+    """Return the times that an annotator answered without a click."""
+    return self._told(video, who, 'note')
+
+  def made(self, seq) -> bool:
+    """Return whether a click was made in the page, not read from a file."""
+    return self.events[seq - FIRST]['kind'] != 'imported'
+
+  def _told(self, video, who, field):
+    return [
+      e[field]
+      for e in self._changes.get(video, ())
+      if field in e and e['who'] == who and e['seq'] not in self._undone
+    ]
+
+  def _replay(self, video):
+    self._marks[video] = {}
+    for event in self._changes[video]:
+      if event['seq'] not in self._undone:
+        _apply(event, self._marks[video])
+
+
+def _apply(event, marks):
+  marks.pop(event.get('remove'), None)
+  if 'add' in event:
+    marks[event['seq']] = Mark(event['seq'], *event['add'], event['who'])
+
+
+def parse(text: bytes, path) -> tuple[dict, History, int]:
+  """Read a history.
+
+  Args:
+    text: the file's content.
+    path: named in errors.
+
+  Returns:
+    The first line's object, or {} of an empty file; the history; the bytes up
+    to the end of the last whole line: what a kill has cut off after that was
+    never reported as saved.
+
+  Raises:
+    errors.InputError: a line that is no event, or not the next one.
+  """
+  head, history, whole = {}, History(), text.rfind(b'\n') + 1
+  for number, line in enumerate(text[:whole].splitlines(), 1):
+    try:
+      event = json.loads(line)
+      if number == 1:
+        head, imported = event, int(event['imported'])
+        head['history'] += ''
+        continue
+      if event['seq'] != number or event['kind'] not in KINDS:
+        raise ValueError(f'event {event["seq"]}, expected event {number}')
+      history.add(event)
+    except (ValueError, KeyError, TypeError) as e:
+      raise errors.InputError(
+        f'{path}:{number}: {line[:80]!r} is no line of a click history: {e!r}'
+      ) from e
+  if head and len(history.events) < imported:  # killed when it began
+    return {}, History(), 0
+  return head, history, whole
+
+
+def rates(clicks) -> dict:
+  """Count the time that clicks took, where a file has a history.
+
+  Args:
+    clicks: path of the click file.
+
+  Returns:
+    {annotator: {'clicks' (made in the page, that stand), 'seconds'}} of
+    those who spent any time.
+  """
+  path = log_path(clicks)
+  if not path.is_file():
+    return {}
+  _, history, _ = parse(path.read_bytes(), path)
+  seconds, counts = collections.Counter(), collections.Counter()
+  for (who, video), spent in history.seconds.items():
+    seconds[who] += spent
+    counts[who] += sum(history.made(m.seq) for m in history.marks(video, who))
+  return {
+    who: {'clicks': counts[who], 'seconds': spent}
+    for who, spent in sorted(seconds.items())
+    if spent
+  }

@@ -1,0 +1,69 @@
+"""The video labels behind the checkboxes of the page."""
+
+import collections
+import csv
+import io
+
+from etils import epath
+
+from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats as formats
+from backtal_jax.data import annotations
+
+_COLUMNS = 'video_id', 'subset', 'label', 'duration', 'fps'
+
+
+class Labels:
+  """The video labels, in the file that `prepare custom --labels` reads.
+
+  Args:
+    path: of the file, which need not be there.
+    subset: of videos that the file does not name.
+  """
+
+  def __init__(self, path, subset):
+    self.path, self._subset = epath.Path(path), subset
+    self._rows = collections.defaultdict(list)
+    if self.path.exists():
+      for where, row in formats.read_table(
+        self.path, _COLUMNS[:3], _COLUMNS[3:]
+      ):
+        if not row['video_id']:
+          raise errors.InputError(f'{where}: no video, expected one')
+        self._rows[row['video_id']].append(row)
+
+  def names(self) -> set[str]:
+    """Return every label in the file."""
+    return {r['label'] for rows in self._rows.values() for r in rows} - {''}
+
+  def get(self, video) -> list[str]:
+    """Return the labels of a video."""
+    rows = self._rows.get(self._name(video), ())
+    return [row['label'] for row in rows if row['label']]
+
+  def duration(self, video) -> float | None:
+    """Return the seconds that the file tells of a video, or None."""
+    for row in self._rows.get(self._name(video), ()):
+      if row.get('duration'):
+        return formats.number(row['duration'], f'{self.path}: the duration')
+    return None
+
+  def set(self, video, labels, duration):
+    """Write the file with other labels of a video, none in an empty row."""
+    name, rows = self._name(video), dict(self._rows)
+    known = rows[name][0] if name in rows else {'subset': self._subset}
+    known = {'duration': '' if duration is None else duration} | known
+    rows[name] = [
+      known | {'video_id': name, 'label': label} for label in labels or ['']
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, '', lineterminator='\n')
+    writer.writeheader()
+    for part in rows.values():
+      writer.writerows(part)
+    with files.atomic(self.path) as f:
+      f.write(text.getvalue().encode())
+    self._rows[name] = rows[name]
+
+  def _name(self, video):
+    return annotations.match_name(video, self._rows) or video

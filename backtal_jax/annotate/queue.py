@@ -1,0 +1,105 @@
+"""Where a click is worth most, by what a trained model finds.
+
+First the stretches where the curve of a found class is high and no click has
+spoken for or against it: the model is sure of what nobody has confirmed. Then
+the clicks that contradict the curve, to be checked again: a wrong click costs
+more than a missing one.
+"""
+
+import numpy as np
+
+from backtal_jax.data import annotations
+
+UNCLICKED = 'high, no click'
+CHECK = 'check again'
+# Seconds around a click in which nothing new is proposed.
+DISTANCE = 2.0
+
+
+def proposals(model, video, clicks) -> list[tuple[float, str, float]]:
+  """Return the moments of a video that are worth a click, best first.
+
+  Args:
+    model: a predict.Model.
+    video: a sources.Video with features, perhaps labels.
+    clicks: annotations.Click of this video; a label that is no class of the
+      model and not background speaks for its surroundings, too, but is never
+      checked again.
+
+  Returns:
+    [(seconds, UNCLICKED or CHECK, value)]. UNCLICKED, one for each stretch
+    of a high curve without a click, lies DISTANCE or more from every click;
+    its value is the curve there. CHECK is at its click; its value is how far
+    the curve is from what the click says.
+  """
+  return rank(*curves(model, video), video.duration, clicks)
+
+
+def curves(model, video, labels=()) -> tuple[dict, dict]:
+  """Return the probability of each class over the snippets of a video.
+
+  Args:
+    model: a predict.Model.
+    video: a sources.Video with features.
+    labels: names of its classes; default those of the video, else those that
+      the model finds.
+
+  Returns:
+    {class: [T]} of the classes that are in the video; and of all classes.
+  """
+  ((_, found, segments),) = model.predict_videos([video], batch_size=1)
+  scores = np.exp(found['cas'] - found['cas'].max(1, keepdims=True))
+  scores /= scores.sum(1, keepdims=True)
+  every = {label: scores[:, i] for i, label in enumerate(model.classes)}
+  told = [c for c, x in zip(model.classes, video.label, strict=False) if x > 0]
+  names = (
+    [label for label in labels if label in every]
+    or told
+    or sorted({segment['label'] for segment in segments})
+    or [model.classes[int(np.argmax(found['score'][:-1]))]]
+  )
+  return {label: every[label] for label in names}, every
+
+
+def rank(found, every, duration, clicks) -> list[tuple[float, str, float]]:
+  """Return what `proposals` does, of curves that are known.
+
+  Args:
+    found: {class: [T] probabilities} of the classes in the video.
+    every: the same of all classes.
+    duration: seconds.
+    clicks: of the video.
+  """
+  curve = np.max(list(found.values()), axis=0)
+  step = duration / len(curve)
+  times = (np.arange(len(curve)) + 0.5) * step
+  far = np.ones(len(curve), bool)
+  for click in clicks:
+    far &= np.abs(times - click.time) >= DISTANCE
+  fresh = []
+  for start, end in _runs(curve >= curve.max() / 2):
+    if any(start * step <= click.time <= end * step for click in clicks):
+      continue
+    (free,) = np.nonzero(far[start:end])
+    if len(free):
+      best = start + free[np.argmax(curve[start:end][free])]
+      fresh.append((float(times[best]), UNCLICKED, float(curve[best])))
+  checks = []
+  for click in clicks:
+    at = min(int(click.time / step), len(curve) - 1)
+    if click.label == annotations.BACKGROUND:
+      value = float(curve[at])
+    elif click.label in every:
+      value = 1.0 - float(every[click.label][at])
+    else:
+      continue
+    if value > 0.5:
+      checks.append((click.time, CHECK, value))
+  best_first = lambda proposal: (-proposal[2], proposal[0])
+  return sorted(fresh, key=best_first) + sorted(checks, key=best_first)
+
+
+def _runs(high) -> list[tuple[int, int]]:
+  """Return (start, end) of every run of True."""
+  edges = np.flatnonzero(np.diff(np.concatenate([[0], high, [0]])))
+  return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

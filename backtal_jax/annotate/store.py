@@ -1,0 +1,350 @@
+"""The files behind the page: nothing is called saved that is not on disk.
+
+An event is first appended to the history (fsync), then the files it changes
+are replaced atomically: `clicks.csv` and, of checkboxes, the labels file. If
+either fails, the event is taken back and nothing has changed. A kill between
+the two leaves files that lag behind by one event; the next start mends them.
+One server at a time: the history is locked. Annotators that work one after
+another share a file; each sees and undoes only what is their own.
+"""
+
+import collections
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+
+from etils import epath
+
+from backtal_jax import errors
+from backtal_jax.annotate import history
+from backtal_jax.data import annotation_formats as formats
+from backtal_jax.data import annotations
+
+# Seconds by which a time may lie beyond the end of the video: rounding.
+_BEYOND = 0.1
+_LONGEST_SPENT = 3600.0
+
+
+class Store:
+  """A click file that is being worked on.
+
+  Args:
+    path: of the click file in our own form; it need not be there.
+    annotator: whose clicks are made.
+    videos: names that may be clicked.
+    classes: names in order; () takes those of the files.
+    labels: a labels.Labels.
+
+  Raises:
+    errors.InputError: another server has the file; it is of another form, of
+      another set of videos or classes, or was changed since its history.
+  """
+
+  def __init__(self, path, annotator, videos, classes, labels):
+    self.path, self.who, self.labels = epath.Path(path), annotator, labels
+    self._videos, self._mutex = videos, threading.RLock()
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    log = history.log_path(path)
+    self._log = open(log, 'a+b', buffering=0)  # noqa: SIM115, closed below
+    try:
+      self._lock(log)
+      clicks = _read_own(self.path)
+      self._log.seek(0)
+      head, self.history, whole = history.parse(self._log.readall(), log)
+      self._log.truncate(whole)
+      if head:
+        self._agree(clicks, log)
+      else:
+        self._import(clicks or [])
+      found = self.history.clicks()
+      self.classes = self._classes(classes, {c.label for c in found})
+      known = {click.video for click in found}
+      self.missing = sorted(known.difference(videos))
+      if known and len(self.missing) == len(known):
+        raise errors.InputError(
+          f'{path}: none of its {len(known)} videos is in the folder, e.g. '
+          f'{self.missing[0]!r}; expected clicks of the same set'
+        )
+      self.id = head.get('history') or secrets.token_hex(8)
+      if not head:
+        events = self.history.events
+        self._append([{'history': self.id, 'imported': len(events)}, *events])
+      self._mend_labels()
+      if clicks != found:
+        annotations.write_clicks(self.path, found)
+    except BaseException:
+      empty = not os.fstat(self._log.fileno()).st_size
+      self._log.close()
+      if empty:
+        log.unlink(missing_ok=True)
+      raise
+
+  def close(self):
+    """Let others have the file."""
+    self._log.close()
+
+  def video(self, name) -> dict:
+    """Return what the page shows of a video: this annotator's work."""
+    with self._mutex:
+      past = self.history
+      return {
+        'name': name,
+        'clicks': [
+          {'id': m.seq, 'time': m.time, 'label': m.label}
+          for m in past.marks(name, self.who)
+        ],
+        'done': past.done(name, self.who),
+        'seconds': round(past.seconds[self.who, name], 1),
+        'labels': self.labels.get(name),
+        'duration': self.duration(name),
+      }
+
+  def duration(self, name) -> float | None:
+    """Return a video's seconds: the labels file's, else the page's."""
+    told = self.labels.duration(name)
+    return self.history.durations.get(name) if told is None else told
+
+  def summary(self) -> list[list]:
+    """Return [name, clicks, done] of every video."""
+    with self._mutex:
+      past, who = self.history, self.who
+      return [
+        [name, len(past.marks(name, who)), past.done(name, who)]
+        for name in self._videos
+      ]
+
+  def spoken(self, name) -> tuple[list, list]:
+    """Return a video's clicks; and its answers without one, as clicks."""
+    with self._mutex:
+      past, who = self.history, self.who
+      return [
+        annotations.Click(name, m.time, m.label, who)
+        for m in past.marks(name, who)
+      ], [annotations.Click(name, t, '', who) for t in past.notes(name, who)]
+
+  def act(self, request: dict) -> dict:
+    """Do and save what the page asks for.
+
+    Args:
+      request: an event's kind, video, key and spent, and by kind: time and
+        label (click), click (remove), labels, done, duration (opened); an
+        answer has time, answer (background, action or skip), perhaps label
+        and click, the number of the one that is checked again.
+
+    Returns:
+      {'event': what was done or, of an undo, undone (None if nothing was);
+      'video': as `video`}.
+
+    Raises:
+      errors.InputError: the request makes no sense; nothing was done.
+      OSError: it could not be saved; nothing was done.
+    """
+    with self._mutex:
+      kind, video = request.get('kind'), request.get('video')
+      key = str(request.get('key') or secrets.token_hex(8))[:64]
+      undone = self.history.undoable(self.who) if kind == 'undo' else None
+      if undone:
+        video = undone['video']
+      if key in self.history.keys or (kind == 'undo' and not undone):
+        return self._answer(None, video)
+      if not isinstance(video, str) or video not in self._videos:
+        raise errors.InputError(f'video {video!r} is not in the folder')
+      event = {'kind': kind, 'video': video, 'key': key}
+      event |= {'of': undone['seq']} if undone else self._details(request)
+      spent = formats.number(request.get('spent', 0), 'the time spent')
+      if spent > 0:
+        event['spent'] = round(min(spent, _LONGEST_SPENT), 3)
+      event = self._save(event, undone)
+      return self._answer(undone or event, video)
+
+  def _answer(self, event, video):
+    known = video in self._videos
+    return {'event': event, 'video': self.video(video) if known else None}
+
+  def _details(self, request):
+    """Return the fields of an event that its kind has."""
+    kind, video = request['kind'], request['video']
+    if kind == 'spent':
+      return {}
+    if kind == 'opened':
+      seconds = formats.number(request.get('duration'), 'the duration')
+      if seconds <= 0:
+        raise errors.InputError(f'the duration is {seconds}, expected more')
+      return {'duration': seconds}
+    if kind == 'done':
+      return {'done': bool(request.get('done'))}
+    if kind == 'labels':
+      labels = request.get('labels')
+      if not isinstance(labels, list) or any(
+        label not in self.classes for label in labels
+      ):
+        raise errors.InputError(
+          f'labels {labels!r}, expected some of the classes'
+        )
+      labels = [label for label in self.classes if label in labels]
+      return {'labels': labels, 'was': self.labels.get(video)}
+    if kind == 'click':
+      return {'add': [self._time(request, video), self._label(request)]}
+    if kind == 'remove':
+      return {'remove': self._mark(request, video).seq}
+    if kind == 'answer':
+      return self._reply(request, video)
+    raise errors.InputError(f'kind {kind!r}, expected a click or the like')
+
+  def _reply(self, request, video):
+    """Return the fields of the answer to a proposal."""
+    time, said = self._time(request, video), request.get('answer')
+    if said not in ('background', 'action', 'skip'):
+      raise errors.InputError(f'answer {said!r}, expected background, action')
+    label = annotations.BACKGROUND if said == 'background' else None
+    if said == 'action' and request.get('label'):
+      label = self._label(request)
+    if request.get('click') is None:
+      if said != 'skip' and label:
+        return {'add': [time, label]}
+      return {'note': time}
+    mark = self._mark(request, video)
+    agreed = (mark.label == annotations.BACKGROUND) == (said == 'background')
+    if said == 'skip' or agreed:
+      return {'note': time}
+    added = {'add': [mark.time, label]} if label else {}
+    return {'remove': mark.seq, 'note': time} | added
+
+  def _time(self, request, video):
+    seconds = formats.number(request.get('time'), 'the time')
+    duration = self.duration(video)
+    if duration is None:
+      raise errors.InputError(f'video {video!r} was not opened yet')
+    if not 0 <= seconds <= duration + _BEYOND:
+      raise errors.InputError(
+        f'the time is {seconds:g} s, expected 0…{duration:g} s'
+      )
+    return round(min(seconds, duration), 6)
+
+  def _label(self, request):
+    label = request.get('label', annotations.BACKGROUND)
+    if label != annotations.BACKGROUND and label not in self.classes:
+      raise errors.InputError(f'class {label!r}, expected one of the classes')
+    return label
+
+  def _mark(self, request, video):
+    for mark in self.history.marks(video, self.who):
+      if mark.seq == request.get('click'):
+        return mark
+    raise errors.InputError('no such click (removed in another tab?)')
+
+  def _save(self, event, undone):
+    event = {
+      'seq': len(self.history.events) + history.FIRST,
+      'at': round(time.time(), 3),
+      'who': self.who,
+      **event,
+    }
+    end = os.fstat(self._log.fileno()).st_size
+    try:
+      self._append([event])
+      self.history.add(event)
+      changed = undone or event
+      if changed.keys() & {'add', 'remove'}:
+        annotations.write_clicks(self.path, self.history.clicks())
+      if 'labels' in changed:
+        labels = changed['was' if undone else 'labels']
+        video = event['video']
+        self.labels.set(video, labels, self.duration(video))
+    except BaseException:
+      if self.history.events and self.history.events[-1] is event:
+        self.history.pop()
+      self._log.truncate(end)
+      raise
+    return event
+
+  def _append(self, lines):
+    text = ''.join(
+      json.dumps(line, ensure_ascii=False) + '\n' for line in lines
+    )
+    data = memoryview(text.encode())
+    while data:
+      data = data[self._log.write(data) :]
+    os.fsync(self._log.fileno())
+
+  def _lock(self, log):
+    try:
+      fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+      raise errors.InputError(
+        f'{self.path}: another server works on it ({log} is locked); end that '
+        'one, or give every annotator a file: `prepare custom --clicks` takes '
+        'several'
+      ) from e
+
+  def _import(self, clicks):
+    """Let the history begin with the clicks that are there."""
+    for number, click in enumerate(clicks, history.FIRST):
+      name = annotations.match_name(click.video, self._videos) or click.video
+      self.history.add(
+        {
+          'seq': number,
+          'at': round(time.time(), 3),
+          'who': click.annotator,
+          'kind': 'imported',
+          'video': name,
+          'add': [click.time, click.label],
+        }
+      )
+
+  def _agree(self, clicks, log):
+    """Refuse a click file that is not what its history says."""
+    if clicks is None:
+      return
+    found, past = collections.Counter(clicks), self.history
+    if found == collections.Counter(past.clicks()):
+      return
+    if past.events:
+      last = past.pop()
+      before = collections.Counter(past.clicks())
+      past.add(last)
+      if found == before:
+        return
+    raise errors.InputError(
+      f'{self.path}: was changed by something else than the page since '
+      f'{log.name}; move {log.name} away to go on from the file, or the file '
+      'to go on from the history'
+    )
+
+  def _mend_labels(self):
+    """Write the labels of the last event, had a kill come before them."""
+    for event in self.history.events[-1:]:
+      old, new = 'was', 'labels'
+      if 'of' in event:
+        event = self.history.events[event['of'] - history.FIRST]
+        old, new = new, old
+      video = event['video']
+      if new in event and self.labels.get(video) == event[old]:
+        self.labels.set(video, event[new], self.duration(video))
+
+  def _classes(self, classes, used):
+    """Return the classes, in order, that may be used."""
+    used = (used | self.labels.names()) - {annotations.BACKGROUND}
+    for label in sorted(used.difference(classes)) if classes else ():
+      raise errors.InputError(
+        f'{self.path} or {self.labels.path}: class {label!r} is unknown, '
+        f'expected one of {", ".join(classes)}'
+      )
+    return tuple(classes) or tuple(sorted(used))
+
+
+def _read_own(path):
+  """Return the clicks of a file in our own form, or None without one."""
+  if not path.exists():
+    return None
+  format, _, _ = formats.read_clicks(path)
+  if format != 'csv':
+    raise errors.InputError(
+      f'{path}: {format} clicks, expected our own CSV of '
+      f'{",".join(formats.CLICK_COLUMNS["csv"])}: `prepare convert-clicks` '
+      'writes that'
+    )
+  return annotations.read_clicks(path)[0]

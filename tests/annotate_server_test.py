@@ -1,0 +1,315 @@
+"""The click page's server: ranges, who may ask, the command line, kills."""
+
+import http.client
+import json
+import os
+import random
+import signal
+import threading
+import time
+import types
+from urllib import parse
+
+import annotate_client
+import numbered_video
+import numpy as np
+import pytest
+
+from backtal_jax.annotate import __main__ as command
+from backtal_jax.annotate import labels, store, videos
+from backtal_jax.data import annotations
+
+uvicorn = pytest.importorskip(
+  'uvicorn', reason='needs uvicorn, of the extra annotate'
+)
+server = pytest.importorskip(
+  'backtal_jax.annotate.server',
+  reason='needs starlette, of the extra annotate',
+)
+
+NAMES = 'a', 'b b', '100% "q" <b>é', 'gone'
+TOKEN = 'secret'
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+  """A server in a thread, and its folder."""
+  folder = tmp_path_factory.mktemp('site')
+  (folder / 'videos').mkdir()
+  for name in NAMES:
+    (folder / 'videos' / f'{name}.mp4').write_bytes(bytes(range(256)) * 4)
+  (folder / 'secret.mp4').write_text('secret')
+  with open(folder / 'videos' / 'large.webm', 'wb') as f:
+    f.truncate(4 << 30)
+    f.seek((4 << 30) - 3)
+    f.write(b'end')
+  found = videos.Folder(folder / 'videos')
+  opened = store.Store(
+    folder / 'clicks.csv', 'A1', found, ('jump', 'run'),
+    labels.Labels(folder / 'labels.csv', 'training'),
+  )  # fmt: skip
+  with annotate_client.running(
+    server.make_app(
+      opened, found, token=TOKEN, hosts=('127.0.0.1', 'localhost')
+    )
+  ) as port:
+    client = annotate_client.Client(port, TOKEN)
+    yield types.SimpleNamespace(folder=folder, client=client)
+  opened.close()
+
+
+def test_only_who_knows_the_token_gets_anything(site):
+  ask = site.client.ask
+  for path in ('/', '/page/main.js', '/api/state', '/api/video/a', '/video/a'):
+    assert ask(path, auth=False).status == 403
+    assert ask(f'{path}?token=wrong', auth=False).status == 403
+    headers = {'Authorization': 'Bearer wrong', 'Cookie': 'annotate_1=wrong'}
+    assert ask(path, auth=False, headers=headers).status == 403
+    assert ask(path).status == 200
+  assert ask('/api/act', {'kind': 'undo'}, auth=False).status == 403
+  # The address of the page leaves a cookie that only this port's page has.
+  entered = ask(f'/?token={TOKEN}', auth=False)
+  assert (entered.status, entered.headers['location']) == (303, '/')
+  cookie = entered.headers['set-cookie']
+  assert 'HttpOnly' in cookie and 'SameSite=lax' in cookie
+  assert cookie.startswith(f'annotate_{site.client.port}=')
+
+
+@pytest.mark.parametrize(
+  'headers',
+  [
+    {'Origin': 'https://evil.example'},
+    {'Origin': 'null'},
+    {'Origin': 'http://127.0.0.1:1'},
+    {'Host': 'evil.example'},  # a name made to point here
+    {'Host': 'evil.example', 'Origin': 'http://evil.example'},
+  ],
+)
+def test_other_sites_change_and_see_nothing(site, headers):
+  log = (site.folder / 'clicks.csv.log').read_bytes()
+  action = {'kind': 'opened', 'video': 'a', 'duration': 9}
+  assert site.client.ask('/api/act', action, headers=headers).status == 403
+  assert site.client.ask('/api/state', headers=headers).status == 403
+  assert (site.folder / 'clicks.csv.log').read_bytes() == log
+
+
+def test_our_own_page_may(site):
+  for host in ('127.0.0.1', 'localhost'):
+    host = f'{host}:{site.client.port}'
+    headers = {'Host': host, 'Origin': f'http://{host}'}
+    assert site.client.ask('/api/act', {'kind': 'undo'}, headers=headers)
+  answer = site.client.ask('/')
+  policy = answer.headers['content-security-policy']
+  assert "default-src 'none'" in policy and 'unsafe' not in policy
+  assert answer.headers['cross-origin-resource-policy'] == 'same-origin'
+
+
+@pytest.mark.parametrize(
+  'path',
+  [
+    '/video/../secret', '/video/..%2fsecret', '/video/%2e%2e%2fsecret.mp4',
+    '/video/..%252fsecret', '/video//etc/passwd', '/video/%2fetc%2fpasswd',
+    '/video/secret', '/video/a.mp4', '/video/', '/video/%00',
+    '/video/..%5csecret', '/page/../server.py', '/page/%2e%2e/server.py',
+    '/page/..%2fserver.py', '/api/video/..%2fsecret', '/api/video/nothing',
+  ],
+)  # fmt: skip
+def test_nothing_outside_of_the_folder(site, path):
+  answer = site.client.ask(path)
+  assert answer.status == 404 and b'secret\n' not in answer.body
+
+
+def test_any_name_is_served(site):
+  for name in NAMES[:3]:
+    answer = site.client.ask(f'/video/{parse.quote(name)}')
+    assert answer.status == 200 and len(answer.body) == 1024
+  (site.folder / 'videos' / 'gone.mp4').unlink()
+  answer = site.client.ask('/video/gone')
+  assert answer.status == 404 and b'the file of this video is gone' in (
+    answer.body
+  )
+
+
+def test_ranges_of_a_large_file(site):
+  ask = lambda value: site.client.ask('/video/large', headers={'Range': value})
+  start, size = time.perf_counter(), 4 << 30
+  answer = ask('bytes=-3')
+  assert answer.status == 206 and answer.body == b'end'
+  assert answer.headers['content-range'] == (
+    f'bytes {size - 3}-{size - 1}/{size}'
+  )
+  assert len(ask('bytes=1000-1999').body) == 1000
+  assert ask(f'bytes={size}-').status == 416
+  assert time.perf_counter() - start < 5
+  answer = site.client.ask('/video/large', method='HEAD')
+  assert answer.headers['accept-ranges'] == 'bytes'
+  small = site.client.ask('/video/a', headers={'Range': 'bytes=3-5'})
+  assert small.body == b'\3\4\5'
+  assert small.headers['content-type'] == 'video/mp4'
+
+
+def test_bad_bodies(site):
+  log = (site.folder / 'clicks.csv.log').read_bytes()
+  for body in (b'', b'{', b'[]', b'"x"', b'\xff', b'[' * 60000):
+    answer = site.client.ask('/api/act', body)
+    assert answer.status == 400 and json.loads(answer.body)['problem']
+  assert site.client.ask('/api/act', b'x' * 70000).status == 413
+  act = site.client.act
+  assert act(kind='opened', video='a', duration=10).status == 200
+  log = (site.folder / 'clicks.csv.log').read_bytes()
+  for action in (
+    {'time': float('nan')}, {'time': 10.2}, {'time': -1}, {'time': 1e999},
+    {'video': 'no'}, {'label': 'fly', 'time': 1}, {'label': ['x'], 'time': 1},
+  ):  # fmt: skip
+    answer = act(**{'kind': 'click', 'video': 'a'} | action)
+    assert answer.status == 400 and json.loads(answer.body)['problem']
+  assert (site.folder / 'clicks.csv.log').read_bytes() == log
+  assert site.client.ask('/api/proposals/a').status == 404
+  assert site.client.ask('/api/act').status == 405
+
+
+def test_click_is_in_the_file_when_it_is_answered(site):
+  act = site.client.act
+  act(kind='opened', video='b b', duration=10)
+  answer = act(kind='click', video='b b', time=2.5, spent=1.5)
+  assert json.loads(answer.body)['video']['clicks'][0]['time'] == 2.5
+  clicks, _ = annotations.read_clicks(site.folder / 'clicks.csv')
+  assert annotations.Click('b b', 2.5, 'background', 'A1') in clicks
+  state = json.loads(site.client.ask('/api/state').body)
+  assert ['b b', 1, False] in state['videos']
+  assert TOKEN not in json.dumps(state)
+
+
+def test_proposals_of_a_model(tmp_path):
+  class Model:
+    classes, shape = ('jump', 'run'), (20, 4)
+
+    def predict_videos(self, videos, batch_size):
+      cas = np.zeros((20, 3))
+      cas[10:15, 0] = 5
+      yield next(iter(videos)), {'cas': cas, 'score': np.ones(3)}, []
+
+  np.save(tmp_path / 'v_a.npy', np.ones((20, 4), np.float32))
+  s = store.Store(
+    tmp_path / 'c.csv', 'A1', dict.fromkeys('ab'), Model.classes,
+    labels.Labels(tmp_path / 'l.csv', 'training'),
+  )  # fmt: skip
+  for name in 'ab':
+    s.act({'kind': 'opened', 'video': name, 'duration': 40})
+  proposer = server.Proposer(Model(), tmp_path)
+  found = proposer.propose(s, 'a')
+  assert list(found['curves']) == ['jump']
+  assert [p[:2] for p in found['proposals']] == [(21.0, 'high, no click')]
+  s.act({'kind': 'answer', 'video': 'a', 'time': 21, 'answer': 'background'})
+  ((at, reason, _),) = proposer.propose(s, 'a')['proposals']
+  assert (at, reason) == (21.0, 'check again')
+  (mark,) = s.video('a')['clicks']
+  s.act({'kind': 'answer', 'video': 'a', 'time': 21, 'answer': 'background',
+         'click': mark['id']})  # fmt: skip
+  assert proposer.propose(s, 'a')['proposals'] == []
+  with pytest.raises(ValueError, match="no features of video 'b'"):
+    proposer.propose(s, 'b')
+  s.close()
+
+
+def test_ten_thousand_videos(tmp_path):
+  (tmp_path / 'videos').mkdir()
+  for i in range(10_000):
+    (tmp_path / 'videos' / f'video {i}.mp4').touch()
+  process, client = annotate_client.start(tmp_path)
+  try:
+    begin = time.perf_counter()
+    state = json.loads(client.ask('/api/state').body)
+    assert time.perf_counter() - begin < 2
+    assert len(state['videos']) == 10_000
+  finally:
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) in (0, -signal.SIGTERM)
+    process.stdout.close()
+
+
+def test_command_line_errors_are_one_line(tmp_path, capsys):
+  folder = tmp_path / 'videos'
+  folder.mkdir()
+
+  def error(*options):
+    with pytest.raises(SystemExit) as e:
+      command.main(
+        [f'--videos={folder}', f'--clicks={tmp_path}/c.csv', '--annotator=A',
+         *options]
+      )  # fmt: skip
+    assert '\n' not in str(e.value)
+    return str(e.value)
+
+  assert 'no video in it' in error()
+  (folder / 'a.mp4').touch()
+  assert 'go together' in error('--checkpoint=runs/x')
+  assert "'background' twice, or as a class" in error('--classes=background')
+  assert 'expected a name' in error('--annotator= ')
+  assert 'expected 0…65535' in error('--port=70000')
+  (tmp_path / 'c.csv').write_text('video_id,time,label,annotator\nx,1,y,z\n')
+  (tmp_path / 'c.csv.log').unlink()
+  assert 'none of its 1 videos is in the folder' in error()
+  assert sorted(os.listdir(tmp_path)) == ['c.csv', 'videos']
+
+
+def test_address_that_others_reach_is_said(tmp_path, capsys, monkeypatch):
+  (tmp_path / 'a.mp4').touch()
+  monkeypatch.setattr(uvicorn.Server, 'run', lambda *args, **kwargs: None)
+  options = [f'--videos={tmp_path}', f'--clicks={tmp_path}/c.csv',
+             '--annotator=A', '--port=0']  # fmt: skip
+  command.main(options)
+  assert not capsys.readouterr().err
+  command.main([*options, '--host=0.0.0.0'])
+  assert 'nothing is encrypted' in capsys.readouterr().err
+
+
+def test_copies_are_made_of_what_browsers_cannot_play(tmp_path, capsys):
+  for name in ('a.avi', 'b.mp4', 'c.webm'):
+    numbered_video.make(tmp_path / name, num_frames=30, fps=10)
+  folder = videos.Folder(tmp_path)
+  for _ in range(2):  # the second time there is nothing to do
+    folder.transcode()
+  assert capsys.readouterr().out.count('making') == 1
+  assert os.listdir(tmp_path / '.playable') == ['a.avi.mp4']
+  assert folder.find('a').endswith('/.playable/a.avi.mp4')
+  assert folder.find('b') == str(tmp_path / 'b.mp4')
+  import av
+
+  with av.open(folder.find('a')) as container:
+    frames = list(container.decode(video=0))
+  assert [f.time for f in frames] == pytest.approx(np.arange(30) / 10)
+  for number in (0, 17, 29):
+    seen = frames[number].to_ndarray(format='rgb24')
+    np.testing.assert_allclose(
+      seen[4:12, 4::16, 0], numbered_video.frame(number)[4:12, 4::16, 0],
+      atol=40,
+    )  # fmt: skip
+  (tmp_path / 'd.avi').write_text('no video')
+  with pytest.raises(ValueError, match=r'd\.avi: .* cannot be decoded'):
+    videos.Folder(tmp_path).transcode()
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_no_click(tmp_path):
+  (tmp_path / 'videos').mkdir()
+  (tmp_path / 'videos' / 'a.mp4').touch()
+  moments, saved, sent = random.Random(0), [], 0
+  for _ in range(20):
+    process, client = annotate_client.start(tmp_path)
+    client.act(kind='opened', video='a', duration=1e6)
+    threading.Timer(moments.uniform(0.02, 0.4), process.kill).start()
+    try:
+      while True:  # first, as the page does, what had no answer
+        click = {'kind': 'click', 'video': 'a', 'time': sent, 'key': f'k{sent}'}
+        assert client.act(**click).status == 200
+        saved.append(float(sent))
+        sent += 1
+    except (OSError, http.client.HTTPException):
+      assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    clicks, _ = annotations.read_clicks(tmp_path / 'clicks.csv')
+    found = [click.time for click in clicks]
+    assert set(saved) <= set(found)
+    assert len(found) == len(set(found)) <= len(saved) + 1
+  assert len(saved) > 100

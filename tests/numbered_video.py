@@ -1,0 +1,50 @@
+"""Videos whose frames carry their number, made with PyAV."""
+
+import fractions
+
+import numpy as np
+import pytest
+
+_BITS, _BLOCK = 10, 16
+WIDTH, HEIGHT = _BITS * _BLOCK, 96
+CODECS = {'.webm': 'libvpx', '.mp4': 'libx264', '.avi': 'mpeg4'}
+
+# In the browser: the number of the frame that a video element shows.
+READ = f"""(video => {{
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [{WIDTH}, {HEIGHT}];
+  const context = canvas.getContext('2d', {{willReadFrequently: true}});
+  context.drawImage(video, 0, 0, {WIDTH}, {HEIGHT});
+  let number = 0;
+  for (let bit = 0; bit < {_BITS}; bit++) {{
+    const x = {_BLOCK} * bit + {_BLOCK // 2};
+    number += (context.getImageData(x, 8, 1, 1).data[0] > 128) << bit;
+  }}
+  return number;
+}})"""
+
+
+def frame(number) -> np.ndarray:
+  """Return the picture [HEIGHT, WIDTH, 3]: blocks of bits on top."""
+  picture = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+  for bit in range(_BITS):
+    columns = slice(_BLOCK * bit, _BLOCK * (bit + 1))
+    picture[:_BLOCK, columns] = 255 * (number >> bit & 1)
+  return picture
+
+
+def make(path, num_frames=300, fps=25):
+  """Write a video; the codec goes by the name's ending."""
+  av = pytest.importorskip('av', reason='needs av, of the extra video')
+  codec = CODECS[path.suffix]
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream(codec, rate=fps)
+    stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
+    stream.bit_rate = 1_000_000
+    if codec == 'libvpx':
+      stream.options = {'deadline': 'realtime', 'cpu-used': '8', 'g': '25'}
+    for number in range(num_frames):
+      picture = av.VideoFrame.from_ndarray(frame(number), format='rgb24')
+      picture.pts, picture.time_base = number, fractions.Fraction(1, fps)
+      container.mux(stream.encode(picture))
+    container.mux(stream.encode())
