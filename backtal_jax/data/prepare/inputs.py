@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.data import (
   annotation_formats,
   annotations,
