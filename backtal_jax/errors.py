@@ -12,6 +12,13 @@ class InputError(ValueError):
   """
 
 
+def few(names, separator: str = ', ') -> str:
+  """Join five names, and say how many more there are."""
+  names = list(map(str, names))
+  more = f' and {len(names) - 5} more' if names[5:] else ''
+  return separator.join(names[:5]) + more
+
+
 def tell(problems, lenient):
   """List problems on stderr; raise InputError with the first unless lenient."""
   for problem in problems:

@@ -7,7 +7,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from backtal_jax.data import npz
+from backtal_jax import errors
+from backtal_jax.data import feature_files, npz, sources
 from backtal_jax.data.prepare import __main__ as prepare
 from backtal_jax.data.prepare import check
 from configs import demo
@@ -165,3 +166,68 @@ def test_what_published_ground_truth_holds_is_a_note(root, capsys):
     f"note: {path}: 2 of kind 'beyond duration': train_000: {label} 90-105 s "
     f'of 100 s; train_000: {label} 95-110 s of 100 s',
   ]
+
+
+def _odd(found):
+  """Return {what is odd: changes} of files that somebody else has written."""
+  one = {k: np.array([found[k]]) for k in ('frame_num', 'fps', 'duration')}
+  spa, tem = found['feat_spa'], found['feat_tem']
+  return {
+    'one element': one | {'vid_name': np.array(['train_000'])},
+    'two axes': {k: v.reshape(1, 1) for k, v in one.items()},
+    'bytes': {'vid_name': np.array(b'train_000'), 'fps': np.array(b'10.0')},
+    'text numbers': {'duration': np.array('100.0'), 'frame_num': ['1000']},
+    'many names': {'vid_name': np.array(['train_000', 'b'])},
+    'no UTF-8': {'vid_name': np.array(b'\xff')},
+    'singleton axes': {'feat_spa': spa[None], 'feat_tem': tem[..., None, None]},
+    'row of labels': {'cls_label': found['cls_label'][None]},
+    'column of clicks': {'point_label': found['point_label'][:, None]},
+    'labels of two rows': {'cls_label': np.zeros((2, 5))},
+    'boolean labels': {'cls_label': found['cls_label'] > 0},
+    'half precision': {'feat_spa': spa.astype(np.float16)},
+    'integers': {'feat_spa': spa.astype(np.int64)},
+    'beyond float32': {'feat_tem': np.full(tem.shape, 1e300)},
+    'infinite': {'feat_tem': np.full(tem.shape, np.inf)},
+    'complex': {'feat_tem': tem.astype(complex)},
+    'ten crops': {'feat_spa': np.stack([spa] * 10)},
+    'no duration': {'duration': np.array('long')},
+    'endless': {'duration': np.array(np.inf)},
+    'more frames than int32 holds': {'frame_num': np.array(1e12)},
+    'extra': {'more': np.arange(3)},
+  }
+
+
+@pytest.mark.parametrize('what', _odd(dict.fromkeys(
+  ('frame_num', 'fps', 'duration', 'feat_spa', 'feat_tem', 'cls_label',
+   'point_label'), np.zeros((1, 1))
+)))  # fmt: skip
+def test_what_check_passes_main_and_predict_take(root, capsys, what):
+  path = root / 'train/train_000.npz'
+  found = npz.read(path)
+  rewrite(path, **_odd(found)[what])
+  (root / 'train/train_001.npz').unlink()
+  problems = [p for p in run(root) if str(path) in p]
+  source = sources.NpzSource(
+    root / 'train', num_snippets=100, feature_dim=32, num_classes=5
+  )
+  refused = {
+    'many names', 'no UTF-8', 'labels of two rows', 'beyond float32',
+    'infinite', 'complex', 'ten crops', 'no duration', 'endless',
+    'more frames than int32 holds',
+  }  # fmt: skip
+  assert bool(problems) == (what in refused), problems
+  if not problems:
+    example, (name,) = source[0], source.video_names()
+    assert name == example.name == 'train_000'
+    assert (example.frame_num, example.duration) == (1000, 100.0)
+    assert example.fps == 10.0
+    np.testing.assert_array_equal(source.labels()[0], example.label)
+    video = feature_files.read_video(path, shape=(100, 32))
+    np.testing.assert_array_equal(video.feature, example.feature)
+    np.testing.assert_array_equal(video.click, example.click)
+    assert (video.name, video.duration) == (name, example.duration)
+    assert (video.frame_num, video.fps) == (1000, 10.0)
+  elif what not in ('no duration', 'endless', 'more frames than int32 holds'):
+    with pytest.raises(errors.InputError) as e:
+      source[0]
+    assert str(e.value) == problems[0]

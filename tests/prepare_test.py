@@ -154,6 +154,149 @@ def test_wrong_files_of_all_videos(given, joint, match):
     convert.prepare(recipe(given, allow_pickle=True, **changed))
 
 
+def save_all(root, shape, folder='features'):
+  """Write features of a, b and c; `shape` is one, or a function of seconds."""
+  for name, seconds in (('a', 10), ('b', 8), ('c', 6)):
+    found = shape(seconds) if callable(shape) else shape
+    array = np.random.default_rng(seconds).normal(size=found)
+    write(root / folder / f'{name}.npy', array)
+
+
+def feature_dim(root):
+  return prepare._read_config(str(root / 'out/config.py'))[2][1]
+
+
+@pytest.mark.parametrize(
+  ('shape', 'changed', 'expected'),
+  [
+    # Channels are what all videos have in common.
+    (lambda t: (3, t), {}, 3),
+    (lambda t: (t, 3), {}, 3),
+    (lambda t: (3, t), {'stride': None}, 3),
+    # The same length in all: the preset's D, the time grid or T decide.
+    ((2048, 30), {'stride': None, 'feature_dim': 2048}, 2048),
+    ((30, 2048), {'stride': None, 'feature_dim': 2048}, 2048),
+    ((32, 100), {'stride': None, 'num_snippets': 100}, 32),
+    ((100, 32), {'stride': None, 'num_snippets': 100}, 32),
+    # Said.
+    ((32, 7), {'stride': None, 'channels_first': True}, 32),
+    ((32, 7), {'stride': None, 'channels_first': False}, 7),
+    ((7, 7), {'stride': None, 'channels_first': False}, 7),
+  ],
+)
+def test_channels_are_told_from_snippets(given, shape, changed, expected):
+  save_all(given, shape)
+  convert.prepare(recipe(given, **changed))
+  assert feature_dim(given) == expected
+
+
+def test_the_time_grid_tells_channels_from_snippets(given):
+  truth = json.loads((given / 'truth.json').read_text())
+  for entry in truth['database'].values():
+    entry['duration'] = 10.0
+  (given / 'truth.json').write_text(json.dumps(truth))
+  save_all(given, (24, 10))
+  convert.prepare(recipe(given))
+  assert feature_dim(given) == 24
+
+
+def test_streams_of_other_widths_tell_channels_from_snippets(given):
+  save_all(given, (8, 7), 'rgb')
+  save_all(given, (4, 7), 'flow')
+  both = str(given / 'rgb'), str(given / 'flow')
+  convert.prepare(recipe(given, features=both, stride=None))
+  assert feature_dim(given) == 12
+
+
+@pytest.mark.parametrize(
+  ('shape', 'changed', 'match'),
+  [
+    ((32, 7), {'stride': None}, 'cannot tell snippets.*--channels_first if'),
+    ((5, 5), {'stride': None}, 'cannot tell'),
+    ((2048, 2048), {'stride': None, 'feature_dim': 2048}, 'cannot tell'),
+    (lambda t: (t, 3), {'channels_first': True}, r"only as \[T', D\], but ch"),
+    (
+      lambda t: (3, t),
+      {'channels_first': False},
+      r"only as \[D, T'\], but no-",
+    ),
+  ],
+)
+def test_channels_that_cannot_be_told_are_refused(given, shape, changed, match):
+  save_all(given, shape)
+  with pytest.raises(errors.InputError, match=match):
+    convert.prepare(recipe(given, **changed))
+  assert not (given / 'out').exists()
+
+
+def _split(name):
+  return 'test' if name == 'c' else 'train'
+
+
+@pytest.mark.parametrize(
+  'place',
+  [
+    lambda name, stream: f'{_split(name)}/{stream}/{name}',
+    lambda name, stream: f'{stream.upper()}/{name}',
+    lambda name, stream: f'{stream}/{_split(name)}/{name}',
+    lambda name, stream: f'{name}_{stream}',
+    lambda name, stream: f'{_split(name)}/{name}-{stream}',
+  ],
+)
+def test_trees_of_known_extractors_are_read(given, place):
+  for name in 'abc':
+    x = np.load(given / f'features/{name}.npy')
+    # Axes of one element, as global pooling and batches leave them.
+    for stream, part in (
+      ('rgb', x[:, None, None, :1]),
+      ('flow', x[None, :, 1:]),
+    ):
+      path = given / 'tree' / f'{place(name, stream)}.npy'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      np.save(path, part)
+  convert.prepare(recipe(given))
+  expected = contents(given / 'out/training')
+  output = str(given / 'again')
+  convert.prepare(recipe(given, features=(f'{given}/tree',), output=output))
+  a, b = (
+    sources.NpzSource(
+      f'{folder}/training', num_snippets=5, feature_dim=3, num_classes=2
+    )
+    for folder in (given / 'out', output)
+  )
+  for ours, theirs in zip(a, b, strict=True):
+    np.testing.assert_array_equal(ours.feature, theirs.feature)
+  assert contents(f'{output}/training').keys() == expected.keys()
+
+
+def test_one_stream_in_folders_of_splits(given):
+  convert.prepare(recipe(given))
+  expected = contents(given / 'out/training')
+  for name in 'abc':
+    folder = given / 'features' / _split(name)
+    folder.mkdir(exist_ok=True)
+    shutil.move(given / f'features/{name}.npy', folder)
+  convert.prepare(recipe(given, output=str(given / 'again')))
+  assert contents(given / 'again/training') == expected
+
+
+@pytest.mark.parametrize(
+  ('place', 'match'),
+  [
+    (lambda n: f'train/{"rgb/" * (n != "a")}{n}', 'in no folder rgb or flow'),
+    (lambda n: f'{"rgb" if n != "a" else "flow"}/{n}', 'only in the other'),
+    (lambda n: f'{n}/a', "duplicate video 'a'"),
+  ],
+)
+def test_wrong_trees_are_named(given, place, match):
+  for name in 'abc':
+    path = given / 'tree' / f'{place(name)}.npy'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.ones((6, 3)))
+  with pytest.raises(errors.InputError, match=match):
+    convert.prepare(recipe(given, features=(str(given / 'tree'),)))
+
+
 def test_two_streams_are_side_by_side(given):
   for name in 'abc':
     x = np.load(given / f'features/{name}.npy')
@@ -203,6 +346,14 @@ def extra_prefix(root):
     (lambda r: write(r / 'features/a.npy', np.ones((10, 4))), 'most have 3'),
     (lambda r: write(r / 'features/a.npy', np.full((10, 3), np.nan)), '30 NaN'),
     (lambda r: write(r / 'features/a.npy', np.ones((30, 3))), 'end at 30 s'),
+    (
+      lambda r: write(r / 'features/a.npy', np.full((10, 3), -1e39)),
+      r"'v_a': features hold 30 values beyond float32, up to 1e\+39",
+    ),
+    (
+      lambda r: write(r / 'features/a.npy', np.ones((2, 10, 3))),
+      r'shape \(2, 10, 3\)',
+    ),
     (lambda r: (r / 'features/a.npy').write_bytes(b''), 'a.npy: not a whole'),
     (pickled, 'allow-pickle'),
   ],

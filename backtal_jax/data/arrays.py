@@ -9,7 +9,7 @@ from backtal_jax import errors
 
 
 def matrix(array, where, allow_pickle: bool = False) -> np.ndarray:
-  """Return numbers in two dimensions.
+  """Return numbers in two dimensions; axes of one element beyond go.
 
   Args:
     array: Anything.
@@ -25,6 +25,10 @@ def matrix(array, where, allow_pickle: bool = False) -> np.ndarray:
       array = np.array(array.tolist(), np.float32)
     except (TypeError, ValueError) as e:
       raise errors.InputError(f'{where}: no array of numbers: {e}') from e
+  long = [n for n in array.shape if n != 1]
+  if array.ndim > 2 and len(long) <= 2:
+    short = [1] * (2 - len(long))
+    array = array.reshape(short + long if array.shape[0] == 1 else long + short)
   if array.ndim != 2 or array.dtype.kind not in 'fiu':
     raise errors.InputError(
       f'{where}: features have shape {array.shape} of {array.dtype}, expected '
@@ -33,13 +37,24 @@ def matrix(array, where, allow_pickle: bool = False) -> np.ndarray:
   return array
 
 
+def vector(array) -> np.ndarray:
+  """Return [N] of an array of which only one axis is longer than 1."""
+  array = np.asarray(array)
+  only = array.size == max(array.shape, default=1)
+  return array.reshape(-1) if only else array
+
+
 def finite(array, where) -> np.ndarray:
-  """Return the array as float32; NaN and Inf are an InputError."""
-  array = np.asarray(array, np.float32)
-  if not np.isfinite(array).all():
-    count = np.count_nonzero(~np.isfinite(array))
-    raise errors.InputError(f'{where}: features hold {count} NaN or Inf values')
-  return array
+  """Return the array as float32; NaN, Inf and beyond are an InputError."""
+  with np.errstate(over='ignore', invalid='ignore'):
+    result = np.asarray(array, np.float32)
+  if np.isfinite(result).all():
+    return result
+  count, what = np.count_nonzero(~np.isfinite(array)), 'NaN or Inf values'
+  if not count:
+    count = np.count_nonzero(~np.isfinite(result))
+    what = f'values beyond float32, up to {np.abs(array).max():g}'
+  raise errors.InputError(f'{where}: features hold {count} {what}')
 
 
 def number(value) -> float:
@@ -64,8 +79,8 @@ def text(value, where) -> str:
   value = np.asarray(value)
   with contextlib.suppress(UnicodeDecodeError):
     if value.size == 1:
-      value = value.item()
-      return value.decode() if isinstance(value, bytes) else str(value)
+      found = value.item()
+      return found.decode() if isinstance(found, bytes) else str(found)
   raise errors.InputError(
     f'{where} has shape {value.shape} of {value.dtype}, expected one text'
   )

@@ -93,30 +93,27 @@ def load(path: epath.Path, allow_pickle: bool = False) -> Any:
 def ways_round(shapes, feature_dim: int | None = None) -> list[bool]:
   """Return which ways round features may lie.
 
-  A way fits a video if its streams have equally many snippets; most videos
-  have the same channels.
+  Right is what gives most videos the same channels; then, what gives more of
+  them streams of equally many snippets.
 
   Args:
     shapes: Of every video the shapes of its streams.
     feature_dim: D of all streams together, None if unknown.
 
   Returns:
-    The ways that fit most videos, none, one or both of False ([T', D]) and
-    True ([D, T']).
+    None, one or both of False ([T', D]) and True ([D, T']).
   """
-  fits = {}
+  scores = {}
   for turned in (False, True):
-    channels = collections.Counter(
-      tuple(shape[not turned] for shape in streams)
-      for streams in shapes
-      if len({shape[turned] for shape in streams}) == 1
-    )
-    fits[turned] = max(
-      (n for c, n in channels.items() if feature_dim in (None, sum(c))),
-      default=0,
-    )
-  most = max(fits.values())
-  return [turned for turned, count in fits.items() if most and count == most]
+    channels, even = collections.Counter(), collections.Counter()
+    for streams in shapes:
+      key = tuple(shape[not turned] for shape in streams)
+      if feature_dim in (None, sum(key)):
+        channels[key] += 1
+        even[key] += len({shape[turned] for shape in streams}) == 1
+    scores[turned] = max(((n, even[k]) for k, n in channels.items()), default=0)
+  scores = {turned: score for turned, score in scores.items() if score}
+  return [k for k, score in scores.items() if score == max(scores.values())]
 
 
 def find(path) -> list[epath.Path]:
@@ -213,6 +210,10 @@ def make_video(
       '(snippets, channels) both fit'
     )
   streams = [s.T if ways[0] else s for s in streams]
+  if len({len(s) for s in streams}) > 1:
+    raise errors.InputError(
+      f'{where}: features have shape {shapes}, expected equally many snippets'
+    )
   feature = arrays.finite(np.concatenate(streams, axis=1), where)
   if len(feature) < 2:
     raise errors.InputError(

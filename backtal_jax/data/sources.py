@@ -173,7 +173,7 @@ def _name(found, path, shape):
 
 def _label(found, path, shape):
   _require(found, path, 'cls_label')
-  label, (*_, num_classes) = found['cls_label'], shape
+  label, num_classes = arrays.vector(found['cls_label']), shape[2]
   if label.shape != (num_classes,):
     raise errors.InputError(
       f'{path}: cls_label has shape {label.shape}, config.model.num_classes '
@@ -210,9 +210,9 @@ def _feature(found, path, shape):
 
 def _click(found, path, shape):
   num_snippets, _, num_classes = shape
-  click = found.get('point_label')
-  if click is None:
+  if 'point_label' not in found:
     return np.full(num_snippets, IGNORED, np.int32)
+  click = arrays.vector(found['point_label'])
   if click.shape != (num_snippets,) or click.dtype.kind not in 'fiu':
     raise errors.InputError(
       f'{path}: point_label has shape {click.shape} of {click.dtype}, expected '

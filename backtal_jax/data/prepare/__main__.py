@@ -58,7 +58,7 @@ def _parser():
   _add_click_commands(commands)
   for name, defaults in _BENCHMARKS.items():
     command = commands.add_parser(name, help=f'features and files of {name}')
-    _add_recipe(command, base=name, **defaults)
+    _add_recipe(command, base=name, feature_dim=2048, **defaults)
   command = commands.add_parser(
     'custom', help='any features, annotations and clicks'
   )
@@ -140,9 +140,8 @@ def _add_recipe(command, **preset):
       command.add_argument(
         *sorted(spellings, reverse=True), required=required, **field.metadata
       )
-      if not required:
-        preset.setdefault(field.name, field.default)
-  command.set_defaults(run=_custom, **{'base': ''} | preset)
+    preset.setdefault(field.name, field.default)
+  command.set_defaults(run=_custom, **preset)
 
 
 def _custom(args):

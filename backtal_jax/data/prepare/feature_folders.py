@@ -1,19 +1,25 @@
 """Features of many videos: folders of files, or one file of all."""
 
+import collections
 import functools
+import re
 
 import numpy as np
 
 from backtal_jax import errors, files
-from backtal_jax.data import arrays, feature_files
+from backtal_jax.data import annotation_formats, arrays, feature_files
+
+_STREAMS = ('rgb', 'flow')
 
 
 def open_features(paths, *, names=None, allow_pickle=False) -> dict:
   """List the videos that there are features of.
 
   Args:
-    paths: One or two streams (RGB, flow), each a folder with NAME.npy or
-      NAME.npz of every video, or one .npy with all videos (W-TALC).
+    paths: One or two streams (RGB, flow), each a folder or one .npy with all
+      videos (W-TALC). A folder holds NAME.npy or NAME.npz of every video, or
+      folders of splits with these; files in folders `rgb` and `flow`, at any
+      level, or called NAME_rgb and NAME_flow, are two streams.
     names: Path of such an .npy's videos' names, an .npy in the same order.
     allow_pickle: See feature_files.read.
 
@@ -24,15 +30,20 @@ def open_features(paths, *, names=None, allow_pickle=False) -> dict:
   Raises:
     errors.InputError: nothing there, a video twice or in one stream only.
   """
-  streams = [_open_stream(files.path(p), names, allow_pickle) for p in paths]
-  for path, stream in zip(paths, streams, strict=True):
-    for name in sorted(set().union(*streams) - stream.keys()):
-      raise errors.InputError(f'{path}: video {name!r} is only in the other')
+  streams = [
+    (f'{path}/{name}' if name else path, stream)
+    for path in map(files.path, paths)
+    for name, stream in _open(path, names, allow_pickle).items()
+  ]
+  everywhere = set().union(*(stream for _, stream in streams))
+  for where, stream in streams:
+    for name in sorted(everywhere - stream.keys()):
+      raise errors.InputError(f'{where}: video {name!r} is only in the other')
     for name in sorted(n for n in stream if f'v_{n}' in stream):
-      raise errors.InputError(f'{path}: duplicate video {name!r}, v_{name}')
+      raise errors.InputError(f'{where}: duplicate video {name!r}, v_{name}')
   return {
-    name: functools.partial(_call_all, [stream[name] for stream in streams])
-    for name in sorted(streams[0])
+    name: functools.partial(_call_all, [stream[name] for _, stream in streams])
+    for name in sorted(everywhere)
   }
 
 
@@ -40,15 +51,35 @@ def _call_all(functions):
   return [stream for function in functions for stream in function()]
 
 
-def _open_stream(path, names, allow_pickle):
+def _open(path, names, allow_pickle):
+  """Return {'' or 'rgb', 'flow': {video: function}}."""
   if not path.is_dir():
-    return _open_joint(path, names, allow_pickle)
-  found = {}
-  for file in feature_files.find(path):
-    if file.stem in found:
-      raise errors.InputError(f'{path}: duplicate video {file.stem!r}')
-    found[file.stem] = functools.partial(_read, file, allow_pickle)
-  return found
+    return {'': _open_joint(path, names, allow_pickle)}
+  found = collections.defaultdict(dict)
+  listed = [
+    file
+    for file in annotation_formats.files_of(path)
+    if file.suffix in feature_files.SUFFIXES and file.name[0] != '.'
+  ]
+  if not listed:
+    raise errors.InputError(f'{path}: no .npy or .npz file in it')
+  stems = {file.stem.casefold() for file in listed}
+  for file in listed:
+    above = [part.casefold() for part in file.relative_to(path).parts[:-1]]
+    stream, name = next((s for s in _STREAMS if s in above), ''), file.stem
+    ending = re.fullmatch('(.+[_-])(rgb|flow)', name, re.IGNORECASE)
+    # NAME_rgb is a stream if there is NAME_flow, too; else it is a name.
+    if ending and {(ending[1] + s).casefold() for s in _STREAMS} <= stems:
+      stream, name = ending[2].casefold(), ending[1][:-1]
+    if name in found[stream]:
+      raise errors.InputError(f'{path}: duplicate video {name!r}')
+    found[stream][name] = functools.partial(_read, file, allow_pickle)
+  if '' in found and len(found) > 1:
+    raise errors.InputError(
+      f'{path}: video {next(iter(found[""]))!r} is in no folder rgb or flow, '
+      'others are'
+    )
+  return dict(sorted(found.items(), reverse=True))
 
 
 def _read(path, allow_pickle):

@@ -1,6 +1,8 @@
 """What data is prepared from: read and checked before anything is written."""
 
+import argparse
 import collections
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -15,6 +17,7 @@ from backtal_jax import errors, files
 from backtal_jax.data import (
   annotation_formats,
   annotations,
+  feature_files,
   feature_records,
   resampling,
 )
@@ -22,6 +25,7 @@ from backtal_jax.data.prepare import feature_folders
 
 # Share of a video's length that its time grid may end before or after it.
 _APART = 0.1
+_WAYS = {False: "[T', D]", True: "[D, T']"}
 _FLAG = 'store_true'
 
 
@@ -34,7 +38,7 @@ def _option(help, default=dataclasses.MISSING, **how):
 class Recipe:
   """What is prepared from what: the options of `prepare custom`.
 
-  `base` is the benchmark of configs/ this is, if any.
+  `base` is the benchmark of configs/ this is, if any, `feature_dim` its D.
   """
 
   features: tuple[str, ...] = _option(
@@ -71,7 +75,11 @@ class Recipe:
   video_names: str | None = _option(
     '.npy of the names in an .npy with all videos', None
   )
-  channels_first: bool = _option("files hold [D, T']", False, action=_FLAG)
+  channels_first: bool | None = _option(
+    "files hold [D, T']; default: what fits",
+    None,
+    action=argparse.BooleanOptionalAction,
+  )
   allow_pickle: bool = _option(
     'read pickled features, which can run any code', False, action=_FLAG
   )
@@ -81,6 +89,7 @@ class Recipe:
     'make anew what was made otherwise', False, action=_FLAG
   )
   base: str = ''
+  feature_dim: int = 0
 
   def __post_init__(self):
     for field in ('num_snippets', 'fps', 'stride', 'window', 'workers'):
@@ -128,10 +137,8 @@ def read(recipe) -> Inputs:
   opened = feature_folders.open_features(
     recipe.features, names=recipe.video_names, allow_pickle=recipe.allow_pickle
   )
-  if recipe.channels_first:
-    opened = {k: functools.partial(_turned, f) for k, f in opened.items()}
   opened, problems = _match(opened, videos, truth.videos)
-  shapes, wrong = _scan(opened, recipe.workers)
+  shapes, wrong = _scan(opened, videos, recipe)
   truth, incomplete = _complete(truth, shapes, recipe)
   clicks, complaints = _read_clicks(recipe, truth)
   errors.tell(problems + wrong + incomplete + complaints, recipe.lenient)
@@ -178,10 +185,6 @@ def _with_times(truth, folder):
     duration = duration if video.duration is None else video.duration
     videos[name] = dataclasses.replace(video, duration=duration, fps=fps)
   return dataclasses.replace(truth, videos=videos)
-
-
-def _turned(read):
-  return [stream.T for stream in read()]
 
 
 def read_labels(path):
@@ -269,50 +272,101 @@ def _match(opened, videos, annotated):
   if unknown:
     print(
       f'not used: {len(unknown)} of {len(opened)} videos with features have '
-      f'no annotation: {", ".join(unknown)}',
+      f'no annotation: {errors.few(unknown)}',
       file=sys.stderr,
     )
   missing = [name for name in videos if name not in matched]
   return matched, [f'video {name!r} has no features' for name in missing]
 
 
-def _scan(opened, workers):
+def _scan(opened, videos, recipe):
   """Look at every file's header; drop the wrong videos from `opened`.
+
+  Features that lie [D, T'] are turned.
 
   Returns:
     {video: [(T', D) of each stream]} of the right ones, and problems.
   """
 
-  def shape(read):
+  def look(name):
     try:
-      return [array.shape for array in read()]
+      return [array.shape for array in opened[name]()]
     except errors.InputError as e:
       return str(e)
 
-  with futures.ThreadPoolExecutor(workers) as pool:
-    shapes = dict(zip(opened, pool.map(shape, opened.values()), strict=True))
+  with futures.ThreadPoolExecutor(recipe.workers) as pool:
+    looked = dict(zip(opened, pool.map(look, opened), strict=True))
+  shapes = {k: s for k, s in looked.items() if not isinstance(s, str)}
+  problems = [s for s in looked.values() if isinstance(s, str)]
+  if _are_turned(shapes, videos, recipe):
+    shapes = {k: [s[::-1] for s in found] for k, found in shapes.items()}
+    for name in opened:
+      opened[name] = functools.partial(_turned, opened[name])
   dims = collections.Counter(
-    tuple(dim for _, dim in s)
-    for s in shapes.values()
-    if not isinstance(s, str)
+    tuple(dim for _, dim in s) for s in shapes.values()
   )
   usual = dims.most_common(1)[0][0] if dims else ()
-  problems = []
   for name, found in list(shapes.items()):
-    if isinstance(found, str):
-      problem = found
-    elif min(count for count, _ in found) < 2:
-      problem = f'video {name!r} has features {found}, expected 2 snippets'
+    if min(count for count, _ in found) < 2:
+      expected = 'expected 2 snippets'
+    elif len(found) > 2:
+      expected = 'expected one or two streams'
     elif tuple(dim for _, dim in found) != usual:
-      problem = (
-        f'video {name!r} has features {found}, most have '
-        f'{" and ".join(map(str, usual))} channels'
-      )
+      expected = f'most have {" and ".join(map(str, usual))} channels'
     else:
       continue
-    problems.append(problem)
-    del shapes[name], opened[name]
+    problems.append(f'video {name!r} has features {found}, {expected}')
+    del shapes[name]
+  for name in opened.keys() - shapes.keys():
+    del opened[name]
   return shapes, problems
+
+
+def _turned(read):
+  return [stream.T for stream in read()]
+
+
+def _are_turned(shapes, videos, recipe):
+  """Return whether features lie [D, T'].
+
+  What is known decides: that most videos have the same channels; of a
+  benchmark D; the time grid and the videos' durations; a length of T.
+  """
+  ways = feature_files.ways_round(shapes.values())
+  given = recipe.channels_first
+  shown = ' and '.join(map(str, next(iter(shapes.values()), ())))
+  shown = f'{recipe.features[0]}: features have shape {shown}'
+  if given in ways or (given is not None and not ways):
+    return given
+  if given is not None:
+    raise errors.InputError(
+      f'{shown}: their channels are the same in most videos only as '
+      f'{_WAYS[not given]}, but {"" if given else "no-"}channels_first says '
+      f'{_WAYS[given]}'
+    )
+  fits = {turned: _fit(shapes, videos, recipe, turned) for turned in ways}
+  if len(set(fits.values())) < len(ways):
+    raise errors.InputError(
+      f'{shown}: cannot tell snippets from channels; --channels_first if that '
+      "is [D, T'], --no-channels_first if it is [T', D]"
+    )
+  turned = bool(ways) and max(fits, key=fits.get)
+  if turned:
+    print(f'{shown}: read as {_WAYS[True]}', file=sys.stderr)
+  return turned
+
+
+def _fit(shapes, videos, recipe, turned):
+  """Count the videos that fit D, the time grid and T, the ways round."""
+  score = [0, 0, 0]
+  for name, streams in shapes.items():
+    count = streams[0][turned]
+    score[0] += sum(s[not turned] for s in streams) == recipe.feature_dim
+    with contextlib.suppress(errors.InputError):
+      _completed(videos[name], count, recipe)
+      score[1] += 1
+    score[2] += count == recipe.num_snippets
+  return tuple(score)
 
 
 def time_grid(recipe, video, count):
