@@ -124,8 +124,8 @@ def of_config(config, workdir=None) -> dict[str, Any]:
     workdir: Folder of the run, None without one; its config.json must not
       contradict the config.
   """
-  record = config.data.get('features', {})
-  record = record and record.to_dict()
+  record = config.data.get('features')
+  record = record.to_dict() if record else {}
   if workdir is None or not (workdir / 'config.json').is_file():
     return record
   known = files.read_json(workdir / 'config.json')['data'].get('features', {})
