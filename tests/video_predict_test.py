@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import videos
 
-from backtal_jax import errors, models, predict
+from backtal_jax import errors, fields, models, predict
 from backtal_jax.data import feature_records
 from backtal_jax.data.prepare import check, convert, inputs
 from backtal_jax.report import figures
@@ -179,7 +179,9 @@ def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
     )
   )
   config = _config(tmp_path / 'root')
-  assert json.loads(config.to_json())['data']['features'] == record
+  text = json.loads(config.to_json())['data']['features']
+  assert json.loads(text) == record
+  fields.check(config)
   feature_records.adopt(config)
   assert feature_records.of_config(config) == record
   other = demo_config.get_config()
@@ -191,7 +193,7 @@ def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
   # A run of other features than the config's.
   changed = {**record, 'stride': 4}
   (tmp_path / 'config.json').write_text(
-    json.dumps({'data': {'features': changed}})
+    json.dumps({'data': {'features': json.dumps(changed)}})
   )
   with pytest.raises(errors.InputError, match='stride is 16, expected 4'):
     feature_records.of_config(config, tmp_path)
