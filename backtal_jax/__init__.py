@@ -18,8 +18,8 @@ __version__ = '0.2.0'
 IGNORED = -100
 
 
-def load(checkpoint, *, config=None, classes=None):
+def load(checkpoint, *, config=None, classes=None, **weights):
   """Load a checkpoint to predict with, see `predict.load`."""
   from backtal_jax import predict  # JAX only when it is needed
 
-  return predict.load(checkpoint, config=config, classes=classes)
+  return predict.load(checkpoint, config=config, classes=classes, **weights)

@@ -6,9 +6,9 @@ import numpy as np
 from absl import logging
 
 from backtal_jax import errors, models, predict
-from backtal_jax.data import annotations, pipeline, splits
+from backtal_jax.data import annotations, feature_records, pipeline, splits
 from backtal_jax.metrics import detection_map, segments
-from backtal_jax.run import hosts, outputs, sharding, workdirs
+from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
 
 
 class Evaluator:
@@ -151,6 +151,7 @@ def evaluate(config, checkpoint, workdir) -> dict:
   mesh = sharding.make_mesh(config.mesh)
   model = models.BackTAL(**config.model)
   length = config.data.num_snippets
+  feature_records.of_config(config, checkpoints.workdir_of(checkpoint))
   params, epoch = predict.restore(model, length, checkpoint, mesh)
   source = make_source(config, config.data.eval_split)
   truth = annotations.find_ground_truth(

@@ -7,6 +7,7 @@ new field gets a row here and a line there.
 
 import difflib
 import itertools
+import json
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -76,6 +77,13 @@ def _is_rising(value):
   return named and all(a < b for a, b in itertools.pairwise(value))
 
 
+def _is_record(value):
+  try:
+    return value == '' or isinstance(json.loads(value), dict)
+  except (TypeError, ValueError):
+    return False
+
+
 def _is_text(value):
   return isinstance(value, str) and value == value.strip()
 
@@ -136,6 +144,9 @@ FIELDS = {
     "files, a comma between them, or ''",
     "'' for none",
     lambda v: v == '' or (_is_text(v) and all(map(str.strip, v.split(',')))),
+  ),
+  'data.features': Domain(
+    "the JSON object of features.json, or ''", "'' for unknown", _is_record
   ),
   'data.annotator': _TEXT,
   'data.placement': _one_of('host', 'device'),

@@ -20,7 +20,7 @@ import numpy as np
 
 from backtal_jax import errors, files, localization, models
 from backtal_jax.data import annotations, feature_files, feature_records
-from backtal_jax.run import checkpoints, outputs, sharding, torch_checkpoints
+from backtal_jax.run import checkpoints, outputs, sharding
 from backtal_jax.video import decode, reader
 
 # Segments of one video shown on screen.
@@ -230,9 +230,7 @@ def load(checkpoint, *, config=None, classes=None, **weights) -> Model:
   Raises:
     errors.InputError: something is missing, or the one does not fit the other.
   """
-  workdir = None
-  if not torch_checkpoints.is_official(checkpoint):
-    workdir, _ = checkpoints.locate(checkpoint)
+  workdir = checkpoints.workdir_of(checkpoint)
   if config is None:
     if workdir is None:
       raise errors.InputError(

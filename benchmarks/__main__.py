@@ -10,7 +10,7 @@ import functools
 import pathlib
 
 from backtal_jax import errors, files
-from benchmarks import document, evaluation, growth, loading, network
+from benchmarks import document, evaluation, growth, loading, network, video
 
 BENCHMARKS = {
   'train_step': functools.partial(network.run, 'train_step'),
@@ -20,6 +20,7 @@ BENCHMARKS = {
   'input': loading.run_input,
   'epoch': loading.run_epoch,
   'growth': growth.run,
+  'i3d': video.run,
 }
 
 

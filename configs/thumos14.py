@@ -70,9 +70,8 @@ def get_config(recipe='published'):
   # looked up as the ground truth is; '' for none.
   c.data.clicks = ''
   c.data.annotator = 'all'  # of those: all, a name, or random (per epoch)
-  # How the features were made, where that is known: what features.json of root
-  # says, filled in by itself; others are refused.
-  c.data.features = ml_collections.ConfigDict()
+  # How the features were made, as features.json in root says; '' for unknown.
+  c.data.features = ''
   c.data.placement = 'host'  # host | device: where the training split lives
 
   c.train = ml_collections.ConfigDict()

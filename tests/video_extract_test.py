@@ -9,15 +9,13 @@ import signal
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import videos
 
 from backtal_jax import errors
 from backtal_jax.run import sharding
-from backtal_jax.video import decode, extract, i3d, weights
+from backtal_jax.video import decode, extract, weights
 
 needs_av = pytest.mark.skipif(
   importlib.util.find_spec('av') is None, reason='needs the extra video: av'
@@ -48,19 +46,7 @@ def test_cuts_the_centre():
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-  """Put a network in I3D's place that is quick, and a file in its weights'."""
-  path = tmp_path / 'weights' / 'rgb.ckpt'
-  path.parent.mkdir()
-  path.write_bytes(b'weights')
-
-  def encode(params, clips, *, dtype):
-    assert clips.shape[1:] == (16, 224, 224, 3)
-    means = i3d.to_unit(clips).mean((1, 2, 3))
-    return jnp.concatenate([means, jnp.zeros((len(clips), 1021))], axis=1)
-
-  monkeypatch.setattr(i3d, 'encode', jax.jit(encode, static_argnames='dtype'))
-  monkeypatch.setattr(weights, 'load', lambda *_: {'a': np.ones(1)})
-  return path
+  return videos.fake_i3d(monkeypatch, tmp_path)
 
 
 @pytest.fixture

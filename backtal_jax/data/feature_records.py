@@ -5,6 +5,7 @@ along to the data root, into the config of a run and so to its checkpoints.
 """
 
 import functools
+import json
 from typing import Any, NamedTuple
 
 from backtal_jax import errors, files
@@ -111,9 +112,15 @@ def adopt(config) -> None:
   """
   found = read(config.data.root)
   where = f'{files.path(config.data.root)}/{NAME}'
-  require(config.data.features.to_dict(), found, where)
-  with config.unlocked():
-    config.data.features = found or config.data.features
+  require(of_config(config), found, where)
+  if found:
+    with config.unlocked():
+      config.data.features = to_text(found)
+
+
+def to_text(record: dict[str, Any]) -> str:
+  """Return what config.data.features holds."""
+  return json.dumps(record, sort_keys=True) if record else ''
 
 
 def of_config(config, workdir=None) -> dict[str, Any]:
@@ -121,16 +128,21 @@ def of_config(config, workdir=None) -> dict[str, Any]:
 
   Args:
     config: Config, which may lack config.data.features.
-    workdir: Folder of the run, None without one; its config.json must not
-      contradict the config.
+    workdir: Folder of a run, None without one.
+
+  Raises:
+    errors.InputError: The run knows something else than the config.
   """
-  record = config.data.get('features', {})
-  record = record and record.to_dict()
+  record = _from_text(config.data.get('features'))
   if workdir is None or not (workdir / 'config.json').is_file():
     return record
-  known = files.read_json(workdir / 'config.json')['data'].get('features', {})
-  require(known, record, 'config.data.features')
-  return known or record
+  known = files.read_json(workdir / 'config.json')['data'].get('features')
+  require(_from_text(known), record, f'config.data.features ({workdir})')
+  return _from_text(known) or record
+
+
+def _from_text(text):
+  return json.loads(text) if text else {}
 
 
 def require(expected: dict[str, Any], found: dict[str, Any], where) -> None:

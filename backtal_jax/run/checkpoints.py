@@ -236,6 +236,13 @@ def locate(checkpoint) -> tuple[epath.Path, int | None]:
   return path, step
 
 
+def workdir_of(checkpoint) -> epath.Path | None:
+  """Return the workdir of a checkpoint of ours; an official file has none."""
+  if torch_checkpoints.is_official(checkpoint):
+    return None
+  return locate(checkpoint)[0]
+
+
 def _first_device():
   return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 

@@ -37,30 +37,38 @@ def _convolve(x, kernel, stride):
 
   The one place that chooses how: on accelerators XLA's 3-D convolution. On
   CPU that takes 1.5 to 8 times as long as its product would; XLA's 2-D one
-  doesn't, so the kernel's steps through time become channels of a 2-D
-  convolution (docs/performance.md has the times).
+  doesn't (`python -m benchmarks --only i3d`).
   """
-  precision = 'highest' if x.dtype == jnp.float32 else None
+  if len(kernel) == 1:
+    return jnp.dot(x, kernel[0, 0, 0], precision=_precision(x))
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(_in_two, stride=stride),
+    default=functools.partial(_in_three, stride=stride),
+  )
 
-  def in_three(x, kernel):
-    layout = ('NDHWC', 'DHWIO', 'NDHWC')
-    return lax.conv_general_dilated(
-      x, kernel, (stride,) * 3, 'SAME', dimension_numbers=layout,
-      precision=precision,
-    )  # fmt: skip
 
-  def in_two(x, kernel):
-    steps = jnp.concatenate(_shifted(x, 1, len(kernel), stride), axis=-1)
-    kernel = jnp.concatenate(list(kernel), axis=-2)
-    y = lax.conv_general_dilated(
-      steps.reshape(-1, *steps.shape[2:]), kernel, (stride,) * 2, 'SAME',
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'), precision=precision,
-    )  # fmt: skip
-    return y.reshape(*steps.shape[:2], *y.shape[1:])
+def _precision(x):
+  return 'highest' if x.dtype == jnp.float32 else None
 
-  if kernel.shape[0] == 1:
-    return jnp.dot(x, kernel[0, 0, 0], precision=precision)
-  return lax.platform_dependent(x, kernel, cpu=in_two, default=in_three)
+
+def _in_three(x, kernel, stride):
+  return lax.conv_general_dilated(
+    x, kernel, (stride,) * 3, 'SAME',
+    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'), precision=_precision(x),
+  )  # fmt: skip
+
+
+def _in_two(x, kernel, stride):
+  """Let the kernel's steps through time be channels of a 2-D convolution."""
+  steps = jnp.concatenate(_shifted(x, 1, len(kernel), stride), axis=-1)
+  y = lax.conv_general_dilated(
+    steps.reshape(-1, *steps.shape[2:]), jnp.concatenate(list(kernel), axis=-2),
+    (stride,) * 2, 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    precision=_precision(x),
+  )  # fmt: skip
+  return y.reshape(*steps.shape[:2], *y.shape[1:])
 
 
 def _shifted(x, axis, window, stride):

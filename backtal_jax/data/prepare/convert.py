@@ -161,7 +161,7 @@ def _write_config(output, recipe, num_classes, given):
     'data.eval_split': recipe.eval_split,
     'data.num_snippets': recipe.num_snippets,
     'data.ground_truth': 'ground_truth.json',
-    'data.features': given.record,
+    'data.features': feature_records.to_text(given.record),
   }
   if not recipe.base:
     # Nothing is chosen on the evaluation split.

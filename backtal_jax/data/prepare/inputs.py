@@ -164,13 +164,18 @@ def with_grid(recipe) -> tuple[Recipe, dict]:
     errors.InputError: The recipe says something else.
   """
   record = feature_records.read_joint(recipe.features)
-  grid = {key: record[key] for key in ('fps', 'stride', 'window') if record}
+  grid = {
+    key: record[key] and float(record[key])
+    for key in ('fps', 'stride', 'window')
+    if record
+  }
   for key, value in grid.items():
     given = getattr(recipe, key)
     if given is not None and given != value:
       raise errors.InputError(
         f'--{key} is {given:g}, but {recipe.features[0]}/'
-        f'{feature_records.NAME} says {value}'
+        f'{feature_records.NAME} says '
+        f'{value}'
       )
   return dataclasses.replace(recipe, **grid), record
 

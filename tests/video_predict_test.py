@@ -1,0 +1,227 @@
+"""Videos to segments: a model knows its features."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import videos
+
+from backtal_jax import errors, fields, models, predict
+from backtal_jax.data import feature_records
+from backtal_jax.data.prepare import check, convert, inputs
+from backtal_jax.report import figures
+from backtal_jax.run import sharding
+from backtal_jax.video import decode, extract, reader, weights
+from configs import demo as demo_config
+
+pytest.importorskip('av', reason='needs the extra video: av')
+
+_SHAPE = 20, 1024
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+  return videos.fake_i3d(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Make four videos of 2 to 5 s that get brighter."""
+  folder = tmp_path / 'videos'
+  folder.mkdir()
+  for i, count in enumerate((50, 75, 100, 125)):
+    gray = np.linspace(20, 220, count)
+    videos.write(folder / f'v_{i}.mp4', videos.gray(gray))
+  return folder
+
+
+def _extract(folder, output, rgb, **grid):
+  protocol, paths = extract.plan(rgb=rgb, **grid)
+  extract.extract(folder, output, protocol, paths)
+  return protocol.record()
+
+
+def _model(record, rgb='', preset=''):
+  """Return a network of drawn parameters that finds something everywhere."""
+  network = models.BackTAL(
+    num_classes=2, feature_dim=_SHAPE[1], hidden_dim=8, reduce_dim=4,
+    embedding_dim=4, affinity='official', topk_ratio=0.2, dropout_rate=0.0,
+    dtype='float32',
+  )  # fmt: skip
+  mesh = sharding.make_mesh((2,))
+  params = models.init(network, jax.random.key(0), _SHAPE[0])
+  options = demo_config.get_config().localization.to_dict()
+  return predict.Model(
+    network,
+    sharding.replicate(params, mesh),
+    mesh,
+    _SHAPE,
+    ('slide', 'drop'),
+    -1,
+    options | {'class_threshold': 0.0},
+    2,
+    reader.Reader(record, _SHAPE, mesh, rgb=str(rgb), preset=preset),
+  )
+
+
+def test_a_video_is_its_features(tmp_path, fake, folder):
+  record = _extract(folder, tmp_path / 'features', fake, stride=4)
+  model = _model(record, fake)
+  for path in decode.find(folder):
+    array = tmp_path / 'features' / f'{path.stem}.npy'
+    ours, theirs = model.read(path), model.read(array)
+    assert ours.name == path.stem and ours.frame_num == theirs.frame_num
+    np.testing.assert_array_equal(ours.feature, theirs.feature)
+    segments = model.predict(path)
+    assert segments and segments == model.predict(str(array))
+    assert max(s['segment'][1] for s in segments) <= ours.duration
+
+
+def test_features_lie_where_they_were_seen(tmp_path, fake, folder):
+  record = _extract(folder, tmp_path / 'features', fake, stride=4)
+  found = _model(record).read(tmp_path / 'features' / 'v_3.npy')
+  # Brightness is time; in the middle the mean of a window is its centre's.
+  times = (np.arange(20) + 0.5) / 20 * 5
+  expected = (20 + 200 * times / 5) * 2 / 255 - 1
+  np.testing.assert_allclose(found.feature[2:-2, 0], expected[2:-2], atol=0.03)
+
+
+def test_refuses_other_features(tmp_path, fake, folder):
+  record = _extract(folder, tmp_path / 'features', fake)
+  other = tmp_path / 'other.ckpt'
+  other.write_bytes(b'other weights')
+  ours, theirs = (weights.checksum(p)[:12] for p in (other, fake))
+  expected = f'rgb is other.ckpt ({ours}…), expected rgb.ckpt ({theirs}…)'
+  with pytest.raises(errors.InputError) as e:
+    _model(record, other).read(folder / 'v_1.mp4')
+  assert expected in str(e.value)
+  _extract(folder, tmp_path / 'others', other, stride=8)
+  with pytest.raises(errors.InputError) as e:
+    _model(record).read(tmp_path / 'others' / 'v_1.npy')
+  assert f'{expected}; stride is 8, expected 16' in str(e.value)
+  with pytest.raises(errors.InputError, match='preset is thumos14, expected'):
+    _model(record, fake, 'thumos14').read(folder / 'v_1.mp4')
+
+
+def test_a_model_that_does_not_know(fake, folder):
+  with pytest.raises(errors.InputError, match='--rgb and --flow, weights of'):
+    _model({}).read(folder / 'v_1.mp4')
+  with pytest.raises(errors.InputError, match='--preset'):
+    _model({}, fake).read(folder / 'v_1.mp4')
+  assert _model({}, fake, 'wtal').predict(folder / 'v_1.mp4')
+
+
+def test_a_folder_of_both(tmp_path, folder):
+  assert len(reader.find(folder)) == 4
+  (folder / 'v_1.npy').touch()
+  with pytest.raises(errors.InputError, match='holds videos and features'):
+    reader.find(folder)
+
+
+@pytest.fixture
+def truth(tmp_path):
+  """Write the ground truth of the four videos, without their durations."""
+  path = tmp_path / 'truth.json'
+  database = {
+    f'v_{i}': {
+      'subset': 'training' if i < 2 else 'validation',
+      'annotations': [{'label': 'drop', 'segment': [0.5, 1.5]}],
+    }
+    for i in range(4)
+  }
+  path.write_text(json.dumps({'database': database}))
+  return str(path)
+
+
+def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
+  record = _extract(folder, tmp_path / 'features', fake, stride=4)
+  recipe = inputs.Recipe(
+    output=str(tmp_path / 'root'), features=(str(tmp_path / 'features'),),
+    ground_truth=truth, num_snippets=20,
+  )  # fmt: skip
+  convert.prepare(recipe)
+  assert feature_records.read(tmp_path / 'root') == record
+  with np.load(tmp_path / 'root' / 'validation' / 'v_3.npz') as arrays:
+    assert (arrays['fps'], arrays['frame_num']) == (25, 125)
+    np.testing.assert_allclose(arrays['duration'], 5, atol=0.01)
+    read = _model(record).read(tmp_path / 'features' / 'v_3.npy')
+    np.testing.assert_array_equal(arrays['feat_spa'].T, read.feature)
+  with pytest.raises(errors.InputError, match='--stride is 8, but .* says 4.0'):
+    convert.prepare(
+      inputs.Recipe(
+        output=str(tmp_path / 'other'),
+        features=recipe.features,
+        ground_truth=truth,
+        stride=8,
+      )
+    )
+  check.plot(
+    tmp_path / 'root', _config(tmp_path / 'root').data, ('validation',),
+    (20, 1024, 1), 'v_3', tmp_path / 'v_3.png', folder,
+  )  # fmt: skip
+  assert (tmp_path / 'v_3.png').read_bytes().startswith(b'\x89PNG')
+
+
+def _config(root):
+  scope = {'__file__': str(root / 'config.py')}
+  exec((root / 'config.py').read_text(), scope)
+  return scope['get_config']()
+
+
+def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
+  record = _extract(folder, tmp_path / 'features', fake)
+  convert.prepare(
+    inputs.Recipe(
+      output=str(tmp_path / 'root'),
+      features=(str(tmp_path / 'features'),),
+      ground_truth=truth,
+    )
+  )
+  config = _config(tmp_path / 'root')
+  text = json.loads(config.to_json())['data']['features']
+  assert json.loads(text) == record
+  fields.check(config)
+  feature_records.adopt(config)
+  assert feature_records.of_config(config) == record
+  other = demo_config.get_config()
+  with other.unlocked():
+    other.data.root = str(tmp_path / 'root')
+  assert feature_records.of_config(other) == {}
+  feature_records.adopt(other)
+  assert feature_records.of_config(other) == record
+  # A run of other features than the config's.
+  changed = {**record, 'stride': 4}
+  (tmp_path / 'config.json').write_text(
+    json.dumps({'data': {'features': json.dumps(changed)}})
+  )
+  with pytest.raises(errors.InputError, match='stride is 16, expected 4'):
+    feature_records.of_config(config, tmp_path)
+
+
+def test_two_streams_from_two_folders(tmp_path):
+  common = {'encoder': 'I3D', 'preset': 'wtal', 'stride': 16}
+  rgb, flow = {'file': 'a', 'sha256': '1'}, {'file': 'b', 'sha256': '2'}
+  records = [
+    {**common, 'weights': {'rgb': rgb}, 'flow': None},
+    {**common, 'weights': {'flow': flow}, 'flow': 'tvl1'},
+  ]
+  for name, record in zip('ab', records, strict=True):
+    feature_records.claim(tmp_path / name, record)
+  assert feature_records.read_joint((tmp_path / 'a', tmp_path / 'b')) == {
+    **common, 'weights': {'rgb': rgb, 'flow': flow}, 'flow': 'tvl1',
+  }  # fmt: skip
+  with pytest.raises(errors.InputError, match='no features.json, expected'):
+    feature_records.read_joint((tmp_path / 'a', tmp_path / 'c'))
+
+
+def test_a_strip_of_pictures(folder):
+  strip = decode.read_strip(folder / 'v_3.mp4', count=8, height=36)
+  assert len(strip) == 8 and strip[0].shape == (36, 54, 3)
+  expected = 20 + 200 * (np.arange(8) + 0.5) / 8
+  np.testing.assert_allclose([p.mean() for p in strip], expected, atol=8)
+  figure = figures.timeline('v_3', 5.0, magnitude=np.ones(9), strip=strip)
+  extents = [image.get_extent() for image in figure.axes[0].images]
+  np.testing.assert_allclose([e[:2] for e in extents], [
+    [i * 5 / 8, (i + 1) * 5 / 8] for i in range(8)
+  ])  # fmt: skip
