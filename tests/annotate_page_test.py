@@ -92,7 +92,9 @@ class Page:
     """Wait for a condition."""
     end = time.monotonic() + timeout
     while not condition():
-      assert time.monotonic() < end, (condition, self.text('status'))
+      assert time.monotonic() < end, (
+        condition, self.text('status'), self.text('time'), self.errors()
+      )  # fmt: skip
       time.sleep(0.02)
 
   def errors(self):

@@ -4,7 +4,7 @@ const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4];
 
 export class Player {
   constructor(video, onFrame) {
-    Object.assign(this, {video, onFrame, waiters: []});
+    Object.assign(this, {video, onFrame, waiters: [], sought: 0});
     this.stepping = Promise.resolve();  // one step after the other
     this.clear();
     // currentTime may be a frame off; this is the frame that is shown.
@@ -17,16 +17,20 @@ export class Player {
     } else {
       video.addEventListener('timeupdate', () => this.show(video.currentTime));
     }
+    for (const end of ['seeked', 'emptied', 'error']) {
+      video.addEventListener(
+        end, () => this.waiters.splice(0).forEach(resolve => resolve()));
+    }
   }
 
-  // The time of the frame on screen: the callback may come a frame late.
+  // The time of the frame on screen: the callback may come late, or never.
   get now() {
     try {
       const frame = new VideoFrame(this.video);
       const time = frame.timestamp / 1e6;
       frame.close();
-      return Math.abs(time - this.time) < 1 ? time : this.time;
-    } catch {  // not known here, or none yet
+      return Math.abs(time - this.video.currentTime) < 1 ? time : this.time;
+    } catch {  // not known in this browser, or no frame yet
       return this.time;
     }
   }
@@ -48,9 +52,8 @@ export class Player {
     if (!this.ready) performance.mark('first frame');
     Object.assign(this, {time, ready: true});
     if (this.range && (time >= this.range[1] || time < this.range[0] - 1)) {
-      this.video.currentTime = this.range[0];
+      this.go(this.range[0]);
     }
-    this.waiters.splice(0).forEach(resolve => resolve());
     this.onFrame();
   }
 
@@ -60,24 +63,31 @@ export class Player {
 
   seek(time) {
     this.back = null;
+    this.sought += 1;
     return this.go(time);
   }
 
   // So many seconds on, or back; several at once add up.
   jump(seconds) {
-    const {video} = this;
-    return this.seek(seconds + (video.seeking ? video.currentTime : this.time));
+    return this.seek(seconds + (this.going ? this.target : this.now));
   }
 
-  // Resolves when the frame is on screen, or, where that is the same one as
-  // before, soon after the seek.
+  // Browsers lose seeks that overlap: one at a time, and the last one wins.
   go(time) {
-    const shown = new Promise(resolve => this.waiters.push(resolve));
-    const sought = new Promise(resolve => this.video.addEventListener(
-      'seeked', () => setTimeout(resolve, 100), {once: true}));
-    const end = this.duration - 0.001;
-    this.video.currentTime = Math.max(0, Math.min(time, end));
-    return Promise.race([shown, sought]);
+    if (!this.video.readyState) return Promise.resolve();
+    this.target = Math.max(0, Math.min(time, this.duration - 0.001));
+    this.going ??= this.drive().finally(() => { this.going = null; });
+    return this.going;
+  }
+
+  async drive() {
+    for (let reached; reached !== this.target && this.video.readyState;) {
+      reached = this.target;
+      this.video.currentTime = reached;
+      await new Promise(resolve => this.waiters.push(resolve));
+    }
+    if (!window.VideoFrame) await new Promise(resolve => setTimeout(resolve, 100));
+    if (this.ready) this.show(this.now);
   }
 
   // One frame on (1) or back (-1): into the middle of the neighbour, or, where
@@ -88,10 +98,11 @@ export class Player {
   }
 
   async stepOnce(direction) {
-    const from = this.time;
+    const [from, {sought}] = [this.now, this];
     const known = Number.isFinite(this.frame);
     let offset = known ? (direction > 0 ? 1.5 : 0.5) * this.frame : 1 / 120;
-    for (; this.time === from && offset < 1; offset += 1 / 120) {
+    for (; this.now === from && offset < 1; offset += 1 / 120) {
+      if (sought !== this.sought) break;
       const to = from + direction * offset;
       await this.go(to);
       if (to <= 0 || to >= this.duration) break;
