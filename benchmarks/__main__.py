@@ -7,10 +7,9 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import argparse
 import functools
-import pathlib
 
 from backtal_jax import errors, files
-from benchmarks import document, evaluation, growth, loading, network, video
+from benchmarks import evaluation, loading, measure, network, video
 
 BENCHMARKS = {
   'train_step': functools.partial(network.run, 'train_step'),
@@ -19,19 +18,17 @@ BENCHMARKS = {
   'detection_map': evaluation.run_detection_map,
   'input': loading.run_input,
   'epoch': loading.run_epoch,
-  'growth': growth.run,
   'i3d': video.run,
 }
 
 
 def main():
-  """Run what is asked for, print a table, write JSON."""
+  """Measure what is asked for; write JSON, print a Markdown table."""
   parser = argparse.ArgumentParser(prog='python -m benchmarks')
   parser.add_argument(
     '--only', action='append', choices=BENCHMARKS, help='May be repeated.'
   )
   parser.add_argument('--output', required=True, help='A JSON file.')
-  parser.add_argument('--document', help='Folder of performance.md to renew.')
   args = parser.parse_args()
   results = {}
   with errors.one_line():
@@ -39,9 +36,7 @@ def main():
       print(f'{name} …', flush=True)
       results[name] = BENCHMARKS[name]()
       files.write_json(args.output, results, indent=1)
-    print(document.table(results))
-    if args.document:
-      document.write(results, pathlib.Path(args.document))
+    print(measure.table(results))
 
 
 if __name__ == '__main__':

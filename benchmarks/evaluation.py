@@ -1,11 +1,15 @@
-"""Localisation and mAP on drawn sets of the benchmarks' sizes."""
+"""Localisation and mAP on random sets of the benchmarks' sizes."""
+
+import functools
 
 import numpy as np
 
 from backtal_jax import localization
-from backtal_jax.metrics import detection_map
-from benchmarks import measure, plain
+from backtal_jax.metrics import detection_map, segments
+from benchmarks import measure
 from configs import activitynet12, hacs, thumos14
+from oracles import detection_map as detection_map_oracle
+from oracles import localization as localization_oracle
 
 # Config, videos, actions a video, their and the video's mean seconds, and
 # the logit of a labelled class.
@@ -16,70 +20,72 @@ SETS = {
 }
 
 
-def draw(name, num_videos=None, seed=0):
-  """Draw videos: noisy class activations, raised where there are actions.
+def sample(name, seed=0):
+  """Sample a split: noisy class activations, raised where there are actions.
+
+  Args:
+    name: Of `SETS`.
+    seed: Of the sample.
 
   Returns:
-    options of localization.localize; truth {class: [(video, start, end)]}; and
-    a list of cas [T, C+1], score [C+1], magnitude [T], frame_num, duration.
+    Options of localization.localize; the truth {video: [(label, start, end)]}
+    in seconds; and of each video the keyword arguments of localize: cas
+    [T, C+1], score [C+1], magnitude [T], frame_num and duration.
   """
-  module, count, per_video, length, duration_mean, logit = SETS[name]
+  module, num_videos, per_video, length, duration_mean, logit = SETS[name]
   config, rng = module.get_config(), np.random.default_rng(seed)
   num_snippets = config.data.num_snippets
   num_classes = config.model.num_classes
   truth, videos = {}, []
-  for video in range(num_videos or count):
+  for video in range(num_videos):
     duration = duration_mean * rng.uniform(0.3, 1.7)
     time = (np.arange(num_snippets) + 0.5) / num_snippets * duration
     noise = rng.normal(size=(num_snippets + 8, num_classes + 1)) * 0.3
     sums = np.cumsum(noise, axis=0)
     cas = (sums[8:] - np.pad(sums, ((1, 0), (0, 0)))[:-9]) / 3 - 1
     magnitude = rng.random(num_snippets)
-    logits, label = np.full(num_classes + 1, -2.0), rng.integers(num_classes)
+    logits, label = (
+      np.full(num_classes + 1, -2.0),
+      int(rng.integers(num_classes)),
+    )
     logits[label] = logit
+    actions = truth.setdefault(f'{video:06}', [])
     for _ in range(max(1, rng.poisson(per_video))):
       start = rng.random() * duration
       end = min(start + length * rng.uniform(0.4, 1.6), duration)
       inside = (time >= start - rng.random()) & (time <= end + rng.random())
       cas[inside, label] += rng.random() * 4
       magnitude[inside] += 1
-      truth.setdefault(int(label), []).append((video, start, end))
+      actions.append((f'{label:04}', start, end))
     score = np.exp(logits) / np.exp(logits).sum()
-    arrays = (cas, score, magnitude)
     videos.append(
-      ([a.astype(np.float32) for a in arrays], int(duration * 30), duration)
+      {
+        'cas': cas.astype(np.float32),
+        'score': score.astype(np.float32),
+        'magnitude': magnitude.astype(np.float32),
+        'frame_num': int(duration * 30),
+        'duration': duration,
+      }
     )
   return dict(config.localization), truth, videos
 
 
-def _localize(options, videos):
-  return [
-    localization.localize(*arrays, frame_num=n, duration=d, **options)
-    for arrays, n, d in videos
-  ]
-
-
-def _localize_plainly(options, videos):
-  # The plain loops of the tests; from the repository's root.
-  from tests import localization_oracle
-
-  for arrays, n, d in videos:
-    localization_oracle.localize(*arrays, frame_num=n, duration=d, **options)
+def _localize(function, options, videos):
+  return [function(**video, **options) for video in videos]
 
 
 def run_localization() -> dict:
   """Measure localising a split; the limit copies all thresholded curves."""
   found = {}
   for name in SETS:
-    options, _, videos = draw(name)
+    options, _, videos = sample(name)
     some = videos[: max(2, len(videos) // 100)]
     levels = len(np.arange(*options['cas_thresholds']))
-    frames = sum(n for _, n, _ in videos)
-    copy = measure.make_copy(4 * levels * frames)
+    frames = sum(video['frame_num'] for video in videos)
     ours, limit, few = measure.interleaved(
-      lambda v=videos, o=options: _localize(o, v),
-      copy,
-      lambda v=some, o=options: _localize_plainly(o, v),
+      functools.partial(_localize, localization.localize, options, videos),
+      measure.make_copy(4 * levels * frames),
+      functools.partial(_localize, localization_oracle.localize, options, some),
       repeats=3,
     )
     found[name] = measure.result(
@@ -91,60 +97,56 @@ def run_localization() -> dict:
   return found.pop('thumos14') | {'sets': found}
 
 
-def as_arrays(truth, predictions):
-  """Turn {class: rows} into a segments.Truth and Segments."""
-  labels = sorted(truth)
-  place = {label: i for i, label in enumerate(labels)}
-
-  def segments(rows_by_class):
-    rows = [
-      (row[0], place[label], *row[1:3], row[3] if len(row) > 3 else 1.0)
-      for label, rows in rows_by_class.items()
-      if label in place
-      for row in rows
-    ]
-    rows.sort(key=lambda row: row[0])
-    video, label, start, end, score = np.array(rows).T
-    return segments.Segments(
-      video.astype(int), label.astype(int), start, end, score
-    )
-
-  count = 1 + max(
-    row[0] for part in (truth, predictions) for r in part.values() for row in r
-  )
-  names = [f'{i:06}' for i in range(count)]
-  return segments.Truth(
-    names, [f'{label:04}' for label in labels], segments(truth)
-  ), segments(predictions)
-
-
 def run_detection_map() -> dict:
   """Measure mAP of a split's segments; the limit sorts them a tIoU."""
   found = {}
   for name in SETS:
-    options, truth, videos = draw(name)
-    predictions = {}
-    for video, (labels, segments, scores) in enumerate(
-      _localize(options, videos)
-    ):
-      for label, (start, end), score in zip(
-        labels.tolist(), segments.tolist(), scores.tolist(), strict=True
-      ):
-        predictions.setdefault(label, []).append((video, start, end, score))
+    options, actions, videos = sample(name)
+    guesses = {
+      video: [
+        (f'{label:04}', start, end, score)
+        for label, (start, end), score in zip(
+          *(array.tolist() for array in arrays), strict=True
+        )
+      ]
+      for video, arrays in zip(
+        actions, _localize(localization.localize, options, videos), strict=True
+      )
+    }
+    truth, predictions = _read(actions, guesses)
     tiou = list(SETS[name][0].get_config().eval.tiou)
-    arrays = as_arrays(truth, predictions)
-    one = [max(truth, key=lambda c: len(truth[c]))]
-    right, guesses = (
-      {c: rows.get(c, []) for c in one} for rows in (truth, predictions)
-    )
+    most = np.bincount(truth.segments.label).argmax()
+    one = [_of_class(rows, truth.labels[most]) for rows in (actions, guesses)]
     ours, limit, few = measure.interleaved(
-      lambda a=arrays, t=tiou: detection_map.detection_map(*a, t),
-      lambda a=arrays, t=tiou: [np.sort(a[1].score) for _ in t],
-      lambda g=right, p=guesses, t=tiou: plain.detection_map(g, p, t),
+      functools.partial(detection_map.detection_map, truth, predictions, tiou),
+      lambda scores=predictions.score, t=tiou: [np.sort(scores) for _ in t],
+      functools.partial(detection_map_oracle.detection_map, *one, tiou),
       repeats=3,
     )
-    share = len(predictions.get(one[0], [])) / len(arrays[1].score)
     found[name] = measure.result(
-      ours, limit, plain_seconds=few / share, predictions=len(arrays[1].score)
+      ours,
+      limit,
+      plain_seconds=few / (predictions.label == most).mean(),
+      predictions=len(predictions.score),
     )
   return found.pop('thumos14') | {'sets': found}
+
+
+def _read(actions, guesses):
+  """Make a segments.Truth and Segments of rows {video: [(label, …)]}."""
+  keys = ('label', 'segment', 'score')
+  entries = lambda rows: [
+    dict(zip(keys, (label, [start, end], *score), strict=False))
+    for label, start, end, *score in rows
+  ]
+  database = {
+    video: {'subset': 'test', 'annotations': entries(rows)}
+    for video, rows in actions.items()
+  }
+  results = {video: entries(rows) for video, rows in guesses.items()}
+  truth = segments.read_truth({'database': database}, 'test')
+  return truth, segments.read_predictions({'results': results}, truth)[0]
+
+
+def _of_class(rows, label):
+  return {v: [row for row in r if row[0] == label] for v, r in rows.items()}

@@ -47,3 +47,33 @@ def result(seconds, limit_seconds, **others) -> dict:
   return dict(
     seconds=seconds, limit_seconds=limit_seconds, ratio=ratio, **others
   )
+
+
+def table(results) -> str:
+  """Lay results out as Markdown, one line a benchmark and data set.
+
+  Args:
+    results: {benchmark: what `result` returned, with other data sets in sets}.
+  """
+  lines = [
+    '| benchmark | data set | seconds | limit | ratio | plain form | '
+    'plain / ours | GFLOP a video | temporary MiB |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+  ]
+  for name, result in results.items():
+    for kind, r in {'thumos14': result, **result.get('sets', {})}.items():
+      plain = r.get('plain_seconds')
+      flop, temp = r.get('gflop_per_video'), r.get('temp_bytes')
+      cells = [
+        name,
+        kind,
+        f'{r["seconds"]:.3g}',
+        f'{r["limit_seconds"]:.3g}',
+        f'{r["ratio"]:.2f}',
+        f'{plain:.3g}' if plain else '',
+        f'{plain / r["seconds"]:.1f}' if plain else '',
+        f'{flop:.1f}' if flop else '',
+        f'{temp / 2**20:.0f}' if temp else '',
+      ]
+      lines.append('| ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from backtal_jax import models, predict, train
-from benchmarks import measure, plain
+from benchmarks import measure
 from configs import activitynet12, hacs, thumos14
+from oracles import network as oracle
 
 # Config and videos of a batch: about as many snippets in each.
 SETS = {
@@ -82,7 +83,7 @@ def run(which, repeats=5) -> dict:
     config = module.get_config()
     index = ('train_step', 'inference').index(which)
     call, compiled = _make(config, size, models.BackTAL(**config.model))[index]
-    other = plain.Network(config.model.affinity, config.model.topk_ratio)
+    other = oracle.Network(config.model.affinity, config.model.topk_ratio)
     theirs, _ = _make(config, size, other)[index]
     square, flop = measure.make_square()
     ours, plainly, product = measure.interleaved(

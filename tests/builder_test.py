@@ -1,6 +1,10 @@
 """Tests of the TFDS form: it must be the npz form, bit for bit."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import weakref
 
 import jax
@@ -8,10 +12,9 @@ import kills
 import numpy as np
 import pytest
 
-from backtal_jax import errors
+from backtal_jax import IGNORED, errors
 from backtal_jax.data import builder, npz, pipeline, sources
 from backtal_jax.run import sharding
-from benchmarks import conversion
 
 SHAPE = {'num_snippets': 100, 'feature_dim': 32, 'num_classes': 5}
 
@@ -115,10 +118,48 @@ def test_killed_at_random_moments_is_the_same(demo_root, tmp_path):
   kills.run(code, tmp_path)
 
 
-def test_memory_as_the_benchmark_measures_it(tmp_path):
-  # Two files of 40 videos, 66 MB; docs/data.md has the numbers of 5,000.
-  found = conversion.measure(tmp_path, 80)
-  assert 0 < found['peak'] - found['imported'] < 300
+_CONVERT = """
+import json, pathlib, sys
+from backtal_jax.data import builder, sources
+def memory(key):  # now, or its peak
+  status = pathlib.Path('/proc/self/status').read_text()
+  return int(status.split(f'{key}:')[1].split()[0]) / 1024
+root, imported = sys.argv[1], memory('VmRSS')
+shape = dict(num_snippets=100, feature_dim=2048, num_classes=2)
+builder.prepare(root, {'train': sources.NpzSource(f'{root}/train', **shape)})
+print(json.dumps([imported, memory('VmHWM')]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_memory_does_not_grow_with_the_set(tmp_path):
+  # Videos of ActivityNet's size. docs/data.md has the numbers of VIDEOS=5000.
+  count, rng = int(os.environ.get('VIDEOS', '400')), np.random.default_rng(0)
+  for i in range(count):
+    spa, tem = rng.random((2, 1024, 100), np.float32)
+    sources.write_video(
+      tmp_path / f'train/{i:06}.npz',
+      feat_spa=spa,
+      feat_tem=tem,
+      cls_label=np.eye(2)[i % 2],
+      vid_name=f'{i:06}',
+      frame_num=3000,
+      fps=30.0,
+      duration=100.0,
+      point_label=np.full(100, IGNORED),
+    )
+  done = subprocess.run(
+    [sys.executable, '-c', _CONVERT, str(tmp_path)],
+    stdout=subprocess.PIPE,
+    check=True,
+  )
+  imported, peak = json.loads(done.stdout.splitlines()[-1])
+  print(
+    f'{count} videos: {imported:.0f} MiB after the imports, {peak:.0f} peak'
+  )
+  # 400 videos are 312 MiB; a file of 32 MiB is in memory, and its copies.
+  assert peak - imported < 150
 
 
 def test_conversion_streams(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What the devices say to each other in a step, read off the program."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,6 @@ from train_test import tiny_config
 
 from backtal_jax import train
 from backtal_jax.run import sharding
-from benchmarks import scaling
 
 _BATCH = {
   'feature': ((16, 100, 32), jnp.float32),
@@ -17,6 +17,10 @@ _BATCH = {
   'click': ((16, 100), jnp.int32),
   'mask': ((16,), bool),
 }
+_OPERATION = re.compile(
+  r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|'
+  r'collective-permute|collective-broadcast|ragged-all-to-all)(?:-start)?\('
+)
 
 
 def _collectives(shard_state):
@@ -34,7 +38,28 @@ def _collectives(shard_state):
     for k, v in _BATCH.items()
   }
   text = step.lower(state, batch).compile().as_text()
-  return scaling.collectives(text), shapes.params
+  return _operations(text), shapes.params
+
+
+def _operations(text):
+  """Return [(operation, shapes of its arrays)] of a compiled program."""
+  found = []
+  for shapes, name in _OPERATION.findall(text):
+    dims = re.findall(r'\w+\[([\d,]*)\]', shapes)
+    found.append(
+      (name, [tuple(map(int, d.split(','))) if d else () for d in dims])
+    )
+  return found
+
+
+def _numbers(found, *names):
+  """Count the numbers that the operations of these names carry."""
+  return sum(
+    math.prod(shape)
+    for name, shapes in found
+    if name in names
+    for shape in shapes
+  )
 
 
 @pytest.mark.parametrize('shard_state', [False, True])
@@ -42,11 +67,11 @@ def test_only_gradients_parameters_and_scalars_travel(shard_state):
   found, params = _collectives(shard_state)
   names = {name for name, _ in found}
   size = sum(x.size for x in jax.tree.leaves(params))
-  reduced = scaling.numbers(found, 'all-reduce', 'reduce-scatter')
+  reduced = _numbers(found, 'all-reduce', 'reduce-scatter')
   if shard_state:
     assert names <= {'all-gather', 'all-reduce', 'reduce-scatter'}
     # Each parameter that is split is gathered once.
-    assert 0.95 * size <= scaling.numbers(found, 'all-gather') <= size
+    assert 0.95 * size <= _numbers(found, 'all-gather') <= size
   else:
     assert names == {'all-reduce'}
     # Each gradient is summed once, and a few scalars.

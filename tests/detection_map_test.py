@@ -15,6 +15,7 @@ import pytest
 from backtal_jax import errors
 from backtal_jax.data import annotations
 from backtal_jax.metrics import detection_map, matching, segments
+from oracles import detection_map as oracle
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / 'tests' / 'golden'
@@ -63,49 +64,6 @@ def predict(videos):
   }
 
 
-def plain_map(truth, found, tiou):
-  """Section 5 of method.md in plain loops: {label: [AP at each tIoU]}."""
-  result = {}
-  for label in sorted({c for rows in truth.values() for c, *_ in rows}):
-    ranked = [
-      (video, s, e, x)
-      for video in sorted(found)
-      for c, s, e, x in found[video]
-      if c == label
-    ]
-    ranked.sort(key=lambda row: -row[3])
-    total = sum(c == label for rows in truth.values() for c, *_ in rows)
-    result[label] = []
-    for threshold in tiou:
-      taken, hits = set(), []
-      for video, s, e, _ in ranked:
-        rows = [
-          (i, a, b)
-          for i, (c, a, b) in enumerate(truth.get(video, []))
-          if c == label
-        ]
-        rows = [(i, plain_tiou(s, e, a, b)) for i, a, b in rows]
-        hits.append(False)
-        for i, overlap in sorted(rows, key=lambda row: -row[1]):
-          if overlap < threshold:
-            break
-          if (video, i) not in taken:
-            taken.add((video, i))
-            hits[-1] = True
-            break
-      precision = [sum(hits[: n + 1]) / (n + 1) for n in range(len(hits))]
-      result[label].append(
-        sum(max(precision[n:]) for n in range(len(hits)) if hits[n]) / total
-      )
-  return result
-
-
-def plain_tiou(s, e, a, b):
-  inter = max(0, min(e, b) - max(s, a))
-  union = (e - s) + (b - a) - inter
-  return inter / union if union > 0 else 0
-
-
 SECOND = st.integers(0, 6)
 LABEL = st.sampled_from('ab')
 SPAN = st.tuples(SECOND, SECOND).map(sorted)
@@ -130,7 +88,7 @@ SCORE = st.sampled_from([0.25, 0.5, 0.6])
 def test_small_cases_equal_plain_loops(truth, found):
   hypothesis.assume(any(truth.values()))
   tiou = [0.1, 0.25, 0.5, 1.0]
-  expected = plain_map(truth, found, tiou)
+  expected = oracle.detection_map(truth, found, tiou)
   result = evaluate(annotate(truth), predict(found), tiou=tiou)
   assert list(result['ap_per_class']) == list(expected)
   for label, ap in expected.items():
@@ -157,7 +115,7 @@ def test_many_pairs_equal_plain_loops(monkeypatch):
   found = {f'v{i}': [(*r, rng.random()) for r in draw(80)] for i in range(5)}
   tiou = [0.1, 0.3, 0.5, 0.7]
   result = evaluate(annotate(truth), predict(found), tiou=tiou)
-  for label, ap in plain_map(truth, found, tiou).items():
+  for label, ap in oracle.detection_map(truth, found, tiou).items():
     np.testing.assert_allclose(result['ap_per_class'][label], ap, 0, 1e-12)
 
 

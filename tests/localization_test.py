@@ -6,11 +6,11 @@ import pathlib
 
 import hypothesis
 import hypothesis.strategies as st
-import localization_oracle as oracle
 import numpy as np
 import pytest
 
 from backtal_jax import localization
+from oracles import localization as oracle
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 # The table of method.md, section 3.

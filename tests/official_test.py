@@ -13,7 +13,6 @@ import sys
 import full_size
 import jax
 import jax.numpy as jnp
-import localization_oracle
 import numpy as np
 import pytest
 from golden import FOLDER, KINDS, Case
@@ -22,6 +21,7 @@ from backtal_jax import errors, predict, train
 from backtal_jax.data import feature_files, sources
 from backtal_jax.run import checkpoints, torch_checkpoints
 from configs import activitynet12, hacs, thumos14
+from oracles import localization as oracle
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = {'thumos14': thumos14, 'activitynet12': activitynet12, 'hacs': hacs}
@@ -80,7 +80,7 @@ def test_an_official_checkpoint_gives_the_official_numbers(torch, kind):
     close(curves['score'], case['eval/score_supp'][i])
     magnitude = np.linalg.norm(case['eval/feature_supp_1'][i], axis=0)
     close(curves['magnitude'], magnitude)
-    expected = localization_oracle.localize(
+    expected = oracle.localize(
       case['eval/cas_supp'][i].T,
       case['eval/score_supp'][i],
       magnitude,

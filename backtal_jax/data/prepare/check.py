@@ -37,9 +37,8 @@ def check(root, data, splits, shape, workers=8):
     )
   for kind, lines in annotations.problems(truth).items():
     if lines:
-      print(
-        f'note: {path}: {len(lines)} of kind {kind!r}: {errors.few(lines, "; ")}'
-      )
+      some = errors.few(lines, '; ')
+      print(f'note: {path}: {len(lines)} of kind {kind!r}: {some}')
   for split in dict.fromkeys(splits):
     row, found = _check_split(root, split, shape, truth, labeller, workers)
     rows.append(row)

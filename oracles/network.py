@@ -1,6 +1,4 @@
-"""The same computations, written straight from method.md: what ours is
-compared with, in the tests for equality and in the benchmarks for speed.
-"""
+"""Section 2 of method.md, a branch at a time: the plain form of `models`."""
 
 from typing import NamedTuple
 
@@ -47,11 +45,11 @@ def network(params, x, *, kind='official', ratio=0.125, train=True):
   """Run the network without dropout, a branch at a time.
 
   Args:
-    params: of a models.BackTAL.
-    x: [B, T, D].
-    kind: of affinity.
-    ratio: share of the snippets in the video score.
-    train: with the base branch.
+    params: Parameters of a models.BackTAL.
+    x: Features [B, T, D].
+    kind: Affinity, 'official' or 'paper'.
+    ratio: Share of the snippets that make the video score.
+    train: Whether to run the base branch, too.
 
   Returns:
     models.Outputs.
@@ -77,7 +75,7 @@ def network(params, x, *, kind='official', ratio=0.125, train=True):
 
 
 class Network(NamedTuple):
-  """Takes a models.BackTAL's place in the steps."""
+  """Stands in for a models.BackTAL in the steps."""
 
   kind: str = 'official'
   ratio: float = 0.125
@@ -88,40 +86,3 @@ class Network(NamedTuple):
     return network(
       variables['params'], x, kind=self.kind, ratio=self.ratio, train=train
     )
-
-
-def detection_map(truth, predictions, tiou):
-  """Score detections a prediction and a threshold at a time.
-
-  Args:
-    truth: {class: [(video, start, end)]}.
-    predictions: {class: [(video, start, end, score)]}.
-    tiou: thresholds.
-
-  Returns:
-    mAP at every threshold.
-  """
-  ap = np.zeros((len(truth), len(tiou)))
-  for row, (label, actions) in enumerate(truth.items()):
-    found = sorted(predictions.get(label, []), key=lambda p: -p[3])
-    for column, least in enumerate(tiou):
-      hits, used = [], set()
-      for video, start, end, _ in found:
-        overlaps = [
-          (max(min(end, e) - max(start, s), 0)
-           / (max(end, e) - min(start, s)), -i)
-          for i, (v, s, e) in enumerate(actions)
-          if v == video
-        ]  # fmt: skip
-        right = [o for o in sorted(overlaps)[::-1] if o[0] >= least]
-        free = [i for _, i in right if i not in used]
-        used.update(free[:1])
-        hits.append(bool(free))
-      ap[row, column] = _area(np.cumsum(hits), np.array(hits), len(actions))
-  return ap.mean(0)
-
-
-def _area(right, hits, count):
-  precision = right / np.arange(1, len(right) + 1)
-  envelope = np.maximum.accumulate(precision[::-1])[::-1]
-  return (envelope * hits).sum() / count
