@@ -32,7 +32,7 @@ def run() -> dict:
   """Measure a snippet; several parts in turns."""
   clips = np.random.default_rng(0).uniform(-1, 1, (1, 16, 224, 224, 3))
   clips = clips.astype(np.float32)
-  params = jax.jit(i3d.I3D().init)(jax.random.key(0), clips[:, :9])['params']
+  params = _draw_params()
   forward = lambda p, x: i3d.I3D().apply({'params': p}, x)
   ours, plain = jax.jit(forward), jax.jit(lambda p, x: forward(p, x))
   with mock.patch.object(i3d, '_in_two', i3d._in_three):
@@ -49,6 +49,17 @@ def run() -> dict:
     torch_seconds=torch[0] if torch else None,
     **_measure_frames(),
   )
+
+
+def _draw_params():
+  rng = np.random.default_rng(1)
+
+  def draw(shape):
+    scale = np.sqrt(2 / np.prod(shape.shape[:-1]))
+    return rng.normal(0, scale if len(shape.shape) > 1 else 0.1, shape.shape)
+
+  drawn = jax.tree.map(draw, i3d.shapes('rgb'))
+  return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), drawn)
 
 
 def _torch_network(params, clips):

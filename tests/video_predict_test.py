@@ -147,13 +147,13 @@ def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
     np.testing.assert_allclose(arrays['duration'], 5, atol=0.01)
     read = _model(record).read(tmp_path / 'features' / 'v_3.npy')
     np.testing.assert_array_equal(arrays['feat_spa'].T, read.feature)
-  with pytest.raises(errors.InputError, match='--stride is 8, but .* says 4.0'):
+  with pytest.raises(errors.InputError, match='--stride is 8, but .* says 4'):
     convert.prepare(
       inputs.Recipe(
         output=str(tmp_path / 'other'),
         features=recipe.features,
         ground_truth=truth,
-        stride=8,
+        stride=8.0,
       )
     )
   check.plot(

