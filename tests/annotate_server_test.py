@@ -182,21 +182,23 @@ def test_click_is_in_the_file_when_it_is_answered(site):
 
 def test_proposals_of_a_model(tmp_path):
   class Model:
-    classes, shape = ('jump', 'run'), (20, 4)
+    classes = 'jump', 'run'
+
+    def read(self, path, duration):
+      return types.SimpleNamespace(label=np.zeros(2), duration=duration)
 
     def predict_videos(self, videos, batch_size):
       cas = np.zeros((20, 3))
       cas[10:15, 0] = 5
       yield next(iter(videos)), {'cas': cas, 'score': np.ones(3)}, []
 
-  np.save(tmp_path / 'v_a.npy', np.ones((20, 4), np.float32))
   s = store.Store(
     tmp_path / 'c.csv', 'A1', dict.fromkeys('ab'), Model.classes,
     labels.Labels(tmp_path / 'l.csv', 'training'),
   )  # fmt: skip
   for name in 'ab':
     s.act({'kind': 'opened', 'video': name, 'duration': 40})
-  proposer = server.Proposer(Model(), tmp_path)
+  proposer = server.Proposer(Model(), [tmp_path / 'v_a.npy'])
   found = proposer.propose(s, 'a')
   assert list(found['curves']) == ['jump']
   assert [p[:2] for p in found['proposals']] == [(21.0, 'high, no click')]

@@ -125,7 +125,7 @@ def test_event_that_is_sent_twice_is_done_once(opened, tmp_path):
     ({'kind': 'click', 'video': 'a', 'time': 60.2}, 'expected 0…60 s'),
     ({'kind': 'click', 'video': 'a', 'time': -0.1}, 'expected 0…60 s'),
     ({'kind': 'click', 'video': 'a', 'time': float('nan')}, 'finite number'),
-    ({'kind': 'click', 'video': 'a'}, 'the time is None'),
+    ({'kind': 'click', 'video': 'a'}, 'the time is missing'),
     ({'kind': 'click', 'video': 'a', 'time': 1, 'label': 'fly'}, "class 'fly'"),
     ({'kind': 'click', 'video': 'a', 'time': 1, 'label': {}}, 'class {}'),
     ({'kind': 'labels', 'video': 'a', 'labels': ['fly']}, 'some of the'),

@@ -83,7 +83,7 @@ def _hosts(host):
 
 
 def _load(args):
-  """Return the model and the class names."""
+  """Return the model, the files of features and the class names."""
   classes = tuple(x.strip() for x in args.classes.split(',') if x.strip())
   for name in classes:
     if classes.count(name) > 1 or name == 'background':
@@ -91,8 +91,9 @@ def _load(args):
   if bool(args.checkpoint) != bool(args.features):
     raise errors.InputError('--checkpoint and --features go together')
   if not args.checkpoint:
-    return None, classes
+    return None, [], classes
   from backtal_jax import predict  # JAX takes seconds
+  from backtal_jax.video import reader
 
   model = predict.load(args.checkpoint)
   if classes and set(classes) != set(model.classes):
@@ -100,7 +101,7 @@ def _load(args):
       f'--classes has {", ".join(classes)}, the model '
       f'{", ".join(model.classes)}'
     )
-  return model, classes or model.classes
+  return model, reader.find(args.features), classes or model.classes
 
 
 def serve(args):
@@ -116,7 +117,7 @@ def serve(args):
   folder = videos.Folder(args.videos)
   if not args.annotator.strip():
     raise errors.InputError('--annotator is empty, expected a name')
-  model, classes = _load(args)
+  model, paths, classes = _load(args)
   if args.transcode:
     folder.transcode()
   path = args.labels or f'{args.clicks.removesuffix(".csv")}_labels.csv'
@@ -135,7 +136,7 @@ def serve(args):
         f'{args.videos}, their clicks are kept: {", ".join(opened.missing)}',
         file=sys.stderr,
       )
-    proposer = server.Proposer(model, args.features) if model else None
+    proposer = server.Proposer(model, paths) if model else None
     token = secrets.token_urlsafe(24)
     app = server.make_app(
       opened,

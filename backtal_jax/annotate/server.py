@@ -24,7 +24,7 @@ from starlette import (
 
 from backtal_jax import errors
 from backtal_jax.annotate import queue
-from backtal_jax.data import annotations, feature_files
+from backtal_jax.data import annotations
 
 PAGE = os.path.join(os.path.dirname(__file__), 'page')
 _COMMAND = 'python -m backtal_jax.annotate'
@@ -47,12 +47,12 @@ class Proposer:
 
   Args:
     model: a predict.Model.
-    features: a file or folder, see feature_files.find.
+    paths: of the videos' feature files.
   """
 
-  def __init__(self, model, features):
+  def __init__(self, model, paths):
     self._model, self._mutex, self._known = model, threading.Lock(), {}
-    self._paths = {path.stem: path for path in feature_files.find(features)}
+    self._paths = {path.stem: path for path in paths}
 
   def propose(self, store, name) -> dict:
     """Return a video's curves, and what is worth a click now."""
@@ -62,7 +62,7 @@ class Proposer:
     seconds, labels = store.duration(name), tuple(store.labels.get(name))
     with self._mutex:
       if (name, labels) not in self._known:
-        video = feature_files.read_video(path, seconds, shape=self._model.shape)
+        video = self._model.read(path, seconds)
         self._known[name, labels] = queue.curves(self._model, video, labels)
     found, every = self._known[name, labels]
     clicks, noted = store.spoken(name)

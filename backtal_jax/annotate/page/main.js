@@ -125,7 +125,9 @@ function click(label = 'background') {
 
 function removeNearest() {
   const far = c => Math.abs(c.time - player.time);
-  const [nearest] = [...current.clicks].sort((a, b) => far(a) - far(b));
+  const going = new Set(saver.waiting.map(action => action.click));
+  const [nearest] = current.clicks.filter(c => !going.has(c.id)).sort(
+    (a, b) => far(a) - far(b));
   if (!nearest) return say('No click to remove');
   send({kind: 'remove', click: nearest.id});
 }

@@ -1,0 +1,1 @@
+"""Studies of the method: resumable commands whose tables stand in docs/."""
