@@ -193,7 +193,7 @@ def test_what_a_run_is_may_not_change(tmp_path):
     elif isinstance(value, str):
       value += 'x'
     else:
-      value = value[:1]
+      value = value[:1] or (0.1, 0.2, 0.1)
     with pytest.raises(errors.InputError, match=f'config: config.{name} is '):
       workdirs.check(workdir, _config(**{name: value}))
   workdirs.claim(workdir, _config(**{'train.num_epochs': 21}))
@@ -209,6 +209,17 @@ def test_files_of_a_run_may_move_but_not_change_their_names(tmp_path, capsys):
   for other in ('a.csv', 'a.csv,c.csv', 'b.csv,a.csv', ''):
     with pytest.raises(errors.InputError, match='config.data.clicks is'):
       workdirs.check(workdir, _config(**moved | {'data.clicks': other}))
+
+
+def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
+  workdir = epath.Path(tmp_path)
+  workdirs.claim(workdir, _config())
+  saved = files.read_json(workdir / 'config.json')
+  del saved['loss']['similar_min'], saved['data']['features']
+  files.write_json(workdir / 'config.json', saved)
+  assert workdirs.check(workdir, _config()) == []
+  with pytest.raises(errors.InputError, match='similar_min is 0.5 there, 0.6'):
+    workdirs.check(workdir, _config(**{'loss.similar_min': 0.6}))
 
 
 def test_a_workdir_whose_config_is_no_config(tmp_path):

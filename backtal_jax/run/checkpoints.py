@@ -238,7 +238,12 @@ def locate(checkpoint) -> epath.Path:
 
 
 def workdir_of(checkpoint) -> epath.Path | None:
-  """Return the folder, here or above, that holds the checkpoint's config."""
+  """Return the folder that holds the checkpoint's config, if one does.
+
+  It is the checkpoint's own or one above; a PyTorch file has none.
+  """
+  if is_torch(checkpoint):
+    return None
   path = files.path(checkpoint).absolute()
   for folder in (path, *path.parents[:2]):
     if (folder / 'config.json').is_file():
@@ -255,13 +260,6 @@ def _metrics(step):
   path = step / 'metrics' / 'metrics'
   found = json.loads(path.read_text()) if path.exists() else {}
   return {'epoch': -1, 'value': UNKNOWN} | found
-
-
-def workdir_of(checkpoint) -> epath.Path | None:
-  """Return the workdir of a checkpoint of ours; an official file has none."""
-  if torch_checkpoints.is_official(checkpoint):
-    return None
-  return locate(checkpoint)[0]
 
 
 def _first_device():

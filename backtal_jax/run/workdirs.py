@@ -10,6 +10,7 @@ import sys
 
 from backtal_jax import errors, fields, files
 from backtal_jax.run import hosts
+from configs import thumos14
 
 # What flock says where there are no locks: Lustre, NFS, some FUSE.
 _NO_LOCKS = (
@@ -69,6 +70,9 @@ def check(workdir, config) -> list[str]:
   if not isinstance(theirs, dict):
     raise errors.InputError(f'{path}: holds no config of a run')
   theirs, ours = map(fields.flatten, (theirs, json.loads(config.to_json())))
+  # Before a field was there, it was what the base config says.
+  base = json.loads(thumos14.get_config().to_json())
+  theirs = {k: v for k, v in fields.flatten(base).items() if k in ours} | theirs
   free, different = [], []
   for name in sorted(theirs.keys() | ours.keys()):
     there, here = theirs.get(name), ours.get(name)
