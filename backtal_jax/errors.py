@@ -1,6 +1,8 @@
 """How a user's mistake is told: one line, then a non-zero exit."""
 
 import contextlib
+import io
+import os
 import sys
 
 
@@ -32,14 +34,65 @@ def tell(problems, lenient):
 
 @contextlib.contextmanager
 def one_line():
-  """Turn an InputError or a failing file system into one line and exit 1."""
+  """Turn an InputError or a failing file system into one line and exit 1.
+
+  Every command runs in this, so here what it prints is made harmless, too.
+  """
+  sys.stdout, sys.stderr = map(_Screen.of, (sys.stdout, sys.stderr))
   try:
     yield
   except InputError as e:
     message = str(e)
   except OSError as e:
-    where = f'{e.filename}: ' if e.filename else ''
-    message = f'{where}{e.strerror or e}'
+    name = e.filename2 or e.filename
+    message = f'{f"{name}: " if name else ""}{e.strerror or e}'
   else:
     return
   sys.exit(f'error: {" ".join(message.split())}')
+
+
+class _Screen:
+  """A stream to print to that never ends the program.
+
+  What its encoding lacks is escaped; from where nobody reads it any more, or
+  its disk is full, nothing is written.
+  """
+
+  @classmethod
+  def of(cls, stream):
+    """Wrap sys.stdout or sys.stderr, once."""
+    if isinstance(stream, cls):
+      return stream
+    if stream is None:  # was closed when Python started
+      return cls(_nowhere())
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
+    return cls(stream)
+
+  def __init__(self, stream):
+    self._stream = stream
+
+  def __getattr__(self, name):
+    return getattr(self._stream, name)
+
+  def write(self, text):
+    """Write, and return how much."""
+    self._try(self._stream.write, text)
+    return len(text)
+
+  def flush(self):
+    """Flush."""
+    self._try(self._stream.flush)
+
+  def _try(self, do, *args):
+    try:
+      do(*args)
+    except (OSError, ValueError):  # of a file: ValueError if it is closed
+      lost, self._stream = self._stream, _nowhere()
+      with contextlib.suppress(OSError, ValueError):
+        # Python flushes what is left when it ends.
+        os.dup2(self._stream.fileno(), lost.fileno())
+
+
+def _nowhere():
+  return open(os.devnull, 'w', errors='backslashreplace')

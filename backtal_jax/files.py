@@ -1,13 +1,18 @@
 """Files: whole under their final name or absent, and found where users say."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
+import sys
 
 from etils import epath
 
 from backtal_jax import errors
+
+# What a rename says over an existing file where that is not possible.
+_NO_REPLACE = (errno.EEXIST, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 def path(name) -> epath.Path:
@@ -17,6 +22,17 @@ def path(name) -> epath.Path:
   `--x=~/y`, nor what stands in a config, a list or a notebook.
   """
   return epath.Path(os.path.expanduser(os.fspath(name)))
+
+
+@contextlib.contextmanager
+def naming(name):
+  """Name a file in whatever the system says of it without a name."""
+  try:
+    yield
+  except OSError as e:
+    if e.filename is None:
+      e.filename = str(name)
+    raise
 
 
 @contextlib.contextmanager
@@ -36,13 +52,30 @@ def atomic(name, mode='wb'):
     f'.{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp'
   )
   try:
-    with temporary.open(mode) as f:
-      yield f
-    temporary.replace(final)
+    with naming(final):
+      with temporary.open(mode) as f:
+        yield f
+      _rename(temporary, final)
   except BaseException:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
     raise
+
+
+def _rename(temporary, final):
+  """Rename a file, over another one if there is one."""
+  try:
+    temporary.replace(final)
+  except OSError as e:
+    if e.errno not in _NO_REPLACE or not final.is_file():
+      raise
+    print(
+      f'{final}: this file system replaces no files ({e.strerror}); if this '
+      'ends now, neither the old one nor the new one is there',
+      file=sys.stderr,
+    )
+    final.unlink()
+    temporary.rename(final)
 
 
 def write_json(name, value, indent=None):
@@ -62,7 +95,8 @@ def read_text(name) -> str:
   if not found.is_file():
     raise errors.InputError(f'{found}: no such file')
   try:
-    return found.read_bytes().decode('utf-8-sig')
+    with naming(found):
+      return found.read_bytes().decode('utf-8-sig')
   except UnicodeDecodeError as e:
     raise errors.InputError(f'{found}: not UTF-8 text: {e}') from e
 

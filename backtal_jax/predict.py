@@ -119,13 +119,10 @@ def restore(model, num_snippets, checkpoint, mesh):
     checkpoint: see checkpoints.restore_params.
     mesh: Devices.
   """
-  shapes = jax.eval_shape(
-    lambda: models.init(model, jax.random.key(0), num_snippets)
-  )
   replicated = sharding.replicated(mesh)
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
-    shapes,
+    models.shapes(model, num_snippets),
   )
   return checkpoints.restore_params(checkpoint, shapes)
 
@@ -220,9 +217,8 @@ def load(checkpoint, *, config=None, classes=None, **weights) -> Model:
   """Load a checkpoint to predict with.
 
   Args:
-    checkpoint: a workdir (its best checkpoint), one step of it, or an official
-      .pth file.
-    config: by default that of the workdir; a .pth file has none.
+    checkpoint: see checkpoints.restore_params.
+    config: by default that of the workdir; a PyTorch file has none.
     classes: names in index order; by default those of the workdir, else of
       the ground truth that the config names.
     **weights: rgb, flow and preset, to predict videos, see video.reader.
@@ -233,9 +229,11 @@ def load(checkpoint, *, config=None, classes=None, **weights) -> Model:
   workdir = checkpoints.workdir_of(checkpoint)
   if config is None:
     if workdir is None:
+      if not checkpoints.is_torch(checkpoint):
+        checkpoints.locate(checkpoint)
       raise errors.InputError(
-        f'{checkpoint}: a .pth file holds no config; expected one beside it, '
-        'say config=configs.thumos14.get_config()'
+        f'{checkpoint}: holds no config; expected one beside it, say '
+        'config=configs.thumos14.get_config()'
       )
     config = ml_collections.ConfigDict(files.read_json(workdir / 'config.json'))
     config.mesh = ()  # the devices here, not those of the run
@@ -288,7 +286,7 @@ def predict(
     errors.InputError: a user error; nothing is written to `output` then.
   """
   model = load(checkpoint, config=config, **weights)
-  output, results = files.path(output), {}
+  output, results, tables = files.path(output), {}, []
   truth = (
     _read_truth(config.data.ground_truth, config.data.root) if plot else {}
   )
@@ -300,7 +298,7 @@ def predict(
     if video.name in results:
       raise errors.InputError(f'{input}: two files are video {video.name!r}')
     results[video.name] = segments
-    print(_table(video, segments))
+    tables.append(_table(video, segments))
     if plot:
       picture = f'{output.stem}_timelines/{video.name.replace("/", "_")}.png'
       strip = decode.read_strip(path) if decode.is_video(path) else ()
@@ -309,6 +307,7 @@ def predict(
         figure.savefig(f, format='png', dpi=100)
   results = localization.format_results(dict(sorted(results.items())))
   files.write_json(output, results)
+  print(*tables, sep='\n')  # what is asked for is safe by now
 
 
 def draw(model, video, curves, segments, truth, strip=()):

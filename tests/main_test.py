@@ -1,7 +1,6 @@
 """The command line as users meet it: one clear line for every mistake."""
 
 import json
-import re
 import resource
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 from etils import epath
 from train_test import tiny_config
 
-from backtal_jax import errors, evaluate, main, train
+from backtal_jax import errors, evaluate, train
 from backtal_jax.data import npz, sources
 
 _TINY = (
@@ -99,45 +98,6 @@ def test_the_embedded_set_is_made_on_first_use(tmp_path):
   config = tiny_config(tmp_path / 'new')
   assert len(evaluate.make_source(config, 'train')) > 0
   assert (tmp_path / 'new' / 'ground_truth.json').is_file()
-
-
-_MISTYPED = {
-  'unknown field': (['--config.train.batchsize=3'], 'batchsize'),
-  'wrong type': (['--config.train.batch_size=many'], 'batch_size'),
-  'unknown flag': (['--wokdir=x'], 'wokdir'),
-  'no such config': (['--config=configs/none.py'], 'configs/none.py'),
-}
-
-
-@pytest.mark.parametrize('args, message', _MISTYPED.values(), ids=_MISTYPED)
-def test_a_mistyped_command_line(tmp_path, args, message):
-  done = command(*args, f'--workdir={tmp_path}/w')
-  assert message in last_line(done)
-  assert 'Traceback' not in done.stderr
-  assert not (tmp_path / 'w').exists()
-
-
-_MISTAKES = {
-  'affinity': (
-    {'model.affinity': 'cosine'},
-    "config.model.affinity is 'cosine', expected one of official, paper",
-  ),
-  'annotator': (
-    {'data.annotator': 'A2'},
-    "config.data.annotator is 'A2', but config.data.clicks names no file",
-  ),
-  'negative batch': ({'train.batch_size': -1}, 'batch_size is -1, expected'),
-  'best metric': (
-    {'eval.best_metric': 'mAP@0.55'},
-    "config.eval.best_metric is 'mAP@0.55', expected one of average_mAP, last",
-  ),
-}
-
-
-@pytest.mark.parametrize('fields, message', _MISTAKES.values(), ids=_MISTAKES)
-def test_a_value_that_no_run_can_have(fields, message):
-  with pytest.raises(errors.InputError, match=re.escape(message)):
-    main.check(config_of('none', **fields))
 
 
 def test_more_devices_than_there_are(demo_root, tmp_path):

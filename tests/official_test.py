@@ -1,6 +1,8 @@
 """The official program's .pth files: its numbers, both ways, and bad files."""
 
+import argparse
 import collections
+import datetime
 import functools
 import io
 import json
@@ -128,6 +130,65 @@ def test_every_container_reads_the_same(
     np.testing.assert_array_equal(found[name], tensor.numpy())
 
 
+def _as_people_save_it(torch, state):
+  """Return {what is odd: a file's content}."""
+  parameters = {k: torch.nn.Parameter(v) for k, v in state.items()}
+  beside = {
+    'best_map': np.float64(0.4),
+    'epoch': np.int64(3),
+    'history': np.zeros(3),
+    'args': argparse.Namespace(lr=1e-4, root=pathlib.Path('data')),
+    'log': collections.defaultdict(list, loss=[np.float32(1)]),
+    'seen': {1, 2},
+    'saved': datetime.datetime(2020, 1, 1),
+  }
+  wrapped = {f'module._orig_mod.{k}': v for k, v in state.items()}
+  return {
+    'values beside it': beside | {'state_dict': state},
+    'parameters': {'epoch': 3, 'state_dict': parameters},
+    'half': {'epoch': 3, 'state_dict': {k: v.half() for k, v in state.items()}},
+    'another name': {'epoch': 3, 'model': state, 'optimizer': {'lr': 1}},
+    'two wrappers': {'epoch': np.int32(3), 'state_dict': wrapped},
+  }
+
+
+@pytest.mark.parametrize('save', ['zipped', 'pickled'])
+def test_checkpoints_as_people_save_them_are_read(torch, tmp_path, save):
+  state = contents(torch, FOLDER / 'official_hacs.pth')['state_dict']
+  for name, content in _as_people_save_it(torch, state).items():
+    path = tmp_path / f'{name}.pth.tar'
+    globals()[save](torch, content, path)
+    found, epoch = torch_checkpoints.read(path)
+    assert epoch == 3, name
+    tolerance = 1e-3 if name == 'half' else 0
+    for key, tensor in state.items():
+      np.testing.assert_allclose(found[key], tensor.numpy(), tolerance, 1e-4)
+
+
+@pytest.mark.parametrize('name', ['x.pt', 'x.pth.tar', 'x.ckpt', 'x', '0'])
+def test_a_file_is_a_checkpoint_whatever_it_is_called(torch, tmp_path, name):
+  path = tmp_path / name
+  path.write_bytes((FOLDER / 'official_hacs.pth').read_bytes())
+  assert load('hacs', path).epoch == 7
+
+
+def test_what_could_run_code_is_named_in_our_words(torch, tmp_path):
+  path = tmp_path / 'x.pth'
+  for content, name in (
+    (torch.nn.Linear(2, 2), 'torch.nn.modules.linear.Linear'),
+    ({'state_dict': {}, 'hook': print}, 'print'),
+    ({'a': np.array([{}], object)}, 'numpy.dtypes.ObjectDType'),
+  ):
+    torch.save(content, path)
+    with pytest.raises(errors.InputError) as e:
+      torch_checkpoints.read(path)
+    assert f'checkpoint: it holds {name}, which could run' in str(e.value)
+    assert '\x1b' not in str(e.value) and 'weights_only' not in str(e.value)
+  torch.save({'state_dict': {}}, path, pickle_protocol=4)
+  with pytest.raises(errors.InputError, match='pickled as torch.save does not'):
+    torch_checkpoints.read(path)
+
+
 def test_a_bare_state_dict_is_read_too(torch, tmp_path):
   state = contents(torch, FOLDER / 'official_hacs.pth')['state_dict']
   torch.save({k: v.double() for k, v in state.items()}, tmp_path / 'x.pth')
@@ -172,8 +233,7 @@ def test_training_goes_on_the_same_after_export_and_import(
     checkpoints.finish(manager)
   (workdir / 'config.json').write_text('{"model": {"affinity": "paper"}}')
   path = tmp_path / 'x.pth'
-  arguments = ['--checkpoint', str(workdir), '--output', str(path)]
-  checkpoints.main(['export', *arguments])
+  checkpoints.export(workdir, path)
   assert 'config.model.affinity=paper' in capsys.readouterr().err
   params, epoch = checkpoints.restore_params(path, case.params)
   assert epoch == 2

@@ -2,13 +2,10 @@
 
 A checkpoint has two items, `params` and `training` (step, optimiser, rng), so
 that evaluation reads the parameters alone. Its metrics are the epoch and the
-value by which the best is chosen. Here the official program's .pth files are
-read like our own, and ours written as such:
-
-  python -m backtal_jax.run.checkpoints export --checkpoint DIR --output X
+value by which the best is chosen. Here PyTorch's files are read like our own,
+and ours written as such.
 """
 
-import argparse
 import contextlib
 import json
 import sys
@@ -174,28 +171,22 @@ def restore_params(checkpoint, params):
   """Read the parameters of a checkpoint, in the shapes of `params`.
 
   Args:
-    checkpoint: a workdir (its best checkpoint), its checkpoints folder, one
-      step of it, or an official .pth file.
-    params: arrays or shapes to be filled; None: whatever is there.
+    checkpoint: Path of a workdir (its best checkpoint), its checkpoints folder,
+      one step of it, or a PyTorch file, told apart by what lies there.
+    params: Arrays or shapes to be filled; None: whatever is there.
 
   Returns:
     The parameters, and the epoch of the checkpoint (-1 where unknown).
 
   Raises:
-    errors.InputError: there is no checkpoint, or one of other shapes.
+    errors.InputError: there is no checkpoint, a damaged one, or one of other
+      shapes.
   """
-  if torch_checkpoints.is_official(checkpoint):
+  if is_torch(checkpoint):
     return _restore_official(checkpoint, params)
-  path, step = locate(checkpoint)
-  with manager(path, create=False) as opened:
-    step = opened.best_step() if step is None else step
-    step = opened.latest_step() if step is None else step
-    if step not in opened.all_steps():
-      raise errors.InputError(
-        f'{checkpoint}: no whole checkpoint in it; steps found: '
-        f'{opened.all_steps()}'
-      )
-    found = opened.item_metadata(step).params
+  step = locate(checkpoint)
+  try:
+    found = ocp.StandardCheckpointHandler().metadata(step / 'params')
     if params is None:
       params = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
@@ -205,42 +196,70 @@ def restore_params(checkpoint, params):
         is_leaf=lambda x: hasattr(x, 'shape'),
       )
     _check_shapes(checkpoint, found, params)
-    restored = opened.restore(
-      step,
-      args=ocp.args.Composite(
-        params=ocp.args.StandardRestore(
-          jax.tree.map(ocp.utils.to_shape_dtype_struct, params)
-        )
-      ),
-    )
-    metrics = opened.metrics(step) or {}
-  return restored['params'], int(metrics.get('epoch', -1))
+    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, params)
+    return _read(step / 'params', template), _metrics(step)['epoch']
+  except errors.InputError:
+    raise
+  except Exception as e:  # whatever the damage makes Orbax raise
+    reason = str(e).partition('\n')[0] or type(e).__name__
+    raise errors.InputError(
+      f'{step}: the checkpoint is damaged: {reason}'
+    ) from e
 
 
-def locate(checkpoint) -> tuple[epath.Path, int | None]:
-  """Return the workdir of a checkpoint of ours, and its step if it names one.
+def is_torch(checkpoint) -> bool:
+  """Check for a file, which only PyTorch's checkpoints are."""
+  return files.path(checkpoint).is_file()
+
+
+def locate(checkpoint) -> epath.Path:
+  """Find the step that a folder is, or the best that it holds.
 
   Raises:
     errors.InputError: there is none.
   """
-  path, step = files.path(checkpoint).absolute(), None
-  if path.name.isdigit():
-    path, step = path.parent, int(path.name)
-  if path.name == 'checkpoints':
-    path = path.parent
-  if not (path / 'checkpoints').is_dir():
-    raise errors.InputError(
-      f'{checkpoint}: no checkpoint there; expected a workdir with a '
-      'checkpoints folder, or a .pth file'
-    )
-  return path, step
+  path = files.path(checkpoint).absolute()
+  if not path.exists():
+    raise errors.InputError(f'{checkpoint}: no such file or folder')
+  if _is_step(path):
+    return path
+  for folder in (path / 'checkpoints', path):
+    steps = filter(_is_step, folder.iterdir()) if folder.is_dir() else ()
+    steps = [p for p in steps if p.name.isdigit()]
+    if steps:
+      # Of equal ones that cannot be told apart, the latest.
+      return max(steps, key=lambda p: (_rank(_metrics(p)), int(p.name)))
+  if (path / 'checkpoints').is_dir():
+    raise errors.InputError(f'{checkpoint}: no whole checkpoint in it')
+  raise errors.InputError(
+    f'{checkpoint}: no checkpoint there; expected a workdir with a checkpoints '
+    'folder, or a PyTorch file'
+  )
 
 
 def workdir_of(checkpoint) -> epath.Path | None:
-  """Return the workdir of a checkpoint of ours; an official file has none."""
-  if torch_checkpoints.is_official(checkpoint):
+  """Return the folder that holds the checkpoint's config, if one does.
+
+  It is the checkpoint's own or one above; a PyTorch file has none.
+  """
+  if is_torch(checkpoint):
     return None
-  return locate(checkpoint)[0]
+  path = files.path(checkpoint).absolute()
+  for folder in (path, *path.parents[:2]):
+    if (folder / 'config.json').is_file():
+      return folder
+  return None
+
+
+def _is_step(folder):
+  return (folder / 'params').is_dir()
+
+
+def _metrics(step):
+  """Read the epoch of a step, and the value by which the best is chosen."""
+  path = step / 'metrics' / 'metrics'
+  found = json.loads(path.read_text()) if path.exists() else {}
+  return {'epoch': -1, 'value': UNKNOWN} | found
 
 
 def _first_device():
@@ -248,7 +267,7 @@ def _first_device():
 
 
 def _restore_official(path, params):
-  """Do what `restore_params` does, from a .pth file."""
+  """Do what `restore_params` does, from a PyTorch file."""
   state, epoch = torch_checkpoints.read(path)
   names = torch_checkpoints.names(params)
   leaves = zip(jax.tree.leaves(names), jax.tree.leaves(params), strict=True)
@@ -285,40 +304,27 @@ def _check_shapes(checkpoint, found, expected):
     )
 
 
-def export(checkpoint, output):
+def export(checkpoint, output, params=None) -> None:
   """Write a checkpoint of ours as an official .pth file.
 
   Args:
-    checkpoint: a workdir (its best checkpoint), or one step of it.
-    output: path of the file.
+    checkpoint: Path of a workdir (its best checkpoint), or one step of it.
+    output: Path of the file.
+    params: Shapes that the parameters have to have, if any.
 
   Raises:
     errors.InputError: torch is not installed, or there is no checkpoint.
   """
-  workdir, _ = locate(checkpoint)
-  params, epoch = restore_params(checkpoint, None)
+  if is_torch(checkpoint):
+    raise errors.InputError(f'{checkpoint}: a PyTorch file as it is')
+  params, epoch = restore_params(checkpoint, params)
   torch_checkpoints.write(output, params, epoch)
-  config = workdir / 'config.json'
-  model = json.loads(config.read_text())['model'] if config.exists() else {}
-  if model.get('affinity', 'official') != 'official':
+  workdir = workdir_of(checkpoint)
+  config = files.read_json(workdir / 'config.json') if workdir else {}
+  affinity = config.get('model', {}).get('affinity', 'official')
+  if affinity != 'official':
     print(
-      f'{output}: trained with config.model.affinity={model["affinity"]}; the '
-      'official program computes another affinity with these weights',
+      f'{output}: trained with config.model.affinity={affinity}; the official '
+      'program computes another affinity with these weights',
       file=sys.stderr,
     )
-
-
-def main(argv=None):
-  """Run the command line."""
-  parser = argparse.ArgumentParser(prog='python -m backtal_jax.run.checkpoints')
-  commands = parser.add_subparsers(required=True, metavar='COMMAND')
-  command = commands.add_parser('export', help='to the official .pth form')
-  command.add_argument('--checkpoint', required=True, help='a workdir or step')
-  command.add_argument('--output', required=True, help='the .pth file')
-  args = parser.parse_args(argv)
-  with errors.one_line():
-    export(args.checkpoint, args.output)
-
-
-if __name__ == '__main__':
-  main()

@@ -57,7 +57,7 @@ class Log:
     """Write scalars of a step."""
     if self._main:
       self._writer.write_scalars(step, scalars)
-      with self._path.open('a') as f:
+      with files.naming(self._path), self._path.open('a') as f:
         f.write(json.dumps({'step': step, **scalars}) + '\n')
 
   def show(self, step, text, images):

@@ -7,6 +7,7 @@ over the mesh's one axis, the training state is on every device.
 import collections
 import itertools
 import os
+import sys
 
 import jax
 import numpy as np
@@ -147,7 +148,11 @@ def check_fits(num_bytes, mesh, what):
   if 'bytes_limit' in stats:
     free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
   else:  # CPU devices share the machine's
-    pages = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    try:
+      pages = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (OSError, ValueError) as e:
+      print(f'{what} is not checked to fit: {e}', file=sys.stderr)
+      return
     free = pages // len(mesh.local_devices)
   if num_bytes > free:
     raise errors.InputError(

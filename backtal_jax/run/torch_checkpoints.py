@@ -1,8 +1,16 @@
-"""The official program's checkpoint files (method.md, section 7).
+"""PyTorch's checkpoint files, the official program's (method.md, section 7).
 
 Only reading and writing a file needs torch, the extra of that name; the
 official weights [out, in, k] are our kernels [k, in, out] transposed.
 """
+
+import argparse
+import codecs
+import collections
+import datetime
+import pathlib
+import re
+import types
 
 import jax
 import numpy as np
@@ -20,11 +28,9 @@ _MODULES = {
   'embedding.conv_2': 'embedding_module.conv_2',
 }
 _TENSORS = {'kernel': 'weight', 'bias': 'bias'}
-
-
-def is_official(checkpoint) -> bool:
-  """Tell a .pth file from a checkpoint of ours by its name."""
-  return files.path(checkpoint).suffix == '.pth'
+_INNER = re.compile(
+  rf'(?:[^.]+\.)*?((?:{"|".join(map(re.escape, _MODULES.values()))})\..+)'
+)
 
 
 def names(params) -> dict:
@@ -41,11 +47,11 @@ def names(params) -> dict:
 
 
 def read(path) -> tuple[dict[str, np.ndarray], int]:
-  """Read the tensors of a .pth file, whatever device they were saved from.
+  """Read the tensors of a file, whatever device they were saved from.
 
   Args:
-    path: of a file that holds a state dict, alone or as `state_dict`; its
-      names may begin with `module.`, as torch's DataParallel saves them.
+    path: Path of a file that holds a state dict, alone or beside plain values;
+      its names may begin with `module.`, as torch's DataParallel saves them.
 
   Returns:
     {official name: float32 array}, and the epoch (-1 where it tells none).
@@ -58,37 +64,93 @@ def read(path) -> tuple[dict[str, np.ndarray], int]:
   torch = _import_torch(path)
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')
-  with path.open('rb') as f:
-    try:
-      # weights_only: a file from a stranger must not run code.
-      content = torch.load(f, map_location='cpu', weights_only=True)
-    except Exception as e:  # torch has no error of its own for a bad file
-      reason = str(e).strip().split('\n')[0] or type(e).__name__
-      raise errors.InputError(
-        f'{path}: not a whole PyTorch checkpoint: {reason:.200}'
-      ) from e
-  state = content.get('state_dict', content) if _is_dict(content) else None
-  if not _is_dict(state) or not all(map(torch.is_tensor, state.values())):
+  content = _load(torch, path)
+  state = _state_dict(torch, content)
+  if state is None:
     found = list(content) if _is_dict(content) else type(content).__name__
     raise errors.InputError(
       f'{path}: no state_dict of tensors in it, found {found!s:.200}'
     )
-  if all(name.startswith('module.') for name in state):
-    state = {k.removeprefix('module.'): v for k, v in state.items()}
+  # Wrappers of a network put names of their own before each tensor's.
+  inner = [_INNER.fullmatch(name) for name in state]
+  inner = [m[1] if m else name for m, name in zip(inner, state, strict=True)]
+  if len(set(inner)) == len(state):
+    state = dict(zip(inner, state.values(), strict=True))
   epoch = content.get('epoch', -1)
   return (
-    {name: tensor.float().numpy() for name, tensor in state.items()},
-    epoch if isinstance(epoch, int) else -1,
+    {name: x.detach().float().numpy() for name, x in state.items()},
+    int(epoch) if isinstance(epoch, (int, np.integer)) else -1,
   )
 
 
-def write(path, params, epoch):
+def _load(torch, path):
+  """Load a file without running any code that it names."""
+  with path.open('rb') as f:
+    # A zip archive, or a pickle of protocol 2 or more.
+    if not f.read(2).startswith((b'PK', b'\x80')):
+      raise errors.InputError(
+        f'{path}: not a whole PyTorch checkpoint: begins as no such file does'
+      )
+    f.seek(0)
+    try:
+      with torch.serialization.safe_globals(_harmless()):
+        return torch.load(f, map_location='cpu', weights_only=True)
+    except Exception as e:  # torch has no error of its own for a bad file
+      named = re.search(r'GLOBAL (\S+) was not|got <class \'(\S+)\'>', str(e))
+      reason = 'it is damaged, cut off or of another kind'
+      if named:
+        reason = (
+          f'it holds {named[1] or named[2]}, which could run code; expected a '
+          'state_dict of tensors, and plain values beside it'
+        )
+      elif 'TorchScript' in str(e):
+        reason = 'it is a TorchScript archive, expected a state_dict'
+      elif 'Unsupported operand' in str(e):
+        reason = 'it is pickled as torch.save does not; save it by that'
+      raise errors.InputError(
+        f'{path}: not a whole PyTorch checkpoint: {reason}'
+      ) from e
+
+
+def _harmless() -> list:
+  """List what may lie beside a state dict: it holds values and runs no code."""
+  numpy = np._core.multiarray
+  old = 'numpy.core.multiarray.'  # as NumPy 1 names them
+  return [
+    *{type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdgFDGSUMm'},
+    *(np.dtype, np.ndarray, numpy.scalar, numpy._reconstruct, codecs.encode),
+    (numpy.scalar, f'{old}scalar'),
+    (numpy._reconstruct, f'{old}_reconstruct'),
+    *(bool, int, float, complex, str, list, tuple, dict, set, frozenset),
+    *(slice, range, collections.defaultdict, collections.deque),
+    *(argparse.Namespace, types.SimpleNamespace),
+    *(pathlib.PosixPath, datetime.datetime, datetime.timedelta),
+  ]
+
+
+def _state_dict(torch, content):
+  """Return the one dict of tensors that is, or lies in, a file's content."""
+
+  def is_state(x):
+    return _is_dict(x) and x and all(map(torch.is_tensor, x.values()))
+
+  if is_state(content):
+    return content
+  if not _is_dict(content):
+    return None
+  if is_state(content.get('state_dict')):
+    return content['state_dict']
+  states = [value for value in content.values() if is_state(value)]
+  return states[0] if len(states) == 1 else None
+
+
+def write(path, params, epoch) -> None:
   """Write parameters as a file that the official program loads.
 
   Args:
-    path: of the file.
-    params: of a models.BackTAL.
-    epoch: how many are done.
+    path: Path of the file.
+    params: Parameters of a models.BackTAL.
+    epoch: How many are done.
   """
   torch = _import_torch(path)
   leaves = dict(
@@ -109,7 +171,7 @@ def _import_torch(path):
     import torch
   except ImportError as e:
     raise errors.InputError(
-      f"{path}: .pth files need torch: pip install 'backtal-jax[torch]'"
+      f"{path}: PyTorch's files need torch: pip install 'backtal-jax[torch]'"
     ) from e
   return torch
 

@@ -1,12 +1,21 @@
 """Whose a workdir is: one run at a time, of one config."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import posixpath
+import sys
 
-from backtal_jax import errors, files
+from backtal_jax import errors, fields, files
 from backtal_jax.run import hosts
+from configs import thumos14
+
+# What flock says where there are no locks: Lustre, NFS, some FUSE.
+_NO_LOCKS = (
+  errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -23,54 +32,75 @@ def lock(workdir):
   if not os.path.isdir(workdir):  # a bucket: nothing to lock there
     yield
     return
-  with open(workdir / '.lock', 'w') as f:
+  path = workdir / '.lock'
+  with open(path, 'w') as f:
     try:
-      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      with files.naming(path):
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise errors.InputError(
         f'{workdir}: another run is using it; choose another --workdir'
       ) from None
+    except OSError as e:
+      if e.errno not in _NO_LOCKS:
+        raise
+      print(
+        f'{path}: this file system has no locks ({e.strerror}); nothing keeps '
+        'a second run out of the folder',
+        file=sys.stderr,
+      )
     yield
 
 
-def check(workdir, config):
+def check(workdir, config) -> list[str]:
   """Refuse a workdir that holds a run of another config.
 
-  Only `train.num_epochs` may have been raised since, and the number of
-  devices is how a run is made, not what it is.
+  `train.num_epochs` may have been raised since.
+
+  Returns:
+    What differs but is not what a run is, a line each.
 
   Raises:
-    errors.InputError: names every field that differs.
+    errors.InputError: names every other field that differs.
   """
-  path, ours = workdir / 'config.json', json.loads(config.to_json())
+  path = workdir / 'config.json'
   if not path.exists():
-    return
+    return []
   theirs = files.read_json(path)
-  if theirs['train']['num_epochs'] <= ours['train']['num_epochs']:
-    theirs['train']['num_epochs'] = ours['train']['num_epochs']
-  theirs['mesh'] = ours['mesh']
-  different = _differences('config', theirs, ours)
+  if not isinstance(theirs, dict):
+    raise errors.InputError(f'{path}: holds no config of a run')
+  theirs, ours = map(fields.flatten, (theirs, json.loads(config.to_json())))
+  # Before a field was there, it was what the base config says.
+  base = json.loads(thumos14.get_config().to_json())
+  theirs = {k: v for k, v in fields.flatten(base).items() if k in ours} | theirs
+  free, different = [], []
+  for name in sorted(theirs.keys() | ours.keys()):
+    there, here = theirs.get(name), ours.get(name)
+    if there == here:
+      continue
+    if name == 'train.num_epochs' and (there or 0) < here:
+      continue
+    moved = name in fields.FILES and _file_names(there) == _file_names(here)
+    found = free if moved or name in fields.HOW else different
+    found.append(f'config.{name} is {there!r} there, {here!r} here')
   if different:
     raise errors.InputError(
       f'{workdir}: holds a run of another config: {"; ".join(different)}; '
       'choose another --workdir'
     )
+  return free
 
 
 def claim(workdir, config):
   """Make the workdir this run's: check it and write its config.json."""
-  check(workdir, config)
+  different = check(workdir, config)
   if hosts.is_main_process():
+    if different:
+      print(f'{workdir}: goes on, though {"; ".join(different)}')
     ours = json.loads(config.to_json())
     files.write_json(workdir / 'config.json', ours, indent=1)
 
 
-def _differences(name, theirs, ours):
-  """List the fields of two configs that differ."""
-  if isinstance(theirs, dict) and isinstance(ours, dict):
-    return [
-      line
-      for key in sorted(theirs.keys() | ours.keys())
-      for line in _differences(f'{name}.{key}', theirs.get(key), ours.get(key))
-    ]
-  return [] if theirs == ours else [f'{name} is {theirs} there, {ours} here']
+def _file_names(paths):
+  """Return the last parts of paths with a comma between them."""
+  return [posixpath.basename(p.strip()) for p in str(paths).split(',')]
