@@ -204,6 +204,110 @@ def test_problems_are_listed_and_kept():
   }
 
 
+def rows_with(*annotated, **more):
+  """Make a ground truth of one video, an annotation each (label, idx)."""
+  rows = [
+    {'label': label, 'segment': [i, i + 1]}
+    | ({} if idx is ... else {'idx': idx})
+    for i, (label, idx) in enumerate(annotated)
+  ]
+  return json.dumps(
+    {'database': {'a': {'subset': 'x', 'annotations': rows}}} | more
+  )
+
+
+@pytest.mark.parametrize(
+  ('text', 'classes'),
+  [
+    (rows_with(('Run', 0), ('Dive', 2), ('Jump', 1)), ('Run', 'Jump', 'Dive')),
+    # Told once is enough; other programs write numbers as they like.
+    (rows_with(('Run', '0'), ('Dive', 1.0), ('Run', ...)), ('Run', 'Dive')),
+    (rows_with(('Run', None), ('Dive', ...)), ('Dive', 'Run')),
+    (
+      rows_with(('Run', 2), ('Run', 2), activity_list=['Z', 'Dive', 'Run']),
+      ('Z', 'Dive', 'Run'),
+    ),
+  ],
+)
+def test_class_order_is_that_of_idx(tmp_path, text, classes):
+  path = written(tmp_path, text, 'gt.json')
+  assert annotations.read_ground_truth(path).classes == classes
+
+
+@pytest.mark.parametrize(
+  ('text', 'match'),
+  [
+    (rows_with(('Run', 0), ('Dive', 0)), "'a'.*'Run' has idx 0, as 'Dive'"),
+    (
+      rows_with(('Run', 0), ('Dive', 1), ('Run', 2)),
+      "'a'.*'Run' has idx 2, elsewhere it has 0",
+    ),
+    (rows_with(('Run', 0), ('Dive', 2)), 'no class has idx 1'),
+    (rows_with(('Run', 1), ('Dive', 2)), 'no class has idx 0'),
+    (
+      rows_with(('Run', 0), ('Dive', 10**12)),
+      'no class has idx 1, the highest is 1000',
+    ),
+    (rows_with(('Run', 0), ('Dive', ...)), "'a'.*class 'Dive' has no idx"),
+    (rows_with(('Run', -1)), 'idx is -1, expected a whole number'),
+    (rows_with(('Run', 0.5)), 'idx is 0.5, expected a whole number'),
+    (rows_with(('Run', True)), 'idx is True'),
+    (rows_with(('Run', 'x')), "idx is 'x'"),
+    (rows_with(('Run', [0])), r'idx is \[0\]'),
+    (
+      rows_with(('Run', 0), ('Dive', 1), activity_list=['Dive', 'Run']),
+      "'a'.*'Run' has idx 0, in activity_list it has 1",
+    ),
+  ],
+)
+def test_contradictory_class_orders_are_refused(tmp_path, text, match):
+  path = written(tmp_path, text, 'gt.json')
+  with pytest.raises(errors.InputError, match=match) as told:
+    annotations.read_ground_truth(path)
+  assert str(told.value).startswith(f'{path}: ')
+
+
+ONE = {'annotations': [{'segment': [1.5, 2], 'label': 'Run'}]}
+TWO = {'annotations': []}
+
+
+@pytest.mark.parametrize(
+  'value',
+  [
+    {'x': {**ONE, 'duration_second': 9.5, 'duration_frame': 285, 'fps': 30.0,
+           'feature_frame': 280, 'rfps': 29.9}, 'y': TWO},
+    {'database': {'x': {**ONE, 'duration': 9.5, 'fps': 30}, 'y': TWO}},
+    [{'video_id': 'x', 'duration': '9.5', 'fps': 30, **ONE},
+     {'video_id': 'y', **TWO}],
+    {'database': [{'video_name': 'x', 'duration_second': 9.5, 'fps': 30, **ONE},
+                  {'id': 'y', **TWO}]},
+    {'version': '1.3', 'taxonomy': [], 'database': {
+      'x': {**ONE, 'duration': 9.5, 'fps': 30}, 'y': TWO}},
+  ],
+)  # fmt: skip
+def test_ground_truth_without_database_or_subsets(tmp_path, value):
+  path = written(tmp_path, json.dumps(value), 'gt.json')
+  found = annotations.read_ground_truth(path)
+  assert found == Annotations(
+    {
+      'x': AnnotatedVideo('x', '', 9.5, 30.0, (Segment(1.5, 2.0, 'Run'),)),
+      'y': AnnotatedVideo('y', '', None, None, ()),
+    },
+    ('Run',),
+  )
+  # Where no video tells a subset, all are of the one asked for.
+  assert found.subset('validation') == found.videos
+  annotations.write_ground_truth(tmp_path / 'again.json', found)
+  assert annotations.read_ground_truth(tmp_path / 'again.json') == found
+
+
+def test_ground_truth_without_database_may_tell_subsets(tmp_path):
+  value = {'x': {'subset': 'Val', **ONE}, 'y': {'subset': 'Test', **TWO}}
+  path = written(tmp_path, json.dumps(value), 'gt.json')
+  found = annotations.read_ground_truth(path)
+  assert list(found.subset('val')) == ['x']
+
+
 @pytest.mark.parametrize(
   ('text', 'match'),
   [
@@ -215,6 +319,15 @@ def test_problems_are_listed_and_kept():
     ('{"database": {"a": {"subset": "x"}, "a": {"subset": "x"}}}', "'a'"),
     (database(a={'subset': 'x'}, v_a={'subset': 'x'}), 'duplicate.*v_a'),
     (database(a=3), "'a'.*found 3"),
+    ('{"results": {"a": []}, "version": "1"}', 'database'),
+    ('{"a": {"annotations": []}, "b": 3}', "'b'.*found 3"),
+    ('[3]', "'None'.*found 3|None.*found 3"),
+    ('[{"annotations": []}]', 'the name is missing'),
+    ('[{"id": "a", "annotations": []}, {"id": "a", "annotations": []}]', "'a'"),
+    (
+      database(a={'annotations': []}, b={'subset': 'x'}),
+      "'a'.*no subset.*'b'",
+    ),
     (database(a={}), "'a'.*subset is missing"),
     (database(a={'subset': 'x', 'duration': 'long'}), "duration.*'long'"),
     (database(a={'subset': 'x', 'duration': float('nan')}), 'duration.*nan'),

@@ -102,6 +102,23 @@ def test_values_by_hand(given):
   assert truth == annotations.read_ground_truth(given / 'truth.json')
 
 
+def test_subsets_may_stand_in_the_labels_alone(given):
+  # mmaction2's form: no "database", no subsets.
+  bare = {
+    name: {'annotations': v['annotations'], 'duration_second': v['duration']}
+    for name, v in TRUTH['database'].items()
+  }
+  (given / 'truth.json').write_text(json.dumps(bare))
+  with pytest.raises(
+    errors.InputError, match="truth.json: video 'v_a' tells no"
+  ):
+    convert.prepare(recipe(given))
+  rows = 'a,training,run\nb,training,jump\nc,validation,run\n'
+  (given / 'labels.csv').write_text('video_id,subset,label\n' + rows)
+  made = convert.prepare(recipe(given, labels=str(given / 'labels.csv')))
+  assert made == {'training': 2, 'validation': 1}
+
+
 def test_the_config_is_ready_to_run(given):
   convert.prepare(recipe(given))
   data, splits, shape = prepare._read_config(str(given / 'out/config.py'))

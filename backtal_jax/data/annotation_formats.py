@@ -149,57 +149,148 @@ def _click_columns(path, rows):
 
 
 def read_activitynet(path):
-  """Read ActivityNet's JSON: also BackTAL's, HACS's and LACP's.
+  """Read ActivityNet's JSON: also BackTAL's, HACS's, LACP's and mmaction2's.
 
   Args:
-    path: of the file.
+    path: path of the file.
 
   Returns:
     [(video, subset, duration, fps, [(start, end, label)])], duration in
-    seconds and fps None where not told; and the classes in the order of
-    activity_list, without one the sorted labels.
+    seconds and fps None where not told, subset '' where no video tells one;
+    and the classes, see `_class_order`.
   """
   data = files.read_json(path)
-  database = data.get('database') if isinstance(data, dict) else None
-  if not isinstance(database, dict):
-    raise errors.InputError(
-      f'{path}: no object "database" in it, expected ActivityNet\'s format'
-    )
-  rows, used = [], {}
-  for video, entry in database.items():
+  rows, used, subsets = [], {}, {}
+  for video, entry in _database(path, data):
     try:
-      rows.append((_name(video, 'the name'), *_database_entry(entry)))
+      *row, items = _database_entry(entry)
+      segments = [read_segment(item) for item in items]
+      rows.append((_name(video, 'the name'), *row, segments))
+      for item in items:
+        used.setdefault((item['label'], _index(item.get('idx'))), video)
     except errors.InputError as e:
       raise errors.InputError(f'{path}: video {video!r}: {e}') from e
-    used |= {label: video for _, _, label in rows[-1][-1]}
-  classes = data.get('activity_list')
-  if classes is None:
-    return rows, tuple(sorted(used))
-  if not isinstance(classes, list):
-    raise errors.InputError(f'{path}: activity_list is not a list of names')
-  classes = tuple(
-    _name(c, f'{path}: a class of activity_list') for c in classes
+    subsets.setdefault(bool(row[0]), video)
+    if len(subsets) > 1:
+      raise errors.InputError(
+        f'{path}: video {subsets[False]!r}: no subset, but video '
+        f'{subsets[True]!r} tells one'
+      )
+  names = [name for name, *_ in rows]
+  if len(names) > len({*names}):
+    twice = next(name for name in names if names.count(name) > 1)
+    raise errors.InputError(f'{path}: duplicate video {twice!r}')
+  listed = data.get('activity_list') if isinstance(data, dict) else None
+  return rows, _class_order(path, used, listed)
+
+
+def _database(path, data):
+  """Return (video, entry) pairs of an object or a list, bare or "database"."""
+  is_object = isinstance(data, dict)
+  database = data.get('database') if is_object else data
+  if is_object and 'database' not in data:
+    database = {k: v for k, v in data.items() if k != 'activity_list'}
+    is_entry = lambda v: isinstance(v, dict) and 'annotations' in v
+    if not any(map(is_entry, database.values())):
+      database = None
+  if isinstance(database, dict):
+    return list(database.items())
+  if isinstance(database, list) and database:
+    return [(_name_in(entry), entry) for entry in database]
+  raise errors.InputError(
+    f'{path}: no object "database" in it nor videos with "annotations", '
+    "expected ActivityNet's format"
   )
-  for label in (c for c in classes if classes.count(c) > 1):
-    raise errors.InputError(f'{path}: class {label!r} twice in activity_list')
-  for label in sorted(used.keys() - set(classes)):
-    raise errors.InputError(
-      f'{path}: video {used[label]!r}: class {label!r} is not in activity_list'
-    )
-  return rows, classes
+
+
+def _name_in(entry):
+  """Return the name of a video in a list, None where there is none."""
+  keys = ('video_id', 'video_name', 'video', 'name', 'id')
+  entry = entry if isinstance(entry, dict) else {}
+  return next((entry[key] for key in keys if key in entry), None)
 
 
 def _database_entry(entry):
-  """Return what stands for one video; raise InputError without the place."""
+  """Return (subset, duration, fps, annotations) of one video."""
   if not isinstance(entry, dict):
-    raise errors.InputError(f'found {reprlib.repr(entry)}, expected an object')
-  subset = _name(entry.get('subset'), 'subset')
+    raise errors.InputError(f'found {_show(entry)}, expected an object')
+  is_bare = 'subset' not in entry and 'annotations' in entry
+  subset = '' if is_bare else _name(entry.get('subset'), 'subset')
+  duration = entry.get('duration', entry.get('duration_second'))
   duration, fps = (
-    None if entry.get(key) is None else number(entry[key], key)
-    for key in ('duration', 'fps')
+    None if value is None else number(value, what)
+    for what, value in (('duration', duration), ('fps', entry.get('fps')))
   )
-  annotated = listed(entry.get('annotations') or [])
-  return subset, duration, fps, [read_segment(item) for item in annotated]
+  return subset, duration, fps, listed(entry.get('annotations') or [])
+
+
+def _index(value):
+  """Return the class index of an annotation, None where there is none."""
+  index = None if value is None else number(value, 'idx')
+  if index is not None and (index < 0 or index % 1):
+    raise errors.InputError(
+      f'idx is {_show(value)}, expected a whole number, 0 or more'
+    )
+  return index if index is None else int(index)
+
+
+def _class_order(path, used, listed):
+  """Return the class names in the order of their indices.
+
+  Args:
+    path: what errors name.
+    used: {(label, idx or None): a video} of all annotations.
+    listed: activity_list or None.
+
+  Returns:
+    activity_list; without one, the labels by their idx; without these, the
+    sorted labels.
+
+  Raises:
+    errors.InputError: names and indices contradict each other.
+  """
+  if listed is None and all(idx is None for _, idx in used):
+    return tuple(sorted({label for label, _ in used}))
+  index, is_listed = {}, listed is not None
+  if is_listed:
+    index = _listed_classes(path, listed)
+  for (label, idx), video in used.items():
+    where = f'{path}: video {video!r}: class {label!r}'
+    if is_listed and label not in index:
+      raise errors.InputError(f'{where} is not in activity_list')
+    if idx is not None and index.setdefault(label, idx) != idx:
+      place = 'in activity_list' if is_listed else 'elsewhere'
+      raise errors.InputError(
+        f'{where} has idx {idx}, {place} it has {index[label]}'
+      )
+  owner = {idx: label for label, idx in index.items()}
+  for (label, _), video in used.items():
+    where = f'{path}: video {video!r}: class {label!r}'
+    if label not in index:
+      raise errors.InputError(f'{where} has no idx, others have')
+    if owner[index[label]] != label:
+      raise errors.InputError(
+        f'{where} has idx {index[label]}, as {owner[index[label]]!r} has'
+      )
+  for idx in range(len(owner)):
+    if idx not in owner:
+      raise errors.InputError(
+        f'{path}: no class has idx {idx}, the highest is {max(owner)}'
+      )
+  return tuple(owner[idx] for idx in range(len(owner)))
+
+
+def _listed_classes(path, value) -> dict[str, int]:
+  """Return {class: index} of an activity_list."""
+  if not isinstance(value, list):
+    raise errors.InputError(f'{path}: activity_list is not a list of names')
+  index = {}
+  for name in value:
+    name = _name(name, f'{path}: a class of activity_list')
+    if name in index:
+      raise errors.InputError(f'{path}: class {name!r} twice in activity_list')
+    index[name] = len(index)
+  return index
 
 
 def listed(value) -> list:

@@ -55,11 +55,14 @@ class Annotations:
   path: str = dataclasses.field(default='ground truth', compare=False)
 
   def subset(self, name) -> dict[str, AnnotatedVideo]:
-    """Return the videos of a subset, any letter case; never none."""
+    """Return the videos of a subset, any letter case; never none.
+
+    Where the videos tell no subset, they are of any.
+    """
     found = {
       k: v
       for k, v in self.videos.items()
-      if v.subset.casefold() == name.casefold()
+      if v.subset.casefold() in ('', name.casefold())
     }
     if not found:
       known = sorted({v.subset for v in self.videos.values()})
@@ -120,9 +123,9 @@ def read_ground_truth(path, *, video_list=None) -> Annotations:
   """Read ground truth of any format.
 
   Args:
-    path: a JSON file (ActivityNet, BackTAL, HACS, LACP), or the folder of the
-      official THUMOS14 text files (CLASS_val.txt, CLASS_test.txt, in folders
-      of their own or not), or one such file.
+    path: a JSON file (ActivityNet, BackTAL, HACS, LACP, mmaction2), or the
+      folder of the official THUMOS14 text files (CLASS_val.txt,
+      CLASS_test.txt, in folders of their own or not), or one such file.
     video_list: where the ground truth tells no duration or fps, a CSV
       `video_id,duration[,fps]` or another ground-truth file that does.
 
@@ -151,7 +154,7 @@ def write_ground_truth(path, annotations):
   index = {label: i for i, label in enumerate(annotations.classes)}
   database = {}
   for name, video in annotations.videos.items():
-    entry = {'subset': video.subset}
+    entry = {'subset': video.subset} if video.subset else {}
     entry |= {} if video.duration is None else {'duration': video.duration}
     entry |= {} if video.fps is None else {'fps': video.fps}
     entry['annotations'] = [

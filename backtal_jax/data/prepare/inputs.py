@@ -123,6 +123,12 @@ def read(recipe) -> Inputs:
   """
   recipe, record = with_grid(recipe)
   truth, labels = _read_annotations(recipe)
+  for name, video in truth.videos.items():
+    if not video.subset:
+      raise errors.InputError(
+        f'{recipe.ground_truth}: video {name!r} tells no subset, expected one '
+        'there or in --labels'
+      )
   if record:
     truth = _with_times(truth, files.path(recipe.features[0]))
   videos = {
@@ -251,6 +257,10 @@ def _read_annotations(recipe):
     labels[known or name] = told[name]
     if known is None:
       truth.videos[name] = video
+    elif not truth.videos[known].subset:
+      truth.videos[known] = dataclasses.replace(
+        truth.videos[known], subset=video.subset
+      )
   return annotations.Annotations(truth.videos, classes), labels
 
 
