@@ -244,6 +244,9 @@ def _illegal(error):
 def _explain(error, path):
   """Explain what a config file raised when it was run."""
   text, kind = str(error), type(error)
+  if text.startswith('Error whilst parsing config file'):
+    # ml_collections puts the whole traceback into the new error's text.
+    text = text.strip().splitlines()[-1].removeprefix(f'{kind.__name__}: ')
   lines = [getattr(error, 'lineno', None)]  # of a SyntaxError
   while error:
     frames = traceback.extract_tb(error.__traceback__)
@@ -261,7 +264,9 @@ def _explain(error, path):
   absent = absent or re.match(r'\W*(\w+)\W*(n?Did you mean|$)', text)
   if absent and kind in (AttributeError, KeyError):
     return f'{where}: {fields.unknown(absent[1])}'
-  return f'{where}: {kind.__name__}: {text}'
+  return (
+    f'{where}: {text if kind is ValueError else f"{kind.__name__}: {text}"}'
+  )
 
 
 def main(argv):
