@@ -59,6 +59,7 @@ class Evaluator:
         f'{ground_truth.path}: subset {subset!r} lacks {len(absent)} of the '
         f'{len(self._names)} videos to evaluate: {", ".join(absent[:5])}'
       )
+    splits.check_labels(source, ground_truth)
     annotated = [self.truth.videos[i] for i in {*self.truth.segments.video}]
     _, absent = annotations.match_names(sorted(annotated), self._names)
     if absent and hosts.is_main_process():

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from backtal_jax import errors, evaluate, files, layers, losses, models
-from backtal_jax.data import annotations, clicks, pipeline
+from backtal_jax.data import annotations, pipeline, splits
 from backtal_jax.metrics import scores
 from backtal_jax.run import (
   checkpoints,
@@ -242,7 +242,7 @@ def load(source, plan, mesh, *, clicks=None, placement='host', dtype='float32'):
     source: Videos.
     plan: [steps, B, 2] of (epoch, video).
     mesh: Devices.
-    clicks: What `make_clicks` returns.
+    clicks: See pipeline.batches.
     placement: Where the features wait, on the 'host' or on every 'device'.
     dtype: What they are on a device.
   """
@@ -284,7 +284,9 @@ def train_and_evaluate(config, workdir, draw=None):
   eval_source = evaluate.make_source(config, data.eval_split)
   truth = annotations.find_ground_truth(data.ground_truth, data.root)
   evaluator = evaluate.make_evaluator(config, model, eval_source, truth, mesh)
-  labeller = make_clicks(
+  splits.check_labels(source, truth)
+  labeller, line = splits.make_clicks(
+    source,
     data.clicks,
     truth,
     data.root,
@@ -292,6 +294,8 @@ def train_and_evaluate(config, workdir, draw=None):
     seed=options.seed,
     num_snippets=data.num_snippets,
   )
+  if hosts.is_main_process():
+    print(line)
   with (
     workdirs.lock(workdir),
     hosts.Preemption() as preemption,
@@ -389,27 +393,6 @@ def make_end_of_epoch(
     checkpoints.save(manager, state, epoch=epoch, value=value)
 
   return end_of_epoch
-
-
-def make_clicks(paths, truth, root, *, annotator, seed, num_snippets):
-  """Return (video, epoch) -> [T] labels of click files, None without files.
-
-  Args:
-    paths: Click files, a comma between them.
-    truth: Annotations of the videos.
-    root: Where files are looked up that are not in the current folder.
-    annotator: Whose clicks, see clicks.labeller.
-    seed: Of a random annotator.
-    num_snippets: T.
-  """
-  if not paths:
-    return None
-  found = []
-  for path in paths.split(','):
-    found += annotations.read_clicks(files.find(path.strip(), root), truth)[0]
-  return clicks.labeller(
-    found, truth, annotator, seed=seed, num_snippets=num_snippets
-  )
 
 
 def make_plan(source, where, batch_size, *, seed, num_epochs):

@@ -17,8 +17,9 @@ import numpy as np
 from backtal_jax import files
 
 SEEDS = 0, 1, 2
+_CLICK_TERMS = 'click', 'separation', 'embedding'
 SETTINGS = {  # heading of the row: options of prepare simulate-clicks
-  'no clicks': ('--gap_share=0',),
+  'no clicks': None,
   '50 % of gaps': ('--gap_share=0.5',),
   '100 % of gaps': (),
   '100 % of gaps, 20 % of clicks wrong': ('--wrong_share=0.2',),
@@ -30,17 +31,20 @@ def run(root, workdir, options, seed):
   if not (workdir / 'report.html').exists():
     clicks = workdir.with_suffix('.csv')
     module = [sys.executable, '-m']
+    used = [f'--config.data.clicks={clicks}']
+    if options is None:  # without clicks these terms are 0
+      used = [f'--config.loss.{k}=0' for k in _CLICK_TERMS]
     subprocess.run(
       [*module, 'backtal_jax.data.prepare', 'simulate-clicks',
        f'--ground_truth={root}/ground_truth.json', '--subset=train',
        '--margin=0.25', '--min_gap=1', f'--seed={seed}',
-       f'--output={clicks}', *options],
+       f'--output={clicks}', *(options or ())],
       check=True,
     )  # fmt: skip
     subprocess.run(
       [*module, 'backtal_jax.main', '--config=configs/hapt.py',
        f'--workdir={workdir}', f'--config.data.root={root}',
-       f'--config.data.clicks={clicks}', f'--config.train.seed={seed}'],
+       *used, f'--config.train.seed={seed}'],
       check=True,
     )  # fmt: skip
   return files.read_json(workdir / 'metrics.json')

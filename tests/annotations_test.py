@@ -172,11 +172,35 @@ def test_names_match_with_or_without_prefix_and_the_rest_is_listed():
     'b': 'v_b',
     'v_UmAH95xls': 'v_UmAH95xls',
     'v_v_UmAH95xls': 'v_UmAH95xls',
+    'A': 'a',
   }
-  assert unmatched == ['A', 'zzz']
+  assert unmatched == ['zzz']
   # Where both are known, each is itself.
   both = ['c', 'v_c']
   assert annotations.match_names(both, both) == ({'c': 'c', 'v_c': 'v_c'}, [])
+
+
+def test_names_match_without_ending_folder_and_case_unless_two_would():
+  known = ['v_One', 'two', 'Two', 'three.mp4']
+  names = ['one.mp4', 'x/V_ONE.MKV', 'TWO', 'three', 'v_three.npy', 'fou.r']
+  mapping, unmatched = annotations.match_names(names, known)
+  assert mapping == {
+    'one.mp4': 'v_One', 'x/V_ONE.MKV': 'v_One', 'three': 'three.mp4',
+    'v_three.npy': 'three.mp4',
+  }  # fmt: skip
+  assert unmatched == ['TWO', 'fou.r']
+
+
+def test_an_unknown_video_of_a_click_is_told_with_the_nearest_name(tmp_path):
+  text = 'video_id,time,label,annotator\n'
+  path = written(
+    tmp_path, text + 'clip_v_two,1,background,a\none.mp4,1,Run,a\n'
+  )
+  with pytest.raises(errors.InputError, match=":2: video 'clip_v_two' is not .*"
+                     "; the nearest name is 'v_two'"):  # fmt: skip
+    annotations.read_clicks(path, TRUTH)
+  (click,), _ = annotations.read_clicks(path, TRUTH, lenient=True)
+  assert click.video == 'one'
 
 
 def test_problems_are_listed_and_kept():

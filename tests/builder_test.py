@@ -40,6 +40,7 @@ def test_source_is_the_same(both, split):
   assert len(ours) == len(theirs) and ours.shape == theirs.shape
   assert ours.names == theirs.names
   assert ours.video_names() == theirs.video_names()
+  assert ours.num_clicks() == theirs.num_clicks()
   np.testing.assert_array_equal(ours.labels(), theirs.labels())
   for a, b in zip(ours, theirs, strict=True):
     for field in ours[0]._fields:
@@ -178,6 +179,9 @@ def test_conversion_streams(tmp_path, monkeypatch):
 
     def video_names(self):
       return list(self.names)
+
+    def num_clicks(self):
+      return [0] * 300
 
     def __getitem__(self, i):
       feature = np.full(shape[:2], i, np.float32)

@@ -8,6 +8,7 @@ truth, whatever `v_` prefix another source writes.
 import collections
 import csv
 import dataclasses
+import difflib
 import io
 import re
 
@@ -15,6 +16,9 @@ from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
 
 BACKGROUND = 'background'
+_ENDING = re.compile(r'\.(mp4|mkv|webm|avi|mov|m4v|mpg|npy|npz)$')
+# Unknown names of a file that the nearest known one is looked up for.
+_HINTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,30 +87,52 @@ class Click:
 
 
 def match_name(name, known):
-  """Return the name in `known` that means the same video, or None.
-
-  The name itself goes first: there are YouTube names that start with `v_`.
-  """
-  for candidate in (name, f'v_{name}', name.removeprefix('v_')):
-    if candidate in known:
-      return candidate
-  return None
+  """Return the name in `known` that means the same video, or None."""
+  return match_names([name], known)[0].get(name)
 
 
 def match_names(names, known) -> tuple[dict[str, str], list[str]]:
   """Match video names of one source with those of another.
 
+  The name itself goes first (there are YouTube names that start with `v_`),
+  then `v_` before it makes no difference, then folders, endings and letter
+  case neither, unless several of `known` differ by these.
+
   Args:
-    names: to be matched, with or without a `v_` prefix.
-    known: the names they are matched with.
+    names: Names to be matched.
+    known: The names they are matched with.
 
   Returns:
     {name: known name}, and the names without a match in their order.
   """
-  known = frozenset(known)
-  found = {name: match_name(name, known) for name in names}
-  mapping = {k: v for k, v in found.items() if v is not None}
-  return mapping, [k for k in found if k not in mapping]
+  known = known if isinstance(known, dict) else dict.fromkeys(known)
+  mapping, rest = {}, []
+  for name in dict.fromkeys(names):
+    forms = (name, f'v_{name}', name.removeprefix('v_'))
+    match = next((form for form in forms if form in known), None)
+    if match is None:
+      rest.append(name)
+    else:
+      mapping[name] = match
+  bare = collections.defaultdict(list)
+  for name in known if rest else ():
+    bare[_bare(name)].append(name)
+  for name in rest:
+    if len(found := bare.get(_bare(name), ())) == 1:
+      mapping[name] = found[0]
+  return mapping, [name for name in rest if name not in mapping]
+
+
+def _bare(name):
+  """Return what the names of one video have in common."""
+  name = _ENDING.sub('', name.casefold()).rpartition('/')[2]
+  return name.removeprefix('v_')
+
+
+def nearest(name, known) -> str:
+  """Return '; the nearest name is …' for a message, '' if none is near."""
+  found = difflib.get_close_matches(name, known, n=1)
+  return f'; the nearest name is {found[0]!r}' if found else ''
 
 
 def find_ground_truth(name, root) -> Annotations:
@@ -223,11 +249,29 @@ def read_clicks(
   format, rows, complaints = formats.read_clicks(path)
   short = re.search(r'_(A\d+)$', path.stem)
   annotator = short[1] if short else path.stem
+  videos = ground_truth.videos if ground_truth else {}
+  names, unknown = match_names([video for _, (video, *_) in rows], videos)
+  hints = {name: nearest(name, videos) for name in unknown[:_HINTS]}
   clicks = []
-  for line, (*values, own) in rows:
+  for line, (video, time, label, own) in rows:
+    known = videos.get(names.get(video))
     try:
-      click = _click(*values, own or annotator, ground_truth, format, fps)
-      clicks.append(click)
+      if not video or not label:
+        raise errors.InputError('no video or no label, expected both')
+      if ground_truth and not known:
+        raise errors.InputError(
+          f'video {video!r} is not in the ground truth{hints.get(video, "")}'
+        )
+      video = known.name if known else video
+      seconds = _click_time(video, time, known, format, fps)
+      if format == 'backtal' and label == 'background_background':
+        label = BACKGROUND
+      if known and label not in (*ground_truth.classes, BACKGROUND):
+        raise errors.InputError(
+          f'class {label!r} is unknown, expected {BACKGROUND!r} or one of the '
+          f"ground truth's {len(ground_truth.classes)} classes"
+        )
+      clicks.append(Click(video, seconds, label, own or annotator))
     except errors.InputError as e:
       complaints.append((line, str(e)))
   complaints = [f'{path}:{line}: {text}' for line, text in sorted(complaints)]
@@ -248,16 +292,9 @@ def write_clicks(path, clicks):
     f.write(text.getvalue().encode())
 
 
-def _click(video, time, label, annotator, ground_truth, format, fps):
-  """Return the Click of one line; raise InputError without the place."""
-  if not video or not label:
-    raise errors.InputError('no video or no label, expected both')
-  seconds, known = formats.number(time, 'the time'), None
-  if ground_truth is not None:
-    known = ground_truth.videos.get(match_name(video, ground_truth.videos))
-    if known is None:
-      raise errors.InputError(f'video {video!r} is not in the ground truth')
-    video = known.name
+def _click_time(video, time, known, format, fps) -> float:
+  """Return the seconds of a click; raise InputError without the place."""
+  seconds = formats.number(time, 'the time')
   if format == 'frames':
     fps = (known and known.fps) or fps
     if not fps or fps < 0:
@@ -272,14 +309,7 @@ def _click(video, time, label, annotator, ground_truth, format, fps):
     raise errors.InputError(
       f'the time is {seconds:g} s, the video ends at {known.duration:g} s'
     )
-  if format == 'backtal' and label == 'background_background':
-    label = BACKGROUND
-  if known and label not in (*ground_truth.classes, BACKGROUND):
-    raise errors.InputError(
-      f'class {label!r} is unknown, expected {BACKGROUND!r} or one of the '
-      f"ground truth's {len(ground_truth.classes)} classes"
-    )
-  return Click(video, seconds, label, annotator)
+  return seconds
 
 
 def _read_activitynet(path):
@@ -310,9 +340,10 @@ def _complete(annotations, path):
     told = {k: (v.duration, v.fps) for k, v in videos.items()}
   else:
     told = formats.read_video_list(path)
+  names, _ = match_names(annotations.videos, told)
   videos = {}
   for name, video in annotations.videos.items():
-    duration, fps = told.get(match_name(name, told), (None, None))
+    duration, fps = told.get(names.get(name), (None, None))
     videos[name] = dataclasses.replace(
       video,
       duration=duration if video.duration is None else video.duration,

@@ -31,7 +31,7 @@ class Prepared(tfds.core.ShardBasedBuilder):
     splits: {name: sources.NpzSource}.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   name = 'prepared'
   # Nothing to look up beside the code; finding it needs one more package.
   code_path = None
@@ -106,6 +106,7 @@ def prepare(output, splits):
     name: {
       'names': source.names,
       'video_names': source.video_names(),
+      'num_clicks': source.num_clicks(),
       'labels': [np.flatnonzero(row).tolist() for row in source.labels()],
       'checksums': _checksums(source.paths),
     }
@@ -174,6 +175,7 @@ class TfdsSource(Sequence):
     self.names = index[split]['names']
     self._video_names = index[split]['video_names']
     self._labels = index[split]['labels']
+    self._num_clicks = index[split]['num_clicks']
     self._records = builder.as_data_source(split)
 
   def __len__(self):
@@ -205,3 +207,7 @@ class TfdsSource(Sequence):
   def video_names(self) -> list[str]:
     """Return every video's key into the ground truth."""
     return list(self._video_names)
+
+  def num_clicks(self) -> list[int]:
+    """Return the number of labelled snippets of every video."""
+    return list(self._num_clicks)

@@ -1,11 +1,12 @@
 """Clicks: chosen by annotator, made snippet labels."""
 
 import collections
+import functools
 import zlib
 
 import numpy as np
 
-from backtal_jax import IGNORED, errors
+from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations
 
 ALL = 'all'  # Every annotator's clicks together.
@@ -94,6 +95,52 @@ def draw(clicks, *, seed, epoch) -> list:
   return [c for c in clicks if c.annotator == names[int(bits) % len(names)]]
 
 
+def read(paths: str, root, ground_truth) -> list:
+  """Read the click files that a config names.
+
+  Args:
+    paths: Paths with a comma between them.
+    root: Where files are looked up that are not in the current folder.
+    ground_truth: Annotations of the videos.
+  """
+  found = []
+  for path in paths.split(','):
+    path = files.find(path.strip(), root)
+    found += annotations.read_clicks(path, ground_truth)[0]
+  return found
+
+
+def coverage(found, videos, annotator=ALL) -> str:
+  """Return a line on how many clicks reach whom.
+
+  Args:
+    found: Clicks.
+    videos: Names of the training videos.
+    annotator: ALL, RANDOM or a name.
+
+  Raises:
+    errors.InputError: The clicks reach nobody.
+  """
+  grouped = by_video(found, annotator)
+  reached, _ = annotations.match_names(videos, grouped)
+  used = [click for name in {*reached.values()} for click in grouped[name]]
+  others = sum(map(len, grouped.values())) - len(used)
+  if not used:
+    raise errors.InputError(
+      f'none of the {others} clicks is on one of the {len(videos)} training '
+      'videos; expected some, or no click file at all'
+    )
+  names = errors.few(sorted({click.annotator for click in used}))
+  line = summary(len(used), len(reached), len(videos), f'annotators {names}')
+  return line + f'; {others} more are on other videos' * bool(others)
+
+
+def summary(count, reached, total, what) -> str:
+  """Return a line on clicks, a warning where most videos have none."""
+  line = f'{count} clicks on {reached} of {total} training videos ({what})'
+  return f'warning: only {line}' if 2 * reached < total else line
+
+
 def labeller(clicks, ground_truth, annotator, *, seed, num_snippets):
   """Return `(video, epoch) -> [T] labels` for the input pipeline.
 
@@ -112,9 +159,10 @@ def labeller(clicks, ground_truth, annotator, *, seed, num_snippets):
     errors.InputError: nobody of that name clicked.
   """
   grouped = by_video(clicks, annotator)
+  match = functools.cache(lambda n: annotations.match_name(n, grouped))
 
   def labels(video, epoch):
-    name = annotations.match_name(video.name, grouped)
+    name = match(video.name)
     chosen = grouped.get(name, [])
     if annotator == RANDOM:
       chosen = draw(chosen, seed=seed, epoch=epoch)

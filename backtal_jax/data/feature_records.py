@@ -80,8 +80,9 @@ def read_joint(folders) -> dict[str, Any]:
         f'{folder}: features made otherwise than those of {folders[0]}: '
         f'{grids[1] or "no"} {NAME}, expected {grids[0] or "none"}'
       )
-    first['weights'] = {**first['weights'], **other['weights']}
-    first['flow'] = first['flow'] or other['flow']
+    if first:
+      first['weights'] = {**first['weights'], **other['weights']}
+      first['flow'] = first['flow'] or other['flow']
   return first
 
 

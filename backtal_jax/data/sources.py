@@ -1,10 +1,12 @@
 """Random-access sources of videos: source[i] is the i-th video by name.
 
-A source has `names`, `shape` (T, D, C), `__len__`, `__getitem__`, `labels` and
-`video_names`, nothing else; the index plan of `pipeline` does the rest.
+A source has `names`, `shape` (T, D, C), `__len__`, `__getitem__`, `labels`,
+`video_names` and `num_clicks`, nothing else; the index plan of `pipeline` does
+the rest.
 Here the npz folder of the official program (method.md, section 1).
 """
 
+import functools
 import io
 from collections.abc import Sequence
 from concurrent import futures
@@ -116,14 +118,24 @@ class NpzSource(Sequence):
 
   def labels(self) -> np.ndarray:
     """Return every video's label [N, C] without reading its features."""
-    return np.stack(self._read(_label, 'cls_label'))
+    return np.stack([label for _, label, _ in self._marks])
 
   def video_names(self) -> list[str]:
     """Return every video's key into the ground truth."""
-    return self._read(_name, 'vid_name')
+    return [name for name, _, _ in self._marks]
 
-  def _read(self, part, key):
-    read = lambda path: part(npz.read(path, (key,)), path, self.shape)
+  def num_clicks(self) -> list[int]:
+    """Return the number of labelled snippets of every video."""
+    return [int((click != IGNORED).sum()) for _, _, click in self._marks]
+
+  @functools.cached_property
+  def _marks(self):
+    """What is small in every file: (name, label, click)."""
+
+    def read(path):
+      found = npz.read(path, ('vid_name', 'cls_label', 'point_label'))
+      return [part(found, path, self.shape) for part in (_name, _label, _click)]
+
     with futures.ThreadPoolExecutor(8) as pool:
       return list(pool.map(read, self.paths))
 

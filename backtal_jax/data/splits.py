@@ -1,7 +1,9 @@
-"""A split of a data root, opened by what a config says of it."""
+"""A split of a data root: opened, and held against the annotations."""
 
-from backtal_jax import files
-from backtal_jax.data import sources
+import numpy as np
+
+from backtal_jax import errors, files
+from backtal_jax.data import annotations, clicks, sources
 from backtal_jax.data.prepare import demo
 
 
@@ -42,3 +44,70 @@ def open(
 
     return builder.TfdsSource(root, split, **shape)
   return sources.NpzSource(root / split, **shape)
+
+
+def check_labels(source, ground_truth) -> None:
+  """Hold the labels of a source against the annotated ones.
+
+  Args:
+    source: Source of examples.
+    ground_truth: Annotations, of as many classes.
+
+  Raises:
+    errors.InputError: Most videos that have both have others; one is shown.
+  """
+  names, videos = source.video_names(), ground_truth.videos
+  known, _ = annotations.match_names(names, videos)
+  compared, different = 0, []
+  for i, row in enumerate(source.labels()):
+    labels = {ground_truth.classes[c] for c in np.flatnonzero(row)}
+    video = videos.get(known.get(names[i]))
+    annotated = {s.label for s in video.segments} if video else set()
+    if labels and annotated:
+      compared += 1
+      if labels != annotated:
+        different.append((names[i], sorted(labels), sorted(annotated)))
+  if 2 * len(different) > compared:
+    name, labels, annotated = different[0]
+    raise errors.InputError(
+      f'{len(different)} of {compared} videos have other labels than in '
+      f'{ground_truth.path}, say {name!r}: cls_label says {", ".join(labels)}, '
+      f'the segments {", ".join(annotated)}; are the classes in one '
+      'order? `prepare check` lists all'
+    )
+
+
+def make_clicks(
+  source, paths, ground_truth, root, *, annotator, seed, num_snippets
+):
+  """Return what labels snippets, and a line on whom the clicks reach.
+
+  Args:
+    source: Source of the training videos.
+    paths: Click files, a comma between them; '' stands for the labels in the
+      source's own files.
+    ground_truth: Annotations of the videos.
+    root: Where files are looked up that are not in the current folder.
+    annotator: Whose clicks, see clicks.labeller.
+    seed: Of a random annotator.
+    num_snippets: T.
+
+  Returns:
+    (video, epoch) -> [T] labels, None without click files; and the line.
+
+  Raises:
+    errors.InputError: The clicks reach no training video.
+  """
+  labelled = np.flatnonzero(source.labels().any(axis=1))
+  if not paths:
+    counts = np.array(source.num_clicks())[labelled]
+    return None, clicks.summary(
+      counts.sum(), np.count_nonzero(counts), len(labelled), 'in their files'
+    )
+  names = source.video_names()
+  found = clicks.read(paths, root, ground_truth)
+  line = clicks.coverage(found, [names[i] for i in labelled], annotator)
+  label = clicks.labeller(
+    found, ground_truth, annotator, seed=seed, num_snippets=num_snippets
+  )
+  return label, line

@@ -39,8 +39,6 @@ def open_features(paths, *, names=None, allow_pickle=False) -> dict:
   for where, stream in streams:
     for name in sorted(everywhere - stream.keys()):
       raise errors.InputError(f'{where}: video {name!r} is only in the other')
-    for name in sorted(n for n in stream if f'v_{n}' in stream):
-      raise errors.InputError(f'{where}: duplicate video {name!r}, v_{name}')
   return {
     name: functools.partial(_call_all, [stream[name] for _, stream in streams])
     for name in sorted(everywhere)

@@ -17,6 +17,7 @@ from backtal_jax import errors, files
 from backtal_jax.data import (
   annotation_formats,
   annotations,
+  clicks,
   feature_files,
   feature_records,
   resampling,
@@ -146,14 +147,16 @@ def read(recipe) -> Inputs:
   opened, problems = _match(opened, videos, truth.videos)
   shapes, wrong = _scan(opened, videos, recipe)
   truth, incomplete = _complete(truth, shapes, recipe)
-  clicks, complaints = _read_clicks(recipe, truth)
+  clicked, complaints = _read_clicks(recipe, truth)
   errors.tell(problems + wrong + incomplete + complaints, recipe.lenient)
+  if recipe.clicks:
+    print(clicks.coverage(clicked, [*truth.subset(recipe.train_split)]))
   if not shapes:
     raise errors.InputError(f'{recipe.features[0]}: every video is wrong')
   return Inputs(
     truth,
     labels,
-    clicks,
+    clicked,
     record,
     {name: opened[name] for name in shapes},
     sum(dim for _, dim in next(iter(shapes.values()))),
@@ -190,9 +193,9 @@ def _with_times(truth, folder):
   """Fill in what videos.csv says: the fps, and durations that are missing."""
   table = folder / feature_records.VIDEOS
   told, videos = annotation_formats.read_video_list(table), {}
+  names, _ = annotations.match_names(truth.videos, told)
   for name, video in truth.videos.items():
-    known = annotations.match_name(name, told)
-    duration, fps = told.get(known, (video.duration, video.fps))
+    duration, fps = told.get(names.get(name), (video.duration, video.fps))
     duration = duration if video.duration is None else video.duration
     videos[name] = dataclasses.replace(video, duration=duration, fps=fps)
   return dataclasses.replace(truth, videos=videos)
@@ -270,12 +273,18 @@ def _match(opened, videos, annotated):
   Features of other `annotated` videos and of none are told.
   """
   mapping, rest = annotations.match_names(opened, videos)
-  matched = {video: opened[name] for name, video in mapping.items()}
+  matched, names = {}, {}
+  for name, video in mapping.items():
+    if video in names:
+      raise errors.InputError(
+        f'duplicate video {video!r}: features {names[video]!r} and {name!r}'
+      )
+    matched[video], names[video] = opened[name], name
   if not matched:
     raise errors.InputError(
       f'none of the {len(opened)} videos with features is among the '
-      f'{len(videos)} annotated ones, e.g. {next(iter(opened))!r} and '
-      f'{next(iter(videos))!r}'
+      f'{len(videos)} annotated ones, e.g. {next(iter(opened))!r}'
+      + annotations.nearest(next(iter(opened)), videos)
     )
   other, unknown = annotations.match_names(rest, annotated)
   if other:
@@ -291,7 +300,10 @@ def _match(opened, videos, annotated):
       file=sys.stderr,
     )
   missing = [name for name in videos if name not in matched]
-  return matched, [f'video {name!r} has no features' for name in missing]
+  near = {name: annotations.nearest(name, unknown) for name in missing[:3]}
+  return matched, [
+    f'video {name!r} has no features{near.get(name, "")}' for name in missing
+  ]
 
 
 def _scan(opened, videos, recipe):
@@ -439,11 +451,11 @@ def _completed(video, count, recipe):
 
 def _read_clicks(recipe, truth):
   """Return the clicks of all files, and a complaint for each wrong line."""
-  clicks, problems = [], []
+  clicked, problems = [], []
   for path in recipe.clicks:
     found, complaints = annotations.read_clicks(
       path, truth, fps=recipe.fps, lenient=True
     )
-    clicks += found
+    clicked += found
     problems += complaints
-  return clicks, problems
+  return clicked, problems

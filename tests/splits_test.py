@@ -1,0 +1,205 @@
+"""A split held against its annotations: labels and clicks that must agree."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from backtal_jax import errors
+from backtal_jax.data import annotations, npz, pipeline, splits
+from backtal_jax.data.prepare import __main__ as prepare
+
+HEAD = 'video_id,time,label,annotator\n'
+
+
+@pytest.fixture
+def root(demo_root, tmp_path):
+  """Link four training and two test videos of the embedded set."""
+  for split, count in (('train', 4), ('test', 2)):
+    (tmp_path / split).mkdir()
+    for i in range(count):
+      name = f'{split}/{split}_{i:03d}.npz'
+      (tmp_path / name).symlink_to(demo_root / name)
+  shutil.copy(demo_root / 'ground_truth.json', tmp_path)
+  return tmp_path
+
+
+def open_split(root, split='train'):
+  return splits.open(
+    root, split, source='npz', num_snippets=100, feature_dim=32, num_classes=5
+  )
+
+
+def truth(root):
+  return annotations.read_ground_truth(root / 'ground_truth.json')
+
+
+def make_clicks(root, paths, annotator='all', seed=0):
+  return splits.make_clicks(
+    open_split(root),
+    paths,
+    truth(root),
+    root,
+    annotator=annotator,
+    seed=seed,
+    num_snippets=100,
+  )
+
+
+def rewrite(path, **changes):
+  arrays = npz.read(path) | changes
+  path.unlink()
+  np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+
+
+def test_click_files_replace_the_files_labels(root, tmp_path_factory):
+  first = tmp_path_factory.mktemp('elsewhere') / 'first.csv'
+  first.write_text(HEAD + 'train_000,3.5,background,a\n')
+  (root / 'second.csv').write_text(HEAD + 'train_001,99.9,jump,b\n')
+  # One by its full path, one inside the root.
+  paths = f'{first}, second.csv'
+  label, line = make_clicks(root, paths)
+  assert line == '2 clicks on 2 of 4 training videos (annotators a, b)'
+  source, plan = open_split(root), np.array([[[0, 0], [0, 1], [0, 2]]])
+  (batch,) = pipeline.batches(source, plan, label)
+  expected = np.full((3, 100), -100)
+  expected[0, 3], expected[1, 99] = 5, 1
+  np.testing.assert_array_equal(batch['click'], expected)
+  label, line = make_clicks(root, paths, 'b')
+  assert line == (
+    'warning: only 1 clicks on 1 of 4 training videos (annotators b)'
+  )
+  (batch,) = pipeline.batches(source, plan, label)
+  expected[0] = -100
+  np.testing.assert_array_equal(batch['click'], expected)
+
+
+@pytest.mark.parametrize(
+  ('rows', 'annotator', 'match'),
+  [
+    ('test_000,1,background,a\ntest_001,1,jump,a\n', 'all', 'none of the 2'),
+    ('', 'all', 'none of the 0 clicks is on one of the 4 training videos'),
+    ('train_000,1,background,a\ntest_000,1,jump,b\n', 'b', 'none of the 1'),
+    ('train_000,1,background,a\n', 'b', "annotator 'b' has no clicks"),
+    ('clip_train_000,1,jump,a\n', 'all', "nearest name is 'train_000'"),
+  ],
+)
+def test_clicks_that_reach_nobody_are_refused(root, rows, annotator, match):
+  (root / 'clicks.csv').write_text(HEAD + rows)
+  with pytest.raises(errors.InputError, match=match):
+    make_clicks(root, 'clicks.csv', annotator)
+
+
+@pytest.mark.parametrize(
+  'name', ['v_train_000', 'train_000.mp4', 'Train_000', 'a/V_train_000.MKV']
+)
+def test_clicks_reach_videos_of_other_spellings(root, name):
+  (root / 'clicks.csv').write_text(HEAD + f'{name},3.5,background,a\n')
+  label, line = make_clicks(root, 'clicks.csv')
+  assert '1 clicks on 1 of 4' in line
+  assert label(open_split(root)[0], 0)[3] == 5
+
+
+def test_clicks_on_other_videos_are_counted(root):
+  (root / 'clicks.csv').write_text(
+    HEAD + 'train_000,1,background,x\ntrain_001,1,background,y\n'
+    'test_001,1,background,z\n'
+  )
+  assert make_clicks(root, 'clicks.csv')[1] == (
+    '2 clicks on 2 of 4 training videos (annotators x, y); 1 more are on other '
+    'videos'
+  )
+
+
+def test_clicks_of_the_files_are_counted(root):
+  marked = npz.read(root / 'train/train_000.npz')['point_label'] != -100
+  label, line = make_clicks(root, '')
+  assert label is None and ' on 4 of 4 training videos (in their' in line
+  for i in range(3):
+    rewrite(root / f'train/train_{i:03d}.npz', point_label=None)
+  (root / 'train/train_003.npz').unlink()
+  shutil.copy(root / 'train/train_002.npz', root / 'train/train_003.npz')
+  rewrite(root / 'train/train_003.npz', point_label=np.where(marked, 5, -100))
+  assert make_clicks(root, '')[1] == (
+    f'warning: only {marked.sum()} clicks on 1 of 4 training videos (in their '
+    'files)'
+  )
+
+
+def test_prepare_refuses_clicks_that_reach_nobody(root, capsys):
+  folder = root / 'features'
+  folder.mkdir()
+  for path in (*root.glob('train/*'), *root.glob('test/*')):
+    np.save(folder / f'{path.stem}.npy', np.ones((100, 3)))
+  (root / 'clicks.csv').write_text(HEAD + 'test_000,1,background,a\n')
+  arguments = [
+    'custom', '--features', str(folder), '--ground_truth',
+    str(root / 'ground_truth.json'), '--clicks', str(root / 'clicks.csv'),
+    '--output', str(root / 'out'), '--train_split', 'train', '--eval_split',
+    'test', '--lenient',
+  ]  # fmt: skip
+  with pytest.raises(SystemExit, match='none of the 1 clicks is on one of'):
+    prepare.main(arguments)
+  assert not (root / 'out').exists()
+  (root / 'clicks.csv').write_text(HEAD + 'train_000,1,background,a\n')
+  prepare.main(arguments)
+  assert 'only 1 clicks on 1 of 160 tr' in capsys.readouterr().out
+
+
+def reorder(root):
+  """Turn the order of the classes in the ground truth, as another file does."""
+  path = root / 'ground_truth.json'
+  found = json.loads(path.read_text())
+  found['activity_list'].reverse()
+  for entry in found['database'].values():
+    for item in entry['annotations']:
+      item['idx'] = found['activity_list'].index(item['label'])
+  path.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_labels_of_another_order_are_refused(root, split):
+  splits.check_labels(open_split(root, split), truth(root))
+  reorder(root)
+  with pytest.raises(
+    errors.InputError,
+    match=rf'of . videos have other labels than in {root}/ground_truth.json, '
+    f"say '{split}_000': cls_label says serve, the segments dive; ",
+  ):
+    splits.check_labels(open_split(root, split), truth(root))
+
+
+def test_some_other_labels_and_videos_without_any_are_let_pass(root):
+  eye = np.eye(5)
+  rewrite(root / 'train/train_000.npz', cls_label=eye[3])
+  splits.check_labels(open_split(root), truth(root))
+  rewrite(root / 'train/train_001.npz', cls_label=eye[1] + eye[3])
+  splits.check_labels(open_split(root), truth(root))
+  for i in range(3):
+    rewrite(root / f'train/train_{i:03d}.npz', cls_label=np.zeros(5))
+  splits.check_labels(open_split(root), truth(root))
+  rewrite(root / 'train/train_003.npz', cls_label=eye[0])
+  with pytest.raises(errors.InputError, match='^1 of 1 videos have other'):
+    splits.check_labels(open_split(root), truth(root))
+  rewrite(root / 'train/train_003.npz', vid_name=np.array('nobody'))
+  splits.check_labels(open_split(root), truth(root))
+
+
+def test_main_refuses_labels_of_another_order_before_it_trains(root):
+  from backtal_jax import evaluate, train
+  from configs import demo
+
+  reorder(root)
+  config = demo.get_config().unlock()
+  config.data.root, config.data.generate = str(root), False
+  workdir = pathlib.Path(root / 'run')
+  with pytest.raises(errors.InputError, match='cls_label says'):
+    train.train_and_evaluate(config, workdir)
+  assert not workdir.exists()
+  with pytest.raises(errors.InputError, match='cls_label says'):
+    evaluate.make_evaluator(
+      config, train.models.BackTAL(**config.model), open_split(root, 'test'),
+      truth(root), None,
+    )  # fmt: skip
