@@ -5,7 +5,7 @@ import time
 import numpy as np
 from absl import logging
 
-from backtal_jax import errors, models, predict
+from backtal_jax import errors, fields, files, models, predict
 from backtal_jax.data import annotations, feature_records, pipeline, splits
 from backtal_jax.metrics import detection_map, segments
 from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
@@ -148,6 +148,8 @@ def evaluate(config, checkpoint, workdir) -> dict:
   Raises:
     errors.InputError: a user error.
   """
+  fields.check(config)
+  workdir = files.path(workdir)
   workdirs.check(workdir, config)
   mesh = sharding.make_mesh(config.mesh)
   model = models.BackTAL(**config.model)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from backtal_jax import errors, evaluate, files, layers, losses, models
+from backtal_jax import errors, evaluate, fields, files, layers, losses, models
 from backtal_jax.data import annotations, pipeline, splits
 from backtal_jax.metrics import scores
 from backtal_jax.run import (
@@ -270,6 +270,7 @@ def train_and_evaluate(config, workdir, draw=None):
   Raises:
     errors.InputError: a user error, or a loss that is not finite.
   """
+  fields.check(config)
   workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
   data, options = config.data, config.train
   source = evaluate.make_source(config, data.train_split)

@@ -75,6 +75,9 @@ def test_an_official_checkpoint_gives_the_official_numbers(torch, kind):
     )
     for i, feature in enumerate(case['feature'])
   ]
+  # The official program reads logits, and knows nothing else.
+  options = dict(model.localization)
+  assert options.pop('read') == 'logits'
   count = 0
   for i, (_, curves, segments) in enumerate(model.predict_videos(videos)):
     close = lambda a, b: np.testing.assert_allclose(a, b, 0, 1e-5)
@@ -88,7 +91,7 @@ def test_an_official_checkpoint_gives_the_official_numbers(torch, kind):
       magnitude,
       frame_num=600 + i,
       duration=20.0 + i,
-      **model.localization,
+      **options,
     )
     assert [s['label'] for s in segments] == [f'class{e[0]}' for e in expected]
     for ours, (_, *times, score) in zip(segments, expected, strict=True):
@@ -140,6 +143,7 @@ def _as_people_save_it(torch, state):
     'args': argparse.Namespace(lr=1e-4, root=pathlib.Path('data')),
     'log': collections.defaultdict(list, loss=[np.float32(1)]),
     'seen': {1, 2},
+    'last': collections.deque([1.0, np.float64(2)], maxlen=3),
     'saved': datetime.datetime(2020, 1, 1),
   }
   wrapped = {f'module._orig_mod.{k}': v for k, v in state.items()}

@@ -196,7 +196,13 @@ def test_what_a_run_is_may_not_change(tmp_path):
       value = value[:1] or (0.1, 0.2, 0.1)
     with pytest.raises(errors.InputError, match=f'config: config.{name} is '):
       workdirs.check(workdir, _config(**{name: value}))
+  warm = {'loss.label_warmup': 0.1}
   workdirs.claim(workdir, _config(**{'train.num_epochs': 21}))
+  workdirs.claim(epath.Path(tmp_path / 'warm'), _config(**warm))
+  with pytest.raises(errors.InputError, match='config.train.num_epochs is 20'):
+    workdirs.check(
+      epath.Path(tmp_path / 'warm'), _config(**warm, **{'train.num_epochs': 21})
+    )
 
 
 def test_files_of_a_run_may_move_but_not_change_their_names(tmp_path, capsys):

@@ -11,6 +11,7 @@ import datetime
 import pathlib
 import re
 import types
+import warnings
 
 import jax
 import numpy as np
@@ -93,7 +94,10 @@ def _load(torch, path):
       )
     f.seek(0)
     try:
-      with torch.serialization.safe_globals(_harmless()):
+      with (
+        torch.serialization.safe_globals(_harmless()),
+        warnings.catch_warnings(action='ignore'),
+      ):
         return torch.load(f, map_location='cpu', weights_only=True)
     except Exception as e:  # torch has no error of its own for a bad file
       named = re.search(r'GLOBAL (\S+) was not|got <class \'(\S+)\'>', str(e))
@@ -122,7 +126,10 @@ def _harmless() -> list:
     (numpy.scalar, f'{old}scalar'),
     (numpy._reconstruct, f'{old}_reconstruct'),
     *(bool, int, float, complex, str, list, tuple, dict, set, frozenset),
-    *(slice, range, collections.defaultdict, collections.deque),
+    *(slice, range),
+    # Containers that torch fills no others than these of.
+    (lambda *_: collections.OrderedDict(), 'collections.defaultdict'),
+    (lambda *_: [], 'collections.deque'),
     *(argparse.Namespace, types.SimpleNamespace),
     *(pathlib.PosixPath, datetime.datetime, datetime.timedelta),
   ]
