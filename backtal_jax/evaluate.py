@@ -151,12 +151,15 @@ def evaluate(config, checkpoint, workdir) -> dict:
   mesh = sharding.make_mesh(config.mesh)
   model = models.BackTAL(**config.model)
   length = config.data.num_snippets
-  feature_records.of_config(config, checkpoints.workdir_of(checkpoint))
+  trained = checkpoints.workdir_of(checkpoint)
+  feature_records.of_config(config, trained)
   params, epoch = predict.restore(model, length, checkpoint, mesh)
   source = make_source(config, config.data.eval_split)
   truth = annotations.find_ground_truth(
     config.data.ground_truth, config.data.root
   )
+  if trained is not None:
+    outputs.check_classes(trained, truth)
   evaluator = make_evaluator(config, model, source, truth, mesh)
   results = evaluator(params, epoch)
   workdirs.claim(workdir, config)
