@@ -57,7 +57,7 @@ class Evaluator:
     if absent:
       raise errors.InputError(
         f'{ground_truth.path}: subset {subset!r} lacks {len(absent)} of the '
-        f'{len(self._names)} videos to evaluate: {", ".join(absent[:5])}'
+        f'{len(self._names)} videos to evaluate: {errors.few(absent)}'
       )
     annotated = [self.truth.videos[i] for i in {*self.truth.segments.video}]
     _, absent = annotations.match_names(sorted(annotated), self._names)
@@ -65,8 +65,7 @@ class Evaluator:
       print(
         f'{len(absent)} of the {len(annotated)} annotated videos of '
         f'{subset!r}, which count as missed, have no features: '
-        + ', '.join(absent[:5])
-        + ' …' * bool(absent[5:])
+        + errors.few(absent)
       )
 
   def __call__(self, params, epoch: int) -> outputs.Results:
