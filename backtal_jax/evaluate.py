@@ -57,7 +57,7 @@ class Evaluator:
     if absent:
       raise errors.InputError(
         f'{ground_truth.path}: subset {subset!r} lacks {len(absent)} of the '
-        f'{len(self._names)} videos to evaluate: {", ".join(absent[:5])}'
+        f'{len(self._names)} videos to evaluate: {errors.few(absent)}'
       )
     splits.check_labels(source, ground_truth)
     annotated = [self.truth.videos[i] for i in {*self.truth.segments.video}]
@@ -66,8 +66,7 @@ class Evaluator:
       print(
         f'{len(absent)} of the {len(annotated)} annotated videos of '
         f'{subset!r}, which count as missed, have no features: '
-        + ', '.join(absent[:5])
-        + ' …' * bool(absent[5:])
+        + errors.few(absent)
       )
 
   def __call__(self, params, epoch: int) -> outputs.Results:
@@ -154,12 +153,15 @@ def evaluate(config, checkpoint, workdir) -> dict:
   mesh = sharding.make_mesh(config.mesh)
   model = models.BackTAL(**config.model)
   length = config.data.num_snippets
-  feature_records.of_config(config, checkpoints.workdir_of(checkpoint))
+  trained = checkpoints.workdir_of(checkpoint)
+  feature_records.of_config(config, trained)
   params, epoch = predict.restore(model, length, checkpoint, mesh)
   source = make_source(config, config.data.eval_split)
   truth = annotations.find_ground_truth(
     config.data.ground_truth, config.data.root
   )
+  if trained is not None:
+    outputs.check_classes(trained, truth)
   evaluator = make_evaluator(config, model, source, truth, mesh)
   results = evaluator(params, epoch)
   workdirs.claim(workdir, config)

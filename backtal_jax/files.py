@@ -45,8 +45,13 @@ def atomic(name, mode='wb'):
 
   Yields:
     The open file. If the block raises, nothing is left behind.
+
+  Raises:
+    errors.InputError: there is a folder of that name.
   """
   final = path(name)
+  if final.is_dir():
+    raise errors.InputError(f'{name}: a folder, expected a file to write')
   final.parent.mkdir(parents=True, exist_ok=True)
   temporary = final.with_name(
     f'.{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp'

@@ -284,6 +284,7 @@ def train_and_evaluate(config, workdir, draw=None):
   model, new_state, layout, step_fn = build(config, mesh, len(plan))
   eval_source = evaluate.make_source(config, data.eval_split)
   truth = annotations.find_ground_truth(data.ground_truth, data.root)
+  outputs.check_classes(workdir, truth)
   evaluator = evaluate.make_evaluator(config, model, eval_source, truth, mesh)
   splits.check_labels(source, truth)
   labeller, line = splits.make_clicks(

@@ -6,8 +6,9 @@ import sys
 import pytest
 from train_test import tiny_config
 
-from backtal_jax import train
+from backtal_jax import errors, files, train
 from backtal_jax.data import annotations
+from backtal_jax.run import outputs
 
 
 def test_evaluation_does_not_draw():
@@ -50,3 +51,15 @@ def test_ground_truth_is_read_once_at_the_start(
   assert [r for r in reads if 'ground_truth' in r] == [
     str(demo_root / 'ground_truth.json')
   ]
+
+
+def test_classes_must_be_those_of_the_run(tmp_path):
+  truth = annotations.Annotations({}, ('a', 'b'), 'gt.json')
+  outputs.check_classes(tmp_path, truth)  # a new workdir
+  outputs.write_classes(tmp_path, truth.classes)
+  outputs.check_classes(tmp_path, truth)
+  for classes in (['b', 'a'], ['a', 'c'], ['a'], ['a', 'b', 'c']):
+    files.write_json(tmp_path / 'classes.json', classes)
+    expected = r'gt.json: class \d is .*, in .*classes.json it is'
+    with pytest.raises(errors.InputError, match=expected):
+      outputs.check_classes(tmp_path, truth)

@@ -1,6 +1,5 @@
 """The click page on this machine: python -m backtal_jax.annotate."""
 
-import argparse
 import contextlib
 import errno
 import ipaddress
@@ -8,7 +7,7 @@ import secrets
 import socket
 import sys
 
-from backtal_jax import errors
+from backtal_jax import command_line, errors
 from backtal_jax.annotate import labels, store, videos
 
 _PORT = 8765
@@ -16,7 +15,7 @@ _LOOPBACK = 'localhost', '127.0.0.1', '::1'
 
 
 def _parser():
-  parser = argparse.ArgumentParser(
+  parser = command_line.Parser(
     prog='python -m backtal_jax.annotate', description=__doc__
   )
   add = parser.add_argument

@@ -7,13 +7,12 @@ Section 5 of method.md. Equal scores keep the order of the input (videos by
 name), so that the result never depends on the machine.
 """
 
-import argparse
 import decimal
 import functools
 
 import numpy as np
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from backtal_jax.metrics import matching, segments
 
 
@@ -55,8 +54,13 @@ def average_precision(hit, num_truth):
   return (envelope * hit).sum(-1) / num_truth
 
 
-def parse_tiou(text):
+def parse_tiou(text, option='--tiou', most=1000) -> list[float]:
   """Read '0.3,0.5' or 'start:step:stop' (stop included) as decimal literals.
+
+  Args:
+    text: value of the option.
+    option: what errors call it.
+    most: how many numbers there may be.
 
   Raises:
     errors.InputError: it is neither, or a threshold is not in (0, 1].
@@ -64,15 +68,19 @@ def parse_tiou(text):
   try:
     if ':' in text:
       start, step, stop = map(decimal.Decimal, text.split(':'))
-      values = [start + i * step for i in range(int((stop - start) / step) + 1)]
+      count = int((stop - start) / step) + 1
+      values = [start + i * step for i in range(min(count, most + 1))]
     else:
       values = [decimal.Decimal(part) for part in text.split(',')]
-    if values and all(0 < value <= 1 for value in values):
-      return [float(value) for value in values]
+    values = [float(value) for value in values]
+    if 0 < len(values) <= most and all(0 < value <= 1 for value in values):
+      return values
   except (ValueError, ArithmeticError):
     pass
+  forms = 'numbers in (0, 1]: 0.3,0.5 or 0.5:0.05:0.95'
   raise errors.InputError(
-    f'--tiou is {text!r}, expected numbers in (0, 1]: 0.3,0.5 or 0.5:0.05:0.95'
+    f'{option} is {text!r}, expected '
+    + (forms if most > 1 else 'one number in (0, 1]')
   )
 
 
@@ -91,13 +99,13 @@ def format_table(result, truth):
   return '\n'.join(lines)
 
 
-def make_parser(text) -> argparse.ArgumentParser:
+def make_parser(text) -> command_line.Parser:
   """Make a command line for ground truth and predictions.
 
   Args:
     text: docstring of the command's module.
   """
-  parser = argparse.ArgumentParser(description=text.splitlines()[0])
+  parser = command_line.Parser(description=text.splitlines()[0])
   add = functools.partial(parser.add_argument, required=True)
   add('--ground_truth', help='JSON, or the folder of THUMOS14 text files')
   add('--predictions', help='ActivityNet JSON')

@@ -204,7 +204,8 @@ def main(argv=None):
   parser.add_argument('--theta', default='0.5', help='tIoU of the kinds')
   args = parser.parse_args(argv)
   with errors.one_line():
-    tiou, (theta,) = map(detection_map.parse_tiou, (args.tiou, args.theta))
+    tiou = detection_map.parse_tiou(args.tiou)
+    (theta,) = detection_map.parse_tiou(args.theta, '--theta', most=1)
     truth, found = segments.read(
       args.ground_truth, args.subset, args.predictions
     )

@@ -115,10 +115,8 @@ def make_predictions(found, classes, truth: Truth, where='predictions'):
 def _warn(where, absent, video):
   """Log the predictions that are ignored, and those of other videos."""
   if absent:
-    names = sorted({*absent})
-    more = f' and {len(names) - 5} more' if names[5:] else ''
-    text = '%s: ignored %d predictions of classes that the split lacks: %s%s'
-    logging.warning(text, where, len(absent), ', '.join(names[:5]), more)
+    text = '%s: ignored %d predictions of classes that the split lacks: %s'
+    logging.warning(text, where, len(absent), errors.few(sorted({*absent})))
   if outside := np.count_nonzero(video < 0):
     logging.warning('%s: %d predictions are in other videos', where, outside)
 

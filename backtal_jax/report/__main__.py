@@ -6,13 +6,13 @@ python -m backtal_jax.report --compare A B        writes B/compare.html
 
 import argparse
 
-from backtal_jax import errors
+from backtal_jax import command_line, errors
 from backtal_jax.report import pages
 
 
 def main(argv=None):
   """Run the command line."""
-  parser = argparse.ArgumentParser(
+  parser = command_line.Parser(
     prog='python -m backtal_jax.report',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -21,11 +21,11 @@ def main(argv=None):
   what.add_argument('--workdir', help='of a run')
   what.add_argument('--compare', nargs=2, metavar=('A', 'B'), help='workdirs')
   parser.add_argument('--ground_truth', default='', help='if it has moved')
-  parser.add_argument('--output', default='', help='of --compare')
+  parser.add_argument('--output', default='', help='another place for the page')
   args = parser.parse_args(argv)
   with errors.one_line():
     if args.workdir:
-      print(pages.write(args.workdir, args.ground_truth))
+      print(pages.write(args.workdir, args.output, args.ground_truth))
     else:
       print(pages.compare(*args.compare, args.output, args.ground_truth))
 

@@ -37,8 +37,17 @@ class Section(NamedTuple):
   videos: Any = ()  # (title, Figure), below each other
 
 
-def write(workdir, ground_truth='') -> epath.Path:
-  """Write WORKDIR/report.html and return its path; see outputs.read."""
+def write(workdir, output='', ground_truth='') -> epath.Path:
+  """Write the page of a run, and return its path.
+
+  Args:
+    workdir: folder of the run.
+    output: path of the page, by default WORKDIR/report.html.
+    ground_truth: path, by default what the config says.
+
+  Raises:
+    errors.InputError: see outputs.read.
+  """
   run = outputs.read(workdir, ground_truth)
   result = diagnosis.diagnose(
     run.truth, run.predictions, run.metrics['tiou'], theta=timelines.THETA
@@ -46,7 +55,7 @@ def write(workdir, ground_truth='') -> epath.Path:
   sections = [_head(run), _learning(run), _errors(run, result)]
   sections += [_classes(result), _videos(run)]
   return _render(
-    files.path(workdir) / 'report.html',
+    files.path(output or files.path(workdir) / 'report.html'),
     title=f'{run.name}: {_what(run)}',
     heading=run.name,
     sections=sections,

@@ -5,6 +5,7 @@ the classes only those that are labelled or were found.
 """
 
 import contextlib
+import itertools
 import json
 import zipfile
 from typing import Any, NamedTuple
@@ -36,6 +37,22 @@ class Run(NamedTuple):
   truth: segments.Truth
   predictions: segments.Segments
   curves: dict  # {video: see `take`}
+
+
+def check_classes(workdir, ground_truth):
+  """Refuse ground truth whose classes are not those a workdir was trained on.
+
+  Raises:
+    errors.InputError: names the first class that differs.
+  """
+  path = workdir / 'classes.json'
+  theirs = files.read_json(path) if path.exists() else ground_truth.classes
+  pairs = itertools.zip_longest(ground_truth.classes, theirs)
+  for i, (ours, other) in enumerate(pairs):
+    if ours != other:
+      raise errors.InputError(
+        f'{ground_truth.path}: class {i} is {ours!r}, in {path} it is {other!r}'
+      )
 
 
 def write_classes(workdir, classes):

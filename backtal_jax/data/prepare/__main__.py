@@ -10,7 +10,7 @@ import sys
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-from backtal_jax import errors
+from backtal_jax import command_line, errors
 from backtal_jax.data import annotations, sources
 from backtal_jax.data.prepare import (
   click_statistics,
@@ -32,7 +32,7 @@ _BENCHMARKS = {  # what differs from inputs.Recipe's defaults
 
 
 def _parser():
-  parser = argparse.ArgumentParser(
+  parser = command_line.Parser(
     prog='python -m backtal_jax.data.prepare', description=__doc__
   )
   commands = parser.add_subparsers(required=True, metavar='COMMAND')

@@ -1,0 +1,48 @@
+"""What all command lines but main's have in common."""
+
+import argparse
+import math
+import sys
+
+
+class Parser(argparse.ArgumentParser):
+  """A command line whose mistakes end in one line.
+
+  An empty value, an option given twice, of which the first would be lost, and
+  a number that is not finite are mistakes.
+  """
+
+  def __init__(self, *args, **kwargs):
+    super().__init__(*args, allow_abbrev=False, **kwargs)
+    self.register('type', float, _finite)
+
+  def parse_known_args(self, args=None, namespace=None):
+    """Refuse what argparse lets pass; it calls this for every command."""
+    args = list(sys.argv[1:] if args is None else args)
+    seen, before = set(), ''
+    for argument in args:
+      option, equals, value = argument.partition('=')
+      is_option = option.startswith('--') and len(option) > 2
+      if not argument or (is_option and equals and not value):
+        name = option if is_option else before
+        self.error(f'{name or "an argument"}: empty, expected a value')
+      if is_option:
+        if option in seen:
+          self.error(f'{option}: given twice, expected once')
+        seen.add(option)
+        before = option
+    return super().parse_known_args(args, namespace)
+
+  def error(self, message):
+    """Tell a mistake in one line and end."""
+    sys.exit(f'error: {" ".join(message.split())} (see {self.prog} --help)')
+
+
+def _finite(text):
+  value = float(text)
+  if not math.isfinite(value):
+    raise ValueError(text)
+  return value
+
+
+_finite.__name__ = 'number'
