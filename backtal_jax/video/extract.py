@@ -75,11 +75,6 @@ class Protocol:
   flow: str | None = None
   dtype: str = 'float32'
 
-  @property
-  def width(self) -> int:
-    """Channels of a feature."""
-    return i3d.WIDTH * len(self.weights)
-
   def record(self) -> dict:
     """Return what features.json holds."""
     weights = {
