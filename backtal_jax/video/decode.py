@@ -182,7 +182,7 @@ def _filter(container, stream, fps, size):
         filtered = graph.vpull()
       except (av.error.BlockingIOError, av.error.EOFError):
         break
-      yield np.rot90(filtered.to_ndarray(), turns)
+      yield np.ascontiguousarray(np.rot90(filtered.to_ndarray(), turns))
 
 
 def _until_end(container, stream):

@@ -75,11 +75,6 @@ class Protocol:
   flow: str | None = None
   dtype: str = 'float32'
 
-  @property
-  def width(self) -> int:
-    """Channels of a feature."""
-    return i3d.WIDTH * len(self.weights)
-
   def record(self) -> dict:
     """Return what features.json holds."""
     weights = {
@@ -244,6 +239,10 @@ def extract(
       holds features of another protocol.
   """
   output, found = files.path(output), decode.find(videos)
+  if not feature_records.read(output) and any(output.glob('*.npy')):
+    raise errors.InputError(
+      f'{output}: holds .npy files of unknown origin; choose another --output'
+    )
   feature_records.claim(output, protocol.record())
   if shard == (1, 1):
     for left in output.glob('.*.tmp'):  # of a run that was killed

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 SIZE = 224  # pixels of a frame, both ways
 CHANNELS = {'rgb': 3, 'flow': 2}
-WIDTH = 1024  # of a feature
 # Branches b0; b1a, b1b; b2a, b2b; b3b of the nine Mixed blocks.
 MIXED = {
   '3b': (64, 96, 128, 16, 32, 32),

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from flax import traverse_util
 
 from backtal_jax import errors, files
 from backtal_jax.run import torch_checkpoints
@@ -85,24 +86,27 @@ def load(path, stream, sha256) -> dict:
   """
   home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
   cache = epath.Path(home) / 'backtal_jax' / 'i3d' / f'{sha256}.npz'
-  flat, definition = jax.tree_util.tree_flatten_with_path(i3d.shapes(stream))
-  keys = [jax.tree_util.keystr(k, simple=True, separator='/') for k, _ in flat]
-  if not cache.is_file():
-    params = convert(path, stream)
-    leaves = jax.tree.leaves(params)
+  if cache.is_file():
+    with np.load(cache) as arrays:
+      flat = dict(arrays)
+    for name, shape in _shapes(stream).items():
+      _check(path, name, flat[name].shape, shape)
+  else:
+    flat = convert(path, stream)
     # A home that cannot be written to is no reason to stop.
     with contextlib.suppress(OSError), files.atomic(cache) as f:
-      np.savez(f, **dict(zip(keys, leaves, strict=True)))
-    return params
-  with np.load(cache) as arrays:
-    leaves = [arrays[key] for key in keys]
-  for key, leaf, (_, expected) in zip(keys, leaves, flat, strict=True):
-    _check(path, key, leaf.shape, expected.shape)
-  return jax.tree.unflatten(definition, leaves)
+      np.savez(f, **flat)
+  return traverse_util.unflatten_dict(flat, sep='/')
 
 
-def convert(path, stream) -> dict:
-  """Read a weight file; see `load`."""
+def _shapes(stream):
+  """Return {name: shape} of a stream's parameters, units by their names."""
+  flat = traverse_util.flatten_dict(i3d.shapes(stream), sep='/')
+  return {name: leaf.shape for name, leaf in flat.items()}
+
+
+def convert(path, stream) -> dict[str, np.ndarray]:
+  """Read a weight file; return its parameters by name, see `load`."""
   path = files.path(path)
   if _index(path).is_file():
     arrays = _read_tensorflow(path)
@@ -110,43 +114,36 @@ def convert(path, stream) -> dict:
     arrays = _read_numpy(path)
   else:
     arrays = _read_torch(path)
-  taken = set()
+  total, example = len(arrays), ', '.join(sorted(arrays)[:2])
 
   def take(name, shape):
     if name not in arrays:
       raise errors.InputError(
-        f'{path}: no tensor {name}: not the weights of I3D ({len(arrays)} '
-        f'tensors, e.g. {", ".join(sorted(arrays)[:2])})'
+        f'{path}: no tensor {name}: not the weights of I3D ({total} tensors, '
+        f'e.g. {example})'
       )
-    found = arrays[name]
-    _check(path, name, found.shape, shape)
-    taken.add(name)
-    return found.astype(np.float64)
+    _check(path, name, arrays[name].shape, shape)
+    return arrays.pop(name).astype(np.float64)
 
-  def fold(unit, shapes):
-    """Scale the kernel by gamma / sqrt(variance + epsilon); move the rest."""
-    kernel, width = shapes['kernel'].shape, shapes['bias'].shape
-    scale = 1 / np.sqrt(take(f'{unit}/variance', width) + _EPSILON)
-    if f'{unit}/gamma' in arrays:
-      scale = scale * take(f'{unit}/gamma', width)
-    shift = take(f'{unit}/beta', width) - take(f'{unit}/mean', width) * scale
-    kernel = take(f'{unit}/kernel', kernel) * scale
-    return {'kernel': np.float32(kernel), 'bias': np.float32(shift)}
-
-  def walk(name, tree):
-    if name == 'logits':
-      shapes = {k: v.shape for k, v in tree.items()}
-      return {k: np.float32(take(f'logits/{k}', s)) for k, s in shapes.items()}
-    if 'kernel' in tree:
-      return fold(name, tree)
-    return {k: walk(f'{name}/{k}', v) for k, v in tree.items()}
-
-  params = {k: walk(k, v) for k, v in i3d.shapes(stream).items()}
-  for name in sorted(arrays.keys() - taken):
+  params, shapes = {}, _shapes(stream)
+  for name, shape in shapes.items():
+    unit, _, kind = name.rpartition('/')
+    if unit == 'logits':
+      params[name] = take(name, shape)
+    elif kind == 'kernel':
+      # Batch normalisation: gamma · (x − mean) / sqrt(variance + ε) + beta.
+      width = shape[-1:]
+      scale = 1 / np.sqrt(take(f'{unit}/variance', width) + _EPSILON)
+      if f'{unit}/gamma' in arrays:
+        scale = scale * take(f'{unit}/gamma', width)
+      mean, beta = (take(f'{unit}/{k}', width) for k in ('mean', 'beta'))
+      params[name] = take(name, shape) * scale
+      params[f'{unit}/bias'] = beta - mean * scale
+  for name, array in arrays.items():
     raise errors.InputError(
-      f'{path}: tensor {name} {arrays[name].shape} is not of I3D'
+      f'{path}: tensor {name} {array.shape} is not of I3D'
     )
-  return params
+  return {name: np.float32(params[name]) for name in shapes}
 
 
 def _check(path, name, found, expected):
