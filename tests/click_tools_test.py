@@ -191,7 +191,7 @@ def test_frames_of_label_studio_may_begin_at_zero(tmp_path):
   [
     ('{"metadata": ', 'not a whole via file'),
     ({'database': {}}, 'not the shape of a via file of clicks'),
-    ([{'data': {}}], 'not the shape of a labelstudio file'),
+    ([{'data': {}}], 'not a whole labelstudio file'),
     ('<?xml version="1.0"?><a>', 'not a whole elan file'),
     ('<?xml version="1.0"?><a/>', '<a>, expected an ELAN file'),
     (ELAN.replace(' TIME_VALUE="12000"', ''), 'annotation a2 has no time'),
