@@ -11,14 +11,13 @@ one in each of so many gaps, chosen at random; or by proposals, in ROUNDS rounds
 the network's start. What is whole is not run again.
 """
 
-import argparse
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import queue
 from backtal_jax.data import annotations, clicks
 from backtal_jax.data.prepare import click_statistics
@@ -168,7 +167,7 @@ def table(results) -> str:
 
 def main(argv=None):
   """Run everything, and print the table after each seed."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser = command_line.Parser(description=__doc__.split('\n')[0])
   parser.add_argument('--root', required=True, help='of prepared HAPT')
   parser.add_argument('--workdir', required=True, help='of the runs')
   args = parser.parse_args(argv)
