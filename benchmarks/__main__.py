@@ -9,7 +9,14 @@ import argparse
 import functools
 
 from backtal_jax import errors, files
-from benchmarks import evaluation, loading, measure, network, video
+from benchmarks import (
+  clicking,
+  evaluation,
+  loading,
+  measure,
+  network,
+  video,
+)
 
 BENCHMARKS = {
   'train_step': functools.partial(network.run, 'train_step'),
@@ -19,6 +26,7 @@ BENCHMARKS = {
   'input': loading.run_input,
   'epoch': loading.run_epoch,
   'i3d': video.run,
+  'click': clicking.run,
 }
 
 

@@ -11,16 +11,16 @@ one in each of so many gaps, chosen at random; or by proposals, in ROUNDS rounds
 the network's start. What is whole is not run again.
 """
 
-import argparse
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import queue
 from backtal_jax.data import annotations, clicks
+from backtal_jax.data.prepare import click_statistics
 
 SEEDS = 0, 1, 2
 CLICKS, ROUNDS = 300, 3
@@ -35,7 +35,7 @@ def rooms(truth) -> list[tuple[str, float, float]]:
   return [
     (name, start + _MARGIN, end - _MARGIN)
     for name, video in sorted(truth.subset(SUBSET).items())
-    for start, end in clicks.gaps(video)
+    for start, end in click_statistics.gaps(video)
     if end - start > 2 * _MARGIN
   ]
 
@@ -79,7 +79,7 @@ def answer(truth, proposed, answers, number) -> list[annotations.Click]:
       break
     is_action = any(
       start - _MARGIN < time < end + _MARGIN
-      for start, end in clicks.actions(truth.videos[name])
+      for start, end in click_statistics.actions(truth.videos[name])
     )
     label = '' if is_action else annotations.BACKGROUND
     answers.append(annotations.Click(name, time, label, ANNOTATOR))
@@ -167,7 +167,7 @@ def table(results) -> str:
 
 def main(argv=None):
   """Run everything, and print the table after each seed."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser = command_line.Parser(description=__doc__.split('\n')[0])
   parser.add_argument('--root', required=True, help='of prepared HAPT')
   parser.add_argument('--workdir', required=True, help='of the runs')
   args = parser.parse_args(argv)

@@ -5,6 +5,7 @@ formats.md.
 """
 
 import csv
+import functools
 import io
 import math
 import re
@@ -12,6 +13,7 @@ import reprlib
 import string
 
 from backtal_jax import errors, files
+from backtal_jax.data import click_tools
 
 # Of each click format with a header: where video, time, label and perhaps
 # annotator stand. `frames` is LACP's and HR-Pro's; its columns of ground-truth
@@ -22,7 +24,7 @@ CLICK_COLUMNS = {
   'frames': ('video_id', 'point', 'class'),
   'aapl': ('video_id', 'timestamp', 'action_label'),
 }
-CLICK_FORMATS = (*CLICK_COLUMNS, 'sfnet')
+CLICK_FORMATS = (*CLICK_COLUMNS, 'sfnet', 'via', 'labelstudio', 'boris', 'elan')
 _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?', re.ASCII | re.I)
 _EDGES = string.whitespace + '\ufeff\xa0'  # Byte-order marks, hard spaces.
 
@@ -66,8 +68,13 @@ def _show(value):
 
 def _read_rows(path) -> list[tuple[int, list[str]]]:
   """Read CSV as (line number, cells); blank lines are left out."""
+  return _split(path, files.read_text(path))
+
+
+def _split(path, text, delimiter=','):
+  """Split CSV as `_read_rows` does."""
   reader = csv.reader(
-    io.StringIO(files.read_text(path), newline=''), strict=True
+    io.StringIO(text, newline=''), delimiter=delimiter, strict=True
   )
   rows, line = [], 1
   try:
@@ -85,16 +92,21 @@ def read_clicks(path):
   """Read a click file of any format as text.
 
   Args:
-    path: of the file; the format is found from its header.
+    path: of the file; the format is found from its content.
 
   Returns:
-    The format; [(line number, (video, time, label, annotator or ''))]; and
+    The format; [(line number, (video, time, label, annotator or ''))], of
+    annotation tools perhaps (start, end) as the time; and
     [(line number, complaint)] of the lines that cannot be read as that.
 
   Raises:
     errors.InputError: the file is of no known format, or of two.
   """
-  rows = _read_rows(path)
+  text = files.read_text(path)
+  if tool := click_tools.find(text):
+    split = functools.partial(_split, path)
+    return click_tools.read(tool, path, text, split)
+  rows = _split(path, text)
   format, header, columns = _click_columns(path, rows)
   width = len(header or columns)
   clicks, complaints = [], []

@@ -14,6 +14,7 @@ import re
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
+from backtal_jax.data import click_tools
 
 BACKGROUND = 'background'
 _ENDING = re.compile(r'\.(mp4|mkv|webm|avi|mov|m4v|mpg|npy|npz)$')
@@ -223,7 +224,7 @@ def problems(annotations) -> dict[str, list[str]]:
 
 
 def read_clicks(
-  path, ground_truth=None, *, fps=None, lenient=False
+  path, ground_truth=None, *, fps=None, lenient=False, intervals=''
 ) -> tuple[list[Click], list[str]]:
   """Read a click file of any format.
 
@@ -232,8 +233,10 @@ def read_clicks(
     ground_truth: Annotations that know the videos and classes; without it
       names, labels and durations cannot be checked.
     fps: frames a second of videos whose ground truth does not tell; only the
-      frame-based files of LACP and HR-Pro need it.
+      frame-based files of LACP, HR-Pro and Label Studio need it.
     lenient: leave out the lines that are wrong instead of raising.
+    intervals: what becomes of annotation tools' intervals, see
+      click_tools.moments; by default they are wrong.
 
   Returns:
     The clicks in the order of the file, and one complaint for each line left
@@ -247,6 +250,9 @@ def read_clicks(
   """
   path = files.path(path)
   format, rows, complaints = formats.read_clicks(path)
+  length = lambda name: _length(name, ground_truth, format, fps)
+  rows, problems = click_tools.moments(rows, intervals, length)
+  complaints += problems
   short = re.search(r'_(A\d+)$', path.stem)
   annotator = short[1] if short else path.stem
   videos = ground_truth.videos if ground_truth else {}
@@ -310,6 +316,16 @@ def _click_time(video, time, known, format, fps) -> float:
       f'the time is {seconds:g} s, the video ends at {known.duration:g} s'
     )
   return seconds
+
+
+def _length(name, ground_truth, format, fps):
+  """Return a video's length in a click file's unit, None where unknown."""
+  videos = ground_truth.videos if ground_truth else {}
+  video = videos.get(match_name(name, videos))
+  if not video or video.duration is None:
+    return None
+  fps = (video.fps or fps) if format == 'frames' else 1.0
+  return fps and video.duration * fps
 
 
 def _read_activitynet(path):

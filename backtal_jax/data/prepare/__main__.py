@@ -11,7 +11,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from backtal_jax import command_line, errors
-from backtal_jax.data import annotations, sources
+from backtal_jax.data import annotations, click_tools, sources
 from backtal_jax.data.prepare import (
   click_statistics,
   convert,
@@ -78,11 +78,25 @@ def _add_click_commands(commands):
   command.add_argument(
     '--lenient', action='store_true', help='leave out clicks that are wrong'
   )
+  _add_intervals(command)
   command.set_defaults(
     run=lambda args: click_statistics.write(
-      args.ground_truth, args.clicks, args.output, args.lenient
+      args.ground_truth, args.clicks, args.output, args.lenient, args.intervals
     )
   )
+
+  command = commands.add_parser(
+    'convert-clicks', help='click files of one tool for another'
+  )
+  command.add_argument('--clicks', required=True, nargs='+', help='files')
+  command.add_argument(
+    '--output', required=True, help='a .csv, .json (VIA 3) or a folder (ELAN)'
+  )
+  command.add_argument('--ground_truth', help='to check with; of any format')
+  command.add_argument('--fps', type=float, help='of clicks that are frames')
+  command.add_argument('--suffix', default='.mp4', help='of the videos')
+  _add_intervals(command)
+  command.set_defaults(run=_convert_clicks)
 
   command = commands.add_parser(
     'simulate-clicks', help='clicks drawn from ground truth'
@@ -101,6 +115,32 @@ def _add_click_commands(commands):
     '--actions', action='store_true', help='click each action, no background'
   )
   command.set_defaults(run=_simulate_clicks)
+
+
+def _add_intervals(command):
+  command.add_argument(
+    '--intervals',
+    default='',
+    choices=click_tools.INTERVALS[1:],
+    help="how annotation tools' intervals become clicks",
+  )
+
+
+def _convert_clicks(args):
+  truth, found = None, []
+  if args.ground_truth:
+    truth = annotations.read_ground_truth(args.ground_truth)
+  for path in args.clicks:
+    found += annotations.read_clicks(
+      path, truth, fps=args.fps, intervals=args.intervals
+    )[0]
+  if args.output.endswith('.csv'):
+    annotations.write_clicks(args.output, found)
+  elif args.output.endswith('.json'):
+    click_tools.write_via(args.output, found, args.suffix)
+  else:
+    click_tools.write_elan(args.output, found, args.suffix)
+  print(f'{args.output}: {len(found)} clicks')
 
 
 def _seed(text):

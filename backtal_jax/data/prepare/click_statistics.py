@@ -9,6 +9,7 @@ counts as inside the action and as hitting the gap.
 import numpy as np
 
 from backtal_jax import errors, files
+from backtal_jax.annotate import history
 from backtal_jax.data import annotations
 
 
@@ -103,7 +104,23 @@ def show(counts):
     print(row(name, n['clicks'], n['videos'], *cells))
 
 
-def write(ground_truth, clicks, output, lenient=False) -> dict:
+def show_rates(rates):
+  """Print how long clicks took, of files that the click page has made.
+
+  Args:
+    rates: {file: what history.rates returns}.
+  """
+  for file, of_file in rates.items():
+    for who, n in of_file.items():
+      each = f'{n["seconds"] / n["clicks"]:.1f}' if n['clicks'] else '–'
+      print(
+        f'{file}: {who} made {n["clicks"]} clicks in {n["seconds"] / 60:.1f} '
+        f'minutes, {each} s a click, '
+        f'{60 * n["clicks"] / n["seconds"]:.1f} clicks a minute'
+      )
+
+
+def write(ground_truth, clicks, output, lenient=False, intervals='') -> dict:
   """Do what `prepare click-stats` does: count, print a table, write JSON.
 
   Args:
@@ -111,19 +128,25 @@ def write(ground_truth, clicks, output, lenient=False) -> dict:
     clicks: paths of click files, one an annotator.
     output: path of the JSON; its keys are the paths as given.
     lenient: leave out click lines that are wrong, and list them on stderr.
+    intervals: see annotations.read_clicks.
 
   Returns:
-    What `count` returns.
+    What `count` returns; of a file of the click page also `seconds`,
+    {annotator: {'clicks' made there, 'seconds' spent}}.
   """
   truth = annotations.read_ground_truth(ground_truth)
   found, problems = {}, []
   for path in clicks:
     found[str(path)], complaints = annotations.read_clicks(
-      path, truth, lenient=True
+      path, truth, lenient=True, intervals=intervals
     )
     problems += complaints
   errors.tell(problems, lenient)
   counts = count(truth, found)
   show(counts)
+  rates = {path: history.rates(path) for path in counts}
+  show_rates(rates)
+  for path, of_file in rates.items():
+    counts[path] |= {'seconds': of_file} if of_file else {}
   files.write_json(output, counts, indent=2)
   return counts

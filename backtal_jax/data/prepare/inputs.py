@@ -17,6 +17,7 @@ from backtal_jax import errors, files
 from backtal_jax.data import (
   annotation_formats,
   annotations,
+  click_tools,
   clicks,
   feature_files,
   feature_records,
@@ -59,6 +60,10 @@ class Recipe:
   clicks: tuple[str, ...] = _option(
     'of any format', (), nargs='+', metavar='FILE'
   )
+  intervals: str = _option(
+    "how annotation tools' intervals become clicks: their midpoint, or "
+    'background in the complement', '', choices=click_tools.INTERVALS[1:],
+  )  # fmt: skip
   train_split: str = _option('subset', 'training')
   eval_split: str = _option('subset, with segments', 'validation')
   num_snippets: int = _option('T', 100, type=int)
@@ -454,7 +459,11 @@ def _read_clicks(recipe, truth):
   clicked, problems = [], []
   for path in recipe.clicks:
     found, complaints = annotations.read_clicks(
-      path, truth, fps=recipe.fps, lenient=True
+      path,
+      truth,
+      fps=recipe.fps,
+      lenient=True,
+      intervals=recipe.intervals,
     )
     clicked += found
     problems += complaints
