@@ -144,7 +144,7 @@ class Model:
   """
 
   network: models.BackTAL
-  params: dict
+  params: dict = dataclasses.field(repr=False)
   mesh: jax.sharding.Mesh
   shape: tuple[int, int]
   classes: tuple[str, ...]
@@ -285,8 +285,10 @@ def predict(
   Raises:
     errors.InputError: a user error; nothing is written to `output` then.
   """
-  model = load(checkpoint, config=config, **weights)
   output, results, tables = files.path(output), {}, []
+  if output.is_dir():
+    raise errors.InputError(f'{output}: a folder, expected a file to write')
+  model = load(checkpoint, config=config, **weights)
   truth = (
     _read_truth(config.data.ground_truth, config.data.root) if plot else {}
   )

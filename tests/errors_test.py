@@ -65,6 +65,7 @@ def test_an_error_of_the_system_carries_its_path():
     (FileNotFoundError(2, 'No such file', 'a'), 'error: a: No such file'),
     (OSError(18, 'Cross-device', 'a', None, 'b'), 'error: b: Cross-device'),
     (OSError('odd'), 'error: odd'),
+    (MemoryError(), 'error: not enough memory: none left'),
   ):
     with pytest.raises(SystemExit, match=f'^{line}$'), errors.one_line():
       raise error

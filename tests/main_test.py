@@ -1,6 +1,7 @@
 """The command line as users meet it: one clear line for every mistake."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ _TINY = (
 )
 
 
-def command(*args, before=''):
+def command(*args, before='', **env):
   """Run the command line in a process of its own, after some other code."""
   code = f"""{before}
 import runpy, sys
@@ -35,6 +36,7 @@ sys.argv[0] = 'main'
 runpy.run_module('backtal_jax.main', run_name='__main__')"""
   return subprocess.run(
     [sys.executable, '-c', code, '--config=configs/demo.py', *_TINY, *args],
+    env=os.environ | env,
     capture_output=True,
     text=True,
     timeout=300,
@@ -65,9 +67,16 @@ def fails(config, workdir):
 
 @pytest.fixture(scope='module')
 def finished(demo_root, tmp_path_factory):
-  """Train two epochs by the command line."""
-  workdir = tmp_path_factory.mktemp('cli') / 'w'
-  done = command(f'--workdir={workdir}', f'--config.data.root={demo_root}')
+  """Train two epochs by the command line, from a user's odd places."""
+  home = tmp_path_factory.mktemp('cli')
+  workdir = home / '20240611'
+  (home / 'data').symlink_to(demo_root)
+  done = command(
+    '--workdir=~/20240611',
+    '--config.data.root=~/data',
+    HOME=str(home),
+    PYTHONIOENCODING='ascii',
+  )
   assert done.returncode == 0, done.stderr
   (workdir / 'stdout').write_text(done.stdout)
   return workdir

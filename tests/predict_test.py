@@ -1,6 +1,7 @@
 """One video: equal to evaluation, any length, and what cannot be used."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -232,6 +233,10 @@ def test_every_form_of_file_is_read_the_same(model, demo_root, tmp_path):
   bare, no_duration, turned = (
     read(model, p) for p in (bare, no_duration, turned)
   )
+  # A file is what its first bytes say.
+  (tmp_path / 'bare.npz').rename(tmp_path / 'features.dat')
+  renamed = read(model, tmp_path / 'features.dat')
+  np.testing.assert_array_equal(renamed.feature, expected)
   array = read(model, tmp_path / 'array.npy', 100)
   fortran = read(model, tmp_path / 'fortran.npy', 100)
   assert [v.name for v in (bare, no_duration, turned, array, fortran)] == [
@@ -383,7 +388,10 @@ def test_the_command_prints_the_segments(config, run, demo_root, tmp_path):
   video = demo_root / 'test' / 'test_000.npz'
   arguments = ['-m', 'backtal_jax.main', *arguments, '--input', video]
   result = subprocess.run(
-    [sys.executable, *map(str, arguments)], capture_output=True, text=True
+    [sys.executable, *map(str, arguments)],
+    env=os.environ | {'PYTHONIOENCODING': 'ascii'},
+    capture_output=True,
+    text=True,
   )
   assert result.returncode == 0, result.stderr
   found = json.loads((tmp_path / 'found.json').read_text())['results']
@@ -392,7 +400,7 @@ def test_the_command_prints_the_segments(config, run, demo_root, tmp_path):
   best = max(found['test_000'], key=lambda s: s['score'])
   start, end = best['segment']
   assert lines[1].split() == [
-    best['label'], f'{start:.2f}', '–', f'{end:.2f}', 's',
+    best['label'], f'{start:.2f}', '\\u2013', f'{end:.2f}', 's',
     f'{best["score"]:.3f}',
   ]  # fmt: skip
 

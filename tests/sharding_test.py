@@ -185,6 +185,19 @@ def test_a_mesh_that_the_processes_cannot_share_is_refused(monkeypatch):
     sharding.make_mesh((3,))
 
 
+def test_a_cache_that_cannot_be_made_is_a_warning(monkeypatch, capsys):
+  cache = jax.config.jax_compilation_cache_dir
+  monkeypatch.setenv('XDG_CACHE_HOME', '/dev/null')
+  jax.config.update('jax_compilation_cache_dir', None)
+  try:
+    sharding.use_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir is None
+  finally:
+    jax.config.update('jax_compilation_cache_dir', cache)
+  said = capsys.readouterr().err
+  assert said.startswith('/dev/null/backtal_jax/xla: Not a directory; what is')
+
+
 def test_the_sharded_state_is_an_eighth_on_every_device(demo_root):
   config = tiny_config(demo_root, **{'train.shard_state': True})
   mesh = sharding.make_mesh((8,))

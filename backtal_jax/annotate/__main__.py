@@ -171,8 +171,8 @@ def _greet(args, folder, name, token):
 
 def main(argv=None):
   """Serve the page; a user error ends in one line and exit status 1."""
-  args = _parser().parse_args(argv)
   with errors.one_line():
+    args = _parser().parse_args(argv)
     serve(args)
 
 

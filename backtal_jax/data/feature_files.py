@@ -49,7 +49,7 @@ def read(path, *, allow_pickle: bool = False) -> Features:
     errors.InputError: The file is damaged, pickled or holds no such matrices.
   """
   path = files.path(path)
-  if path.suffix != '.npz':
+  if path.suffix != '.npz' and not _is_zip(path):
     return Features(
       [arrays.matrix(load(path, allow_pickle), path, allow_pickle)], {}
     )
@@ -61,6 +61,14 @@ def read(path, *, allow_pickle: bool = False) -> Features:
       f'{" or ".join(" and ".join(keys) for keys in _KEYS)}'
     )
   return Features([arrays.matrix(about.pop(key), path) for key in keys], about)
+
+
+def _is_zip(path):
+  """Check for an .npz file of another name."""
+  if not path.is_file():
+    return False
+  with path.open('rb') as f:
+    return f.read(2) == b'PK'
 
 
 def load(path: epath.Path, allow_pickle: bool = False) -> Any:

@@ -117,8 +117,8 @@ def make_parser(text) -> command_line.Parser:
 
 def main(argv=None):
   """Run the command line."""
-  args = make_parser(__doc__).parse_args(argv)
   with errors.one_line():
+    args = make_parser(__doc__).parse_args(argv)
     tiou = parse_tiou(args.tiou)
     truth, found = segments.read(
       args.ground_truth, args.subset, args.predictions

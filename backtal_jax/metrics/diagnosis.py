@@ -202,8 +202,8 @@ def main(argv=None):
   """Run the command line."""
   parser = detection_map.make_parser(__doc__)
   parser.add_argument('--theta', default='0.5', help='tIoU of the kinds')
-  args = parser.parse_args(argv)
   with errors.one_line():
+    args = parser.parse_args(argv)
     tiou = detection_map.parse_tiou(args.tiou)
     (theta,) = detection_map.parse_tiou(args.theta, '--theta', most=1)
     truth, found = segments.read(

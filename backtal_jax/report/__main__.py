@@ -22,8 +22,8 @@ def main(argv=None):
   what.add_argument('--compare', nargs=2, metavar=('A', 'B'), help='workdirs')
   parser.add_argument('--ground_truth', default='', help='if it has moved')
   parser.add_argument('--output', default='', help='another place for the page')
-  args = parser.parse_args(argv)
   with errors.one_line():
+    args = parser.parse_args(argv)
     if args.workdir:
       print(pages.write(args.workdir, args.output, args.ground_truth))
     else:

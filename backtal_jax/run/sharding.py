@@ -169,7 +169,15 @@ def use_compilation_cache():
   if not jax.config.jax_compilation_cache_dir:
     cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     folder = os.path.join(cache, 'backtal_jax', 'xla')
-    jax.config.update('jax_compilation_cache_dir', folder)
+    try:
+      os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+      print(
+        f'{folder}: {e.strerror}; what is compiled is not kept for later runs',
+        file=sys.stderr,
+      )
+    else:
+      jax.config.update('jax_compilation_cache_dir', folder)
 
 
 def local_rows(array) -> np.ndarray:

@@ -245,8 +245,8 @@ def _tfds(args):
 
 def main(argv=None):
   """Run one command; a user error ends in one line and exit status 1."""
-  args = _parser().parse_args(argv)
   with errors.one_line():
+    args = _parser().parse_args(argv)
     args.run(args)
 
 
