@@ -2,19 +2,21 @@
 
 import json
 import shutil
+import types
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-from backtal_jax import errors
-from backtal_jax.data import feature_files, npz, sources
+from backtal_jax import errors, evaluate
+from backtal_jax.data import annotations, feature_files, npz, sources
 from backtal_jax.data.prepare import __main__ as prepare
 from backtal_jax.data.prepare import check
 from configs import demo
 
 SHAPE = (100, 32, 5)
 SPLITS = ('train', 'test')
+_FIELDS = 'num_snippets', 'feature_dim', 'num_classes'
 
 
 @pytest.fixture
@@ -231,3 +233,85 @@ def test_what_check_passes_main_and_predict_take(root, capsys, what):
     with pytest.raises(errors.InputError) as e:
       source[0]
     assert str(e.value) == problems[0]
+
+
+def _of_each(change):
+  """Return a change of a whole file that changes every video's entry."""
+
+  def changed(truth):
+    videos = {k: change(k, dict(v)) for k, v in truth['database'].items()}
+    return truth | {'database': dict(videos.values())}
+
+  return changed
+
+
+def _bare(truth):
+  return truth['database'] | {'activity_list': truth['activity_list']}
+
+
+ODD = {  # changes of a ground truth file, and whether it can be used
+  'text segments': (
+    _of_each(lambda k, v: (k, v | {
+      'duration': str(v['duration']),
+      'annotations': [
+        a | {'segment': list(map(str, a['segment']))} for a in v['annotations']
+      ]})), True),
+  'other letters': (_of_each(lambda k, v: (k, v | {
+    'subset': v['subset'].upper()})), True),
+  'a prefix': (_of_each(lambda k, v: (f'v_{k}', v)), True),
+  'no annotations of one': (_of_each(lambda k, v: (k, v | {
+    'annotations': v['annotations'] if k == 'test_000' else None})), True),
+  'no annotation to evaluate': (_of_each(lambda k, v: (k, v | (
+    {'annotations': []} if v['subset'] == 'test' else {}))), False),
+  'no durations': (_of_each(lambda k, v: (k, {
+    x: y for x, y in v.items() if x not in ('duration', 'fps')})), True),
+  'no database': (_bare, True),
+  'a list': (lambda t: t | {'database': [
+    {'video_id': k} | v for k, v in t['database'].items()]}, True),
+  # Of five classes, four videos show four.
+  'no class list': (lambda t: {'database': t['database']}, False),
+  'no such subset': (_of_each(lambda k, v: (k, v | {'subset': 'x'})), False),
+  'one class more': (
+    lambda t: t | {'activity_list': [*t['activity_list'], 'x']}, False),
+  'an unlisted class': (
+    lambda t: t | {'activity_list': [*t['activity_list'][1:], 'x']}, False),
+  'an index of another class': (
+    lambda t: t | {'activity_list': t['activity_list'][::-1]}, False),
+  'a duration in words': (
+    _of_each(lambda k, v: (k, v | {'duration': 'long'})), False),
+  'an object of segments': (
+    _of_each(lambda k, v: (k, v | {'annotations': {}})), False),
+  'a number of segments': (
+    _of_each(lambda k, v: (k, v | {'annotations': 3})), False),
+  'twice': (lambda t: t | {'database': t['database'] | {
+    f'v_{k}': v for k, v in t['database'].items()}}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_what_check_passes_an_evaluation_takes(root, name):
+  change, usable = ODD[name]
+  path = root / 'ground_truth.json'
+  path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+  def evaluator():
+    shape = dict(zip(_FIELDS, SHAPE, strict=True))
+    return evaluate.Evaluator(
+      types.SimpleNamespace(num_classes=SHAPE[2]),
+      sources.NpzSource(root / 'test', **shape),
+      annotations.find_ground_truth('ground_truth.json', root),
+      None,
+      subset='test',
+      batch_size=1,
+      tiou=[0.5],
+      options={},
+    )
+
+  if usable:
+    assert run(root) == []
+    assert len(evaluator().truth.videos) >= 2
+  else:
+    with pytest.raises(errors.InputError):
+      evaluator()
+    with pytest.raises(errors.InputError):
+      raise errors.InputError(run(root)[0])

@@ -233,7 +233,8 @@ def _database_entry(entry):
     None if value is None else number(value, what)
     for what, value in (('duration', duration), ('fps', entry.get('fps')))
   )
-  return subset, duration, fps, listed(entry.get('annotations') or [])
+  annotated = entry.get('annotations')
+  return subset, duration, fps, [] if annotated is None else listed(annotated)
 
 
 def _index(value):

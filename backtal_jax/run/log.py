@@ -124,5 +124,5 @@ def _is_until(line, step):
   """Tell whether a line of metrics.jsonl is whole and not after a step."""
   try:
     return json.loads(line)['step'] <= step
-  except (ValueError, KeyError):
+  except (ValueError, KeyError, TypeError, RecursionError):
     return False

@@ -114,7 +114,7 @@ def _read_lines(path):
   """Read JSON lines; the last one may be cut off where a run died."""
   rows = []
   for line in path.read_text().splitlines() if path.exists() else ():
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
       rows.append(json.loads(line))
   return rows
 

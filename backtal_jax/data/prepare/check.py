@@ -9,6 +9,7 @@ from etils import epath
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, clicks, npz, sources
+from backtal_jax.metrics import segments
 from backtal_jax.report import figures, style
 from backtal_jax.video import decode
 
@@ -43,6 +44,11 @@ def check(root, data, splits, shape, workers=8):
     row, found = _check_split(root, split, shape, truth, labeller, workers)
     rows.append(row)
     problems += found
+  try:
+    segments.make_truth(truth, data.eval_split)
+  except errors.InputError as e:
+    problems.append(str(e))
+  problems = list(dict.fromkeys(problems))
   print(_table(rows))
   for problem in problems:
     print(f'wrong: {problem}')
