@@ -1,0 +1,99 @@
+"""What the click page writes trains as it is, and the study of proposals."""
+
+import types
+
+import numpy as np
+
+from backtal_jax import IGNORED
+from backtal_jax.annotate import labels, queue, store
+from backtal_jax.data import annotations
+from backtal_jax.data.prepare import __main__ as command
+from experiments import proposals
+
+NAMES = 'a', 'b b', 'c%é'
+
+
+def test_prepare_takes_the_pages_files_as_they_are(tmp_path):
+  for name in (*NAMES, 'test'):
+    array = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    (tmp_path / 'features').mkdir(exist_ok=True)
+    np.save(tmp_path / 'features' / f'{name}.npy', array)
+  segment = annotations.Segment(1.0, 3.0, 'run')
+  video = annotations.AnnotatedVideo('test', 'test', 20.0, 25.0, (segment,))
+  jump = annotations.Segment(5.0, 6.0, 'jump')
+  other = annotations.AnnotatedVideo('other', 'none', 20.0, 25.0, (jump,))
+  annotations.write_ground_truth(
+    tmp_path / 'truth.json',
+    annotations.Annotations({'test': video, 'other': other}, ('jump', 'run')),
+  )
+  page = store.Store(
+    tmp_path / 'clicks.csv', 'A1', dict.fromkeys(NAMES), ('jump', 'run'),
+    labels.Labels(tmp_path / 'labels.csv', 'training'),
+  )  # fmt: skip
+  for name in NAMES:
+    page.act({'kind': 'opened', 'video': name, 'duration': 20.0})
+    page.act({'kind': 'labels', 'video': name, 'labels': ['run']})
+    page.act({'kind': 'click', 'video': name, 'time': 10.5})
+  page.act({'kind': 'click', 'video': 'a', 'time': 2, 'label': 'run'})
+  page.close()
+  command.main(
+    ['custom', f'--features={tmp_path}/features', '--eval_split=test',
+     f'--ground_truth={tmp_path}/truth.json', f'--labels={tmp_path}/labels.csv',
+     f'--clicks={tmp_path}/clicks.csv', '--num_snippets=20', '--fps=25',
+     f'--output={tmp_path}/root']
+  )  # fmt: skip
+  found = {
+    path.stem: np.load(path)['point_label']
+    for path in (tmp_path / 'root' / 'training').iterdir()
+  }
+  assert set(found) == set(NAMES)
+  for name, clicked in found.items():
+    assert clicked[10] == 2  # background, the index after the classes
+    assert (clicked != IGNORED).sum() == (2 if name == 'a' else 1)
+  assert found['a'][2] == 1
+
+
+TRUTH = annotations.Annotations(
+  {
+    'v': annotations.AnnotatedVideo(
+      'v', 'train', 100.0, 25.0,
+      (annotations.Segment(20.0, 40.0, 'x'),
+       annotations.Segment(40.3, 60.0, 'x')),
+    )
+  },
+  ('x',),
+)  # fmt: skip
+
+
+def test_annotator_of_the_study_clicks_background_only():
+  # The gap of 0.3 s is shorter than the margins on both sides.
+  assert proposals.rooms(TRUTH) == [('v', 0.25, 19.75), ('v', 60.25, 99.75)]
+  rng = np.random.default_rng(0)
+  found = proposals.at_random(TRUTH, 200, rng)
+  early = [c.time for c in found if c.time < 50]
+  assert all(0.25 <= t <= 19.75 for t in early)
+  assert 0.2 < len(early) / 200 < 0.5  # of 19.5 and 39.5 s
+  found = proposals.one_a_gap(TRUTH, 2, rng)
+  assert sorted(c.time < 50 for c in found) == [False, True]
+
+
+def test_annotator_of_the_study_answers_the_best_first():
+  answers = []
+  proposed = [(0.5, 'v', 10.0), (0.9, 'v', 30.0), (0.8, 'v', 70.0),
+              (0.4, 'v', 80.0)]  # fmt: skip
+  made = proposals.answer(TRUTH, proposed, answers, 2)
+  assert [c.time for c in made] == [70.0, 10.0]
+  assert [(c.time, c.label) for c in answers] == [
+    (30.0, ''), (70.0, 'background'), (10.0, 'background'),
+  ]  # fmt: skip
+  # What was answered is not proposed again.
+  curve = np.full(100, 0.9)
+  video = types.SimpleNamespace(duration=100.0)
+  found = queue.rank({'x': curve}, {'x': curve}, video.duration, answers[:1])
+  assert found == []
+
+
+def test_table_of_the_study():
+  run = lambda x: {'tiou': [0.3, 0.5, 0.7], 'mAP': [x, x, x], 'average_mAP': x}
+  text = proposals.table({'proposals': [run(0.1), run(0.3)]})
+  assert '| proposals | 2 | 20.0 ± 14.1 |' in text.splitlines()[-1][:40]
