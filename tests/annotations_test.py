@@ -277,7 +277,7 @@ def test_class_order_is_that_of_idx(tmp_path, text, classes):
     (rows_with(('Run', 0.5)), 'idx is 0.5, expected a whole number'),
     (rows_with(('Run', True)), 'idx is True'),
     (rows_with(('Run', 'x')), "idx is 'x'"),
-    (rows_with(('Run', [0])), r'idx is \[0\]'),
+    (rows_with(('Run', [0, 0])), r'idx is \[0, 0\]'),
     (
       rows_with(('Run', 0), ('Dive', 1), activity_list=['Dive', 'Run']),
       "'a'.*'Run' has idx 0, in activity_list it has 1",

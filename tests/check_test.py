@@ -66,9 +66,9 @@ def test_clicks_of_the_config_are_those_counted(root, capsys):
   output = capsys.readouterr().out
   assert f'{root}/clicks.csv: 3 clicks on 2 videos' in output
   # Of two training videos: background and action clicks a video.
-  assert output.splitlines()[2].split()[6:8] == ['0.50', '1.00']
+  assert output.splitlines()[3].split()[6:8] == ['0.50', '1.00']
   run(root, clicks='clicks.csv', annotator='b')
-  assert capsys.readouterr().out.splitlines()[2].split()[6:8] == [
+  assert capsys.readouterr().out.splitlines()[3].split()[6:8] == [
     '0.00',
     '0.50',
   ]
@@ -315,3 +315,22 @@ def test_what_check_passes_an_evaluation_takes(root, name):
       evaluator()
     with pytest.raises(errors.InputError):
       raise errors.InputError(run(root)[0])
+
+
+def test_what_training_and_evaluation_would_refuse_is_a_problem(root):
+  (root / 'clicks.csv').write_text(
+    'video_id,time,label,annotator\ntest_000,1,background,a\n'
+  )
+  for path in (root / 'train').iterdir():
+    rewrite(path, cls_label=np.zeros(5))
+  truth = json.loads((root / 'ground_truth.json').read_text())
+  for name, entry in truth['database'].items():
+    entry['annotations'] = entry['annotations'] if name[:2] == 'tr' else []
+  (root / 'ground_truth.json').write_text(json.dumps(truth))
+  found = '\n'.join(run(root, clicks='clicks.csv'))
+  for text in (
+    'train: no video has a label',
+    'clicks.csv: none of the 1 clicks is on one of the 2 training videos',
+    "ground_truth.json: no annotation in subset 'test'",
+  ):
+    assert text in found

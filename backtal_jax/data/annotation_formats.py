@@ -36,6 +36,7 @@ def number(value, what) -> float:
     value: anything.
     what: names it in the error.
   """
+  value = _only(value)
   text = isinstance(value, str) and _NUMBER.fullmatch(value.strip(_EDGES))
   if text or (isinstance(value, int | float) and not isinstance(value, bool)):
     try:
@@ -54,12 +55,18 @@ def _name(value, what) -> str:
     value: anything.
     what: names it in the error.
   """
+  value = _only(value)
   try:
     if isinstance(value, str) and value.encode():
       return value
   except UnicodeEncodeError:
     pass
   raise errors.InputError(f'{what} is {_show(value)}, expected a name')
+
+
+def _only(value):
+  """Return what a list of one element holds, else the value itself."""
+  return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _show(value):

@@ -101,7 +101,7 @@ def prepare(output, splits):
   Raises:
     errors.InputError: a video's file is wrong.
   """
-  root = epath.Path(output) / 'tfds'
+  root = files.path(output) / 'tfds'
   index = {
     name: {
       'names': source.names,
@@ -153,7 +153,7 @@ class TfdsSource(Sequence):
 
   def __init__(self, root, split, *, num_snippets, feature_dim, num_classes):
     self.shape = (num_snippets, feature_dim, num_classes)
-    folder = epath.Path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
+    folder = files.path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
     if not (folder / _INDEX).exists():
       raise errors.InputError(
         f'{folder}: no {_INDEX}; `python -m backtal_jax.data.prepare tfds` '

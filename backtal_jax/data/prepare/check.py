@@ -5,7 +5,6 @@ from concurrent import futures
 
 import numpy as np
 import tqdm
-from etils import epath
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, clicks, npz, sources
@@ -20,17 +19,17 @@ def check(root, data, splits, shape, workers=8):
   Args:
     root: the data root.
     data: config.data; its clicks, if any, are those that are counted.
-    splits: names of the root's folders and of the ground truth's subsets.
+    splits: (train_split, eval_split).
     shape: (T, D, C).
     workers: threads.
 
   Returns:
     All problems, one line each, with the file.
   """
-  root, rows = epath.Path(root), []
+  root, rows = files.path(root), []
   path = files.find(data.ground_truth, root)
   truth = annotations.read_ground_truth(path)
-  labeller, problems = _clicks(root, data, truth, shape[0])
+  found, labeller, problems = _clicks(root, data, truth, shape[0])
   if len(truth.classes) != shape[2]:
     problems.append(
       f'{path}: {len(truth.classes)} classes, config.model.num_classes is '
@@ -41,11 +40,15 @@ def check(root, data, splits, shape, workers=8):
       some = errors.few(lines, '; ')
       print(f'note: {path}: {len(lines)} of kind {kind!r}: {some}')
   for split in dict.fromkeys(splits):
-    row, found = _check_split(root, split, shape, truth, labeller, workers)
+    row, names, wrong = _check_split(
+      root, split, shape, truth, labeller, workers
+    )
     rows.append(row)
-    problems += found
+    problems += wrong
+    if split == splits[0] and names:
+      problems += _check_training(row, names, data, found)
   try:
-    segments.make_truth(truth, data.eval_split)
+    segments.make_truth(truth, splits[1])
   except errors.InputError as e:
     problems.append(str(e))
   problems = list(dict.fromkeys(problems))
@@ -57,7 +60,7 @@ def check(root, data, splits, shape, workers=8):
 
 
 def _clicks(root, data, truth, num_snippets):
-  """Return `clicks.labeller` of config.data.clicks or None, and problems."""
+  """Return config.data.clicks, a labeller of them or None, and problems."""
   found, problems = [], []
   for name in data.clicks.split(',') if data.clicks else ():
     path = files.find(name.strip(), root)
@@ -66,15 +69,29 @@ def _clicks(root, data, truth, num_snippets):
     found += read
     problems += complaints
   if not data.clicks:
-    return None, problems
+    return found, None, problems
   # Of `random`, those of the first epoch.
-  return clicks.labeller(
+  label = clicks.labeller(
     found, truth, data.annotator, seed=0, num_snippets=num_snippets
-  ), problems
+  )
+  return found, label, problems
+
+
+def _check_training(row, names, data, found):
+  """Return what training would refuse: no label, or clicks for nobody."""
+  problems = []
+  if row.get('unlabelled') == row['videos']:
+    problems.append(f'{row["split"]}: no video has a label')
+  if data.clicks:
+    try:
+      print(clicks.coverage(found, names, data.annotator))
+    except errors.InputError as e:
+      problems.append(f'{data.clicks}: {e}')
+  return problems
 
 
 def _check_split(root, split, shape, truth, labeller, workers):
-  """Return the row of a split in the table, and its problems."""
+  """Return the row of a split in the table, its videos and problems."""
   (t, d, c), folder = shape, root / split
   try:
     subset = truth.subset(split)
@@ -82,7 +99,7 @@ def _check_split(root, split, shape, truth, labeller, workers):
       folder, num_snippets=t, feature_dim=d, num_classes=c
     ).paths
   except errors.InputError as e:
-    return {'split': split}, [str(e)]
+    return {'split': split}, [], [str(e)]
   problems, files_of = [], collections.defaultdict(list)
   row = collections.Counter(low=np.inf, high=-np.inf)
   with futures.ThreadPoolExecutor(workers) as pool:
@@ -104,7 +121,7 @@ def _check_split(root, split, shape, truth, labeller, workers):
       problems.append(f'{twice[1]}: video {name!r} is in {twice[0]}, too')
   _, absent = annotations.match_names(subset, files_of)
   problems += [f'{folder}: no file of annotated video {v!r}' for v in absent]
-  return {'split': split, 'videos': len(paths), **row}, problems
+  return {'split': split, 'videos': len(paths), **row}, [*files_of], problems
 
 
 def _check_file(path, shape, subset, truth, labeller):
@@ -196,7 +213,7 @@ def plot(root, data, splits, shape, video, output, videos=''):
   Raises:
     errors.InputError: there is no such video, or its file is wrong.
   """
-  root = epath.Path(root)
+  root = files.path(root)
   truth = annotations.read_ground_truth(files.find(data.ground_truth, root))
   paths = {
     path.name.removesuffix('.npz'): path
@@ -210,7 +227,7 @@ def plot(root, data, splits, shape, video, output, videos=''):
   if wrong:
     raise errors.InputError(wrong[0])
   known = truth.videos.get(annotations.match_name(found.name, truth.videos))
-  labeller, problems = _clicks(root, data, truth, shape[0])
+  _, labeller, problems = _clicks(root, data, truth, shape[0])
   if problems:
     raise errors.InputError(problems[0])
   click = labeller(found, 0) if labeller else found.click

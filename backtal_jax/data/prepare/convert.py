@@ -17,7 +17,7 @@ from backtal_jax.data import (
   resampling,
   sources,
 )
-from backtal_jax.data.prepare import inputs
+from backtal_jax.data.prepare import inputs, scan
 
 # What decides, beside the annotations, what lies in the files.
 _MADE_BY = ('features', 'train_split', 'eval_split', 'num_snippets', 'fps',
@@ -138,7 +138,7 @@ def _convert(inputs, recipe):
 
 def _resample(array, video, recipe):
   array = arrays.finite(array, f'video {video.name!r}')
-  grid = inputs.time_grid(recipe, video, len(array))
+  grid = scan.time_grid(recipe, video, len(array))
   if grid is None:
     return resampling.resample(array, recipe.num_snippets)
   return resampling.resample_times(

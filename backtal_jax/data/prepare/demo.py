@@ -7,9 +7,8 @@ alone cannot tell the two apart; a click on a background moment can.
 """
 
 import numpy as np
-from etils import epath
 
-from backtal_jax import IGNORED
+from backtal_jax import IGNORED, files
 from backtal_jax.data import annotations, sources
 
 CLASSES = ('dive', 'jump', 'throw', 'swing', 'serve')
@@ -27,7 +26,7 @@ def prepare(output, seed=0):
     output: the data root.
     seed: of everything drawn.
   """
-  output, rng = epath.Path(output), np.random.default_rng(seed)
+  output, rng = files.path(output), np.random.default_rng(seed)
   size = (3 * len(CLASSES), 2 * STREAM_DIM)
   # Unit looks of every class's action and context, and of plain scenery.
   looks = rng.normal(size=size) / np.sqrt(STREAM_DIM)

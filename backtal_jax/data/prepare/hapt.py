@@ -24,9 +24,8 @@ import zlib
 
 import numpy as np
 import tqdm
-from etils import epath
 
-from backtal_jax import IGNORED, errors
+from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, resampling, sources
 
 ACTIONS = {  # Activity number in labels.txt: class; the order is the index.
@@ -90,7 +89,7 @@ def prepare(archive, output, seed=0, num_snippets=128):
   Raises:
     errors.InputError: a file of the archive is missing or malformed.
   """
-  output = epath.Path(output)
+  output = files.path(output)
   clips = read_clips(archive)
   train = [c for c in clips if c.subset == 'train']
   if not train:
@@ -242,7 +241,7 @@ def simulate_clicks(action, num_snippets, rng):
 @contextlib.contextmanager
 def _open(archive):
   """Yield the root of a zip file or of a folder, with pathlib's interface."""
-  path = pathlib.Path(archive)
+  path = pathlib.Path(files.path(archive))
   if path.is_dir():
     yield path
     return

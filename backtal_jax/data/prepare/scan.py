@@ -1,0 +1,199 @@
+"""Features held against annotations: which videos, which way round, when."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import sys
+from concurrent import futures
+
+import numpy as np
+
+from backtal_jax import errors
+from backtal_jax.data import annotations, feature_files, resampling
+
+# Share of a video's length that its time grid may end before or after it.
+_APART = 0.1
+_WAYS = {False: "[T', D]", True: "[D, T']"}
+
+
+def match(opened, videos, annotated):
+  """Return the features of the videos by their names there, and problems.
+
+  Features of other `annotated` videos and of none are told.
+  """
+  mapping, rest = annotations.match_names(opened, videos)
+  matched, names = {}, {}
+  for name, video in mapping.items():
+    if video in names:
+      raise errors.InputError(
+        f'duplicate video {video!r}: features {names[video]!r} and {name!r}'
+      )
+    matched[video], names[video] = opened[name], name
+  if not matched:
+    raise errors.InputError(
+      f'none of the {len(opened)} videos with features is among the '
+      f'{len(videos)} annotated ones, e.g. {next(iter(opened))!r}'
+      + annotations.nearest(next(iter(opened)), videos)
+    )
+  other, unknown = annotations.match_names(rest, annotated)
+  if other:
+    print(
+      f'not used: {len(other)} of {len(opened)} videos with features are in '
+      'neither of the two splits',
+      file=sys.stderr,
+    )
+  if unknown:
+    print(
+      f'not used: {len(unknown)} of {len(opened)} videos with features have '
+      f'no annotation: {errors.few(unknown)}',
+      file=sys.stderr,
+    )
+  missing = [name for name in videos if name not in matched]
+  near = {name: annotations.nearest(name, unknown) for name in missing[:3]}
+  return matched, [
+    f'video {name!r} has no features{near.get(name, "")}' for name in missing
+  ]
+
+
+def look(opened, videos, recipe):
+  """Look at every file's header; drop the wrong videos from `opened`.
+
+  Features that lie [D, T'] are turned.
+
+  Returns:
+    {video: [(T', D) of each stream]} of the right ones, and problems.
+  """
+
+  def look_at(name):
+    try:
+      return [array.shape for array in opened[name]()]
+    except errors.InputError as e:
+      return str(e)
+
+  with futures.ThreadPoolExecutor(recipe.workers) as pool:
+    looked = dict(zip(opened, pool.map(look_at, opened), strict=True))
+  shapes = {k: s for k, s in looked.items() if not isinstance(s, str)}
+  problems = [s for s in looked.values() if isinstance(s, str)]
+  if _are_turned(shapes, videos, recipe):
+    shapes = {k: [s[::-1] for s in found] for k, found in shapes.items()}
+    for name in opened:
+      opened[name] = functools.partial(_turned, opened[name])
+  dims = collections.Counter(
+    tuple(dim for _, dim in s) for s in shapes.values()
+  )
+  usual = dims.most_common(1)[0][0] if dims else ()
+  for name, found in list(shapes.items()):
+    if min(count for count, _ in found) < 2:
+      expected = 'expected 2 snippets'
+    elif len(found) > 2:
+      expected = 'expected one or two streams'
+    elif tuple(dim for _, dim in found) != usual:
+      expected = f'most have {" and ".join(map(str, usual))} channels'
+    else:
+      continue
+    problems.append(f'video {name!r} has features {found}, {expected}')
+    del shapes[name]
+  for name in opened.keys() - shapes.keys():
+    del opened[name]
+  return shapes, problems
+
+
+def _turned(read):
+  return [stream.T for stream in read()]
+
+
+def _are_turned(shapes, videos, recipe):
+  """Return whether features lie [D, T'].
+
+  What is known decides: that most videos have the same channels; of a
+  benchmark D; the time grid and the videos' durations; a length of T.
+  """
+  ways = feature_files.ways_round(shapes.values())
+  given = recipe.channels_first
+  shown = ' and '.join(map(str, next(iter(shapes.values()), ())))
+  shown = f'{recipe.features[0]}: features have shape {shown}'
+  if given in ways or (given is not None and not ways):
+    return given
+  if given is not None:
+    raise errors.InputError(
+      f'{shown}: their channels are the same in most videos only as '
+      f'{_WAYS[not given]}, but {"" if given else "no-"}channels_first says '
+      f'{_WAYS[given]}'
+    )
+  fits = {turned: _fit(shapes, videos, recipe, turned) for turned in ways}
+  if len(set(fits.values())) < len(ways):
+    raise errors.InputError(
+      f'{shown}: cannot tell snippets from channels; --channels_first if that '
+      "is [D, T'], --no-channels_first if it is [T', D]"
+    )
+  turned = bool(ways) and max(fits, key=fits.get)
+  if turned:
+    print(f'{shown}: read as {_WAYS[True]}', file=sys.stderr)
+  return turned
+
+
+def _fit(shapes, videos, recipe, turned):
+  """Count the videos that fit D, the time grid and T, the ways round."""
+  score = [0, 0, 0]
+  for name, streams in shapes.items():
+    count = streams[0][turned]
+    score[0] += sum(s[not turned] for s in streams) == recipe.feature_dim
+    with contextlib.suppress(errors.InputError):
+      _completed(videos[name], count, recipe)
+      score[1] += 1
+    score[2] += count == recipe.num_snippets
+  return tuple(score)
+
+
+def time_grid(recipe, video, count):
+  """Return (times [count], end) in seconds; None without a stride."""
+  if recipe.stride is None:
+    return None
+  fps = recipe.fps or video.fps
+  if not fps:
+    raise errors.InputError(
+      f'video {video.name!r}: no fps in the annotations, expected --fps'
+    )
+  stride, window = recipe.stride, recipe.window or recipe.stride
+  times = resampling.centre_times(count, stride=stride, window=window, fps=fps)
+  return times, ((count - 1) * stride + window) / fps
+
+
+def complete(truth, shapes, recipe):
+  """Fill in durations that only the features tell, and fps.
+
+  Returns:
+    Annotations; and problems, whose videos are dropped from `shapes`.
+  """
+  videos, problems = dict(truth.videos), []
+  for name, ((count, _), *_) in list(shapes.items()):
+    try:
+      videos[name] = _completed(videos[name], count, recipe)
+    except errors.InputError as e:
+      problems.append(str(e))
+      del shapes[name]
+  return dataclasses.replace(truth, videos=videos), problems
+
+
+def _completed(video, count, recipe):
+  """Return a video with duration and fps that fit its `count` snippets."""
+  duration, fps = video.duration, video.fps or recipe.fps
+  grid = time_grid(recipe, video, count)
+  if grid and duration is None:
+    duration = grid[1]
+  if not fps or fps < 0 or duration is None or not 0 < duration < np.inf:
+    raise errors.InputError(
+      f'video {video.name!r}: duration {duration}, fps {fps}, expected both to '
+      'be positive: in the annotations or --video_list, fps else as --fps, '
+      'the duration else from --fps and --stride'
+    )
+  if grid:
+    step = (recipe.window or 0) + 2 * recipe.stride
+    apart = abs(grid[1] - duration)
+    if apart > max(_APART * duration, step / (recipe.fps or video.fps)):
+      raise errors.InputError(
+        f'video {video.name!r} is {duration:g} s long, its features end at '
+        f'{grid[1]:g} s; are --fps, --stride and --window right?'
+      )
+  return dataclasses.replace(video, duration=duration, fps=fps)
