@@ -300,7 +300,8 @@ TWO = {'annotations': []}
   [
     {'x': {**ONE, 'duration_second': 9.5, 'duration_frame': 285, 'fps': 30.0,
            'feature_frame': 280, 'rfps': 29.9}, 'y': TWO},
-    {'database': {'x': {**ONE, 'duration': 9.5, 'fps': 30}, 'y': TWO}},
+    {'database': {'x': {**ONE, 'duration': 9.5, 'fps': 30, 'subset': None},
+                  'y': TWO}},
     [{'video_id': 'x', 'duration': '9.5', 'fps': 30, **ONE},
      {'video_id': 'y', **TWO}],
     {'database': [{'video_name': 'x', 'duration_second': 9.5, 'fps': 30, **ONE},

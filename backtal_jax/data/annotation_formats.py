@@ -233,7 +233,7 @@ def _database_entry(entry):
   """Return (subset, duration, fps, annotations) of one video."""
   if not isinstance(entry, dict):
     raise errors.InputError(f'found {_show(entry)}, expected an object')
-  is_bare = 'subset' not in entry and 'annotations' in entry
+  is_bare = entry.get('subset') is None and 'annotations' in entry
   subset = '' if is_bare else _name(entry.get('subset'), 'subset')
   duration = entry.get('duration', entry.get('duration_second'))
   duration, fps = (
