@@ -47,7 +47,7 @@ def one_line():
     name = e.filename2 or e.filename
     message = f'{f"{name}: " if name else ""}{e.strerror or e}'
   except MemoryError as e:
-    message = f'not enough memory: {e or "none left"}'
+    message = f'not enough memory: {str(e) or "none left"}'
   else:
     return
   sys.exit(f'error: {" ".join(message.split())}')
