@@ -58,9 +58,8 @@ def make_loss(topk_ratio, **options):
   )
 
 
-def create_state(model, optimizer, *, seed, num_snippets) -> TrainState:
-  """Sample the parameters from the seed."""
-  rng = jax.random.key(seed)
+def create_state(model, optimizer, rng, *, num_snippets) -> TrainState:
+  """Sample the parameters from a key."""
   params = models.init(model, rng, num_snippets)
   return TrainState(
     jnp.zeros((), jnp.int32), params, optimizer.init(params), rng
@@ -177,17 +176,16 @@ def make_train_step(
   return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 
-def initial_state(new_state, layout, manager, init_checkpoint='') -> TrainState:
+def initial_state(new_state, manager, init_checkpoint='') -> TrainState:
   """Return the latest state, or a new one, laid out over the devices.
 
   Args:
-    new_state: Returns a state, see `create_state`.
-    layout: Where its arrays live.
+    new_state: Returns a state, see `build`.
     manager: Checkpoints of the workdir.
     init_checkpoint: Where the parameters of a new state come from, if not
       sampled; see checkpoints.restore_params.
   """
-  state = jax.jit(new_state, out_shardings=layout)()
+  state = new_state()
   restored = checkpoints.restore(manager, state)
   if restored is not None:
     return restored
@@ -213,15 +211,14 @@ def build(config, mesh, num_steps=None):
   optimizer = make_optimizer(
     options.learning_rate, options.weight_decay, options.betas
   )
-  new_state = functools.partial(
-    create_state,
-    model,
-    optimizer,
-    seed=options.seed,
-    num_snippets=config.data.num_snippets,
+  sample = functools.partial(
+    create_state, model, optimizer, num_snippets=config.data.num_snippets
   )
-  shapes = jax.eval_shape(new_state)
+  rng = jax.random.key(options.seed)
+  shapes = jax.eval_shape(sample, rng)
   layout = sharding.layout(shapes, mesh, options.shard_state)
+  # The key is an argument: what is compiled, and kept, serves every seed.
+  new_state = functools.partial(jax.jit(sample, out_shardings=layout), rng)
   loss = make_loss(config.model.topk_ratio, **config.loss)
   step = make_train_step(
     model,
@@ -262,7 +259,7 @@ def train_and_evaluate(config, workdir, draw=None):
     workdir: Gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
       and predictions.json and metrics.json of the best epoch.
     draw: A function of segments.Truth and outputs.Results that returns the
-      images that TensorBoard gets, {name: [height, width, 3] uint8}.
+      images that TensorBoard gets at the end, {name: [height, width, 3] uint8}.
 
   Returns:
     The metrics of the best epoch.
@@ -281,7 +278,7 @@ def train_and_evaluate(config, workdir, draw=None):
     seed=options.seed,
     num_epochs=options.num_epochs,
   )
-  model, new_state, layout, step_fn = build(config, mesh, len(plan))
+  model, new_state, _, step_fn = build(config, mesh, len(plan))
   eval_source = evaluate.make_source(config, data.eval_split)
   truth = annotations.find_ground_truth(data.ground_truth, data.root)
   outputs.check_classes(workdir, truth)
@@ -303,7 +300,7 @@ def train_and_evaluate(config, workdir, draw=None):
     hosts.Preemption() as preemption,
     _open(workdir, config, evaluator) as manager,
   ):
-    state = initial_state(new_state, layout, manager, config.init_checkpoint)
+    state = initial_state(new_state, manager, config.init_checkpoint)
     end_of_epoch = make_end_of_epoch(
       workdir,
       evaluator,
@@ -386,7 +383,7 @@ def make_end_of_epoch(
       run_log.write(int(state.step), scores.scalars(results.metrics))
       table = f'epoch {epoch}\n{scores.table(results.metrics)}'
       run_log.say(table)
-      if draw and hosts.is_main_process():
+      if draw and last and hosts.is_main_process():
         images = draw(evaluator.truth, results)
         run_log.show(int(state.step), table, images)
       if value > best:

@@ -22,6 +22,7 @@ def get_config(recipe='robust'):
   c.data.generate = True
   c.data.train_split = 'train'
   c.data.num_snippets = 100
+  c.data.placement = 'device'  # 2 MB
   c.data.ground_truth = 'ground_truth.json'
   c.train.learning_rate = 1e-3
   c.train.num_epochs = 20

@@ -29,6 +29,7 @@ def get_config(recipe='robust'):
   c.data.root = 'data/HAPT'
   c.data.train_split = 'train'
   c.data.num_snippets = 128
+  c.data.placement = 'device'  # 6 MB
   c.data.ground_truth = 'ground_truth.json'
   c.train.batch_size = 16
   c.train.num_epochs = 30

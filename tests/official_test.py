@@ -255,8 +255,8 @@ def test_fine_tuning_starts_from_an_official_file(torch, tmp_path):
   case = Case('thumos14')
   mesh = jax.make_mesh((8,), ('data',))
   with checkpoints.manager(tmp_path) as manager:
-    _, new_state, layout, _ = train.build(config, mesh)
-    state = train.initial_state(new_state, layout, manager, str(path))
+    _, new_state, _, _ = train.build(config, mesh)
+    state = train.initial_state(new_state, manager, str(path))
   assert int(state.step) == 0
   for ours, theirs in zip(
     jax.tree.leaves(state.params), jax.tree.leaves(case.params), strict=True

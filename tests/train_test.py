@@ -22,6 +22,7 @@ def tiny_config(root, **fields):
   c = demo_config.get_config()
   changes = {
     'data.root': str(root),
+    'data.placement': 'host',
     'mesh': (1,),
     'model.hidden_dim': 16,
     'model.reduce_dim': 8,
