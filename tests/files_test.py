@@ -1,6 +1,8 @@
 """Files: where users say, whole or absent."""
 
 import json
+import pathlib
+import re
 
 import pytest
 
@@ -27,6 +29,18 @@ def test_the_home_folder_is_found_wherever_a_path_is_named(home):
   # Only the home folder is meant.
   for name in ('x/~', 'gs://bucket/~/x', '~nobody-of-this-name/x'):
     assert str(files.path(name)) == name
+
+
+def test_nowhere_else_does_text_become_a_path():
+  package = pathlib.Path(files.__file__).parent
+  found = [
+    p.name
+    for p in package.rglob('*.py')
+    if re.search(
+      r'epath\.Path\(|pathlib\.Path\((?!files|__file__)', p.read_text()
+    )
+  ]
+  assert found == ['files.py']
 
 
 def test_json_that_nests_without_end_is_refused(tmp_path):

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.data import annotations
 
 UNDOABLE = 'click', 'remove', 'answer', 'labels', 'done'
@@ -44,7 +44,7 @@ class Mark(NamedTuple):
 
 def log_path(clicks) -> epath.Path:
   """Return where the history of a click file lies."""
-  return epath.Path(f'{clicks}.log')
+  return files.path(f'{clicks}.log')
 
 
 class History:

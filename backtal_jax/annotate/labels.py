@@ -4,8 +4,6 @@ import collections
 import csv
 import io
 
-from etils import epath
-
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import annotations
@@ -22,7 +20,7 @@ class Labels:
   """
 
   def __init__(self, path, subset):
-    self.path, self._subset = epath.Path(path), subset
+    self.path, self._subset = files.path(path), subset
     self._rows = collections.defaultdict(list)
     if self.path.exists():
       for where, row in formats.read_table(

@@ -16,9 +16,7 @@ import secrets
 import threading
 import time
 
-from etils import epath
-
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.annotate import history
 from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import annotations
@@ -44,7 +42,7 @@ class Store:
   """
 
   def __init__(self, path, annotator, videos, classes, labels):
-    self.path, self.who, self.labels = epath.Path(path), annotator, labels
+    self.path, self.who, self.labels = files.path(path), annotator, labels
     self._videos, self._mutex = videos, threading.RLock()
     self.path.parent.mkdir(parents=True, exist_ok=True)
     log = history.log_path(path)

@@ -13,7 +13,6 @@ from concurrent import futures
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import sources
@@ -115,7 +114,7 @@ def prepare(output, splits):
   for left in root.glob('prepared/*incomplete*'):
     left.rmtree()
   builder = Prepared(root, splits)
-  path = epath.Path(builder.data_dir) / _INDEX
+  path = files.path(builder.data_dir) / _INDEX
   if path.exists() and files.read_json(path) != index:
     raise errors.InputError(
       f'{builder.data_dir}: was made of other .npz files; remove it first'

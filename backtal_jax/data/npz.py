@@ -9,9 +9,8 @@ import zipfile
 import zlib
 
 import numpy as np
-from etils import epath
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 
 # What a damaged file makes NumPy and zipfile raise.
 DAMAGED = (
@@ -55,7 +54,7 @@ def read(path, keys=None) -> dict[str, np.ndarray]:
 
 def _read(path, keys):
   arrays = {}
-  with epath.Path(path).open('rb') as f, zipfile.ZipFile(f) as archive:
+  with files.path(path).open('rb') as f, zipfile.ZipFile(f) as archive:
     for member in archive.namelist():
       key = member.removesuffix('.npy')
       if keys is None or key in keys:

