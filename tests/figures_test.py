@@ -63,7 +63,7 @@ def test_timeline_draws_everything_where_it_is():
   np.testing.assert_array_equal(weights.lines[0].get_ydata(), 0.5)
   # Best first, coloured by kind.
   assert bars_of(found) == [
-    (50, 70, 0, style.COLOR['true-positive']),
+    (50, 70, 0, style.COLOR['true positive']),
     (10, 30, 1, style.COLOR['background']),
   ]
   assert found.get_xlim() == (0, 80)

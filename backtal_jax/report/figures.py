@@ -159,7 +159,7 @@ def _legend(ax):
 def _predictions(ax, best, total, color):
   kinds = [s.get('kind') for s in best]
   colors = [
-    _COLOR[_variable(kind)] if kind else color.get(s['label'], _LINES[5])
+    _COLOR[kind] if kind else color.get(s['label'], _LINES[5])
     for kind, s in zip(kinds, best, strict=True)
   ]
   _bars(ax, best, range(len(best)), colors)
@@ -236,7 +236,7 @@ def shares(rows, kinds=diagnosis.KINDS):
   for kind in kinds:
     width = 100 * np.array([row[kind] for row in rows.values()]) / total
     ax.barh(range(len(rows)), width, 0.78, left, label=kind,
-            color=_COLOR[_variable(kind)])  # fmt: skip
+            color=_COLOR[kind])  # fmt: skip
     left += width
   _lanes(ax, rows)
   ax.set(xlabel='% of the predictions', xlim=(0, 100))
@@ -266,7 +266,7 @@ def bars(values, *, xlabel, colors=None):
 
 
 @style.styled
-def groups(characteristics, key, *, ylabel, baseline=None):
+def groups(characteristics, key, ylabel, baseline=None):
   """Draw one number by groups of the ground truth.
 
   Args:
@@ -316,10 +316,6 @@ def differences(rows, *, xlabel):
   _lanes(ax, rows)
   ax.set_xlabel(xlabel)
   return figure
-
-
-def _variable(kind):
-  return kind.replace(' ', '-')
 
 
 def _short(text, length=26):

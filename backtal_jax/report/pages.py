@@ -3,6 +3,7 @@
 A page is a list of sections that `page.html` beside this file lays out.
 """
 
+import functools
 import json
 from typing import Any, NamedTuple
 
@@ -21,10 +22,15 @@ from backtal_jax.metrics import (
 from backtal_jax.report import figures, style, timelines
 from backtal_jax.run import outputs
 
-# A figure of classes shows no more than this; the table shows all.
-_MAX_BARS = 40
+# A figure of classes shows no more than twice this; the table shows all.
+_HALF = 20
 _AT = f'tIoU {timelines.THETA:g}'
 _BEST = f'the best {diagnosis.TOP}·G predictions'
+_VIDEOS = (
+  'The best, median and worst videos by the AP of all their predictions: '
+  'ground truth, class activation sequences (CAS), foreground weight and '
+  'feature magnitude, predictions with their scores and kinds.'
+)
 
 
 class Section(NamedTuple):
@@ -49,30 +55,39 @@ def write(workdir, output='', ground_truth='') -> epath.Path:
     errors.InputError: see outputs.read.
   """
   run = outputs.read(workdir, ground_truth)
-  result = diagnosis.diagnose(
-    run.truth, run.predictions, run.metrics['tiou'], theta=timelines.THETA
-  )
-  sections = [_head(run), _learning(run), _errors(run, result)]
-  sections += [_classes(result), _videos(run)]
+  tiou, columns = run.metrics['tiou'], (run.truth, run.predictions)
+  result = diagnosis.diagnose(*columns, tiou, theta=timelines.THETA)
+  videos = timelines.select(*columns, run.curves, count=2)
   return _render(
     files.path(output or files.path(workdir) / 'report.html'),
-    title=f'{run.name}: {_what(run)}',
-    heading=run.name,
-    sections=sections,
-    config=json.dumps(run.config, indent=1, ensure_ascii=False),
+    f'{run.name}: {_what(run)}',
+    run.name,
+    [
+      _head(run),
+      Section('Learning', charts=_learning(run)),
+      _errors(result, len(run.truth.segments.label)),
+      _classes(result),
+      Section('Videos', _VIDEOS, videos=videos.items()),
+    ],
+    json.dumps(run.config, indent=1, ensure_ascii=False),
   )
 
 
-def _render(path, **values):
+def _render(path, title, heading, sections, config=''):
   """Write a page atomically, and return its path."""
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
   )
-  environment.filters |= {'svg': style.svg, 'cell': _cell}
+  environment.filters |= {
+    'svg': style.svg, 'variable': style.variable, 'cell': _cell
+  }  # fmt: skip
   template = epath.resource_path('backtal_jax.report') / 'page.html'
-  template = environment.from_string(template.read_text())
+  text = environment.from_string(template.read_text()).render(
+    palette=style.PALETTE, title=title, heading=heading, sections=sections,
+    config=config,
+  )  # fmt: skip
   with files.atomic(path, 'w') as f:
-    f.write(template.render(palette=style.PALETTE, **values))
+    f.write(text)
   return path
 
 
@@ -110,13 +125,12 @@ def _head(run):
 
 
 def _learning(run):
-  """Show losses, mAP along training, and precision over recall."""
+  """Yield the charts of losses, mAP along training, and precision."""
   keys = dict.fromkeys(key for row in run.log for key in row)
   losses = sorted(
     (k for k in keys if k.startswith('loss/')), key=lambda k: k != 'loss/total'
   )
   maps = [k for k in ('average_mAP', *keys) if k in keys and 'mAP' in k]
-  charts = []
   if maps:
     percent = [
       {k: v if k == 'step' else 100 * v for k, v in row.items()}
@@ -124,80 +138,66 @@ def _learning(run):
       if maps[0] in row
     ]
     drawn = figures.curves(percent, dict.fromkeys(maps), ylabel='%')
-    charts.append(('mAP', 'On the evaluation split.', drawn))
+    yield 'mAP', 'On the evaluation split.', drawn
   if losses:
     drawn = figures.curves(run.log, losses, log=True)
-    charts.append(('Losses', 'Every term, and their weighted sum.', drawn))
+    yield 'Losses', 'Every term, and their weighted sum.', drawn
   tiou = run.metrics['tiou']
   values = average_precision.precision_recall(run.truth, run.predictions, tiou)
   drawn = figures.precision_recall(tiou, values)
-  charts.append(
-    ('Precision and recall', 'The mean of the classes’ envelopes.', drawn)
-  )
-  return Section('Learning', charts=charts)
+  yield 'Precision and recall', 'The mean of the classes’ envelopes.', drawn
 
 
-def _errors(run, result):
+def _errors(result, segments):
   """Show where the errors come from."""
   share = 100 * result['count']['background']
   share /= max(sum(result['count'].values()), 1)
-  segments = len(run.truth.segments.label)
   text = markupsafe.Markup(
     f'Of {_BEST} of every class at {_AT}, <strong>{share:.1f} % are background '
     f'errors</strong>; {result["missed"]} of {segments} segments are missed.'
   )
-  charts = [*_false(result), *_missed(result, segments)]
-  return Section('Where the errors come from', text, charts)
-
-
-def _false(result):
-  """Return the charts of false positives."""
-  places = [f'{i}th G' for i in range(1, diagnosis.TOP + 1)]
-  places[:3] = '1st G', '2nd G', '3rd G'
-  rows = dict(zip(places, result['profile'], strict=True))
-  text = 'Predictions by score, in portions of the number of segments G.'
-  yield 'Kinds of errors', text, figures.shares(rows)
+  places = ['1st G', '2nd G', '3rd G']
+  places += [f'{i}th G' for i in range(4, diagnosis.TOP + 1)]
   gain = {k: 100 * v for k, v in result['gain'].items()}
-  colors = [kind.replace(' ', '-') for kind in gain]
-  text = 'Average mAP gained if these errors were not there.'
-  drawn = figures.bars(gain, xlabel='average mAP gained, points', colors=colors)
-  yield 'What each kind costs', text, drawn
-
-
-def _missed(result, segments):
-  """Return the charts of false negatives."""
-  groups = result['characteristics']
-  text = (
-    'Segments that no prediction was matched with, by fifths of the ground '
-    'truth. Dashed: of all.'
-  )
-  drawn = figures.groups(
-    groups, 'missed_share', ylabel='% missed',
-    baseline=result['missed'] / segments,
-  )  # fmt: skip
-  yield 'Missed', text, drawn
-  text = 'Normalised average mAP on the same fifths. Dashed: of all.'
-  drawn = figures.groups(
-    groups, 'normalised_mAP', ylabel='normalised mAP, %',
-    baseline=result['normalised_mAP'],
-  )  # fmt: skip
-  yield 'Sensitivity', text, drawn
-  text = (
-    'Of the best predictions of each video, of any class, tIoU 0.5 to 0.95.'
-  )
-  yield 'Average recall', text, figures.recall(**result['recall'])
+  groups = functools.partial(figures.groups, result['characteristics'])
+  charts = [
+    (
+      'Kinds of errors',
+      'Predictions by score, in portions of the number of segments G.',
+      figures.shares(dict(zip(places, result['profile'], strict=True))),
+    ),
+    (
+      'What each kind costs',
+      'Average mAP gained if these errors were not there.',
+      figures.bars(gain, xlabel='average mAP gained, points', colors=gain),
+    ),
+    (
+      'Missed',
+      'Segments that no prediction was matched with, by fifths of the ground '
+      'truth. Dashed: of all.',
+      groups('missed_share', '% missed', result['missed'] / segments),
+    ),
+    (
+      'Sensitivity',
+      'Normalised average mAP on the same fifths. Dashed: of all.',
+      groups('normalised_mAP', 'normalised mAP, %', result['normalised_mAP']),
+    ),
+    (
+      'Average recall',
+      'Of the best predictions of each video, of any class, tIoU 0.5 to 0.95.',
+      figures.recall(**result['recall']),
+    ),
+  ]
+  return Section('Where the errors come from', text, charts)
 
 
 def _classes(result):
   """Show the AP of every class, sorted, and what its errors are."""
   classes = sorted(result['classes'].items(), key=lambda x: (-x[1]['ap'], x[0]))
-  ap = {name: 100 * row['ap'] for name, row in classes}
-  text = f'At {_AT}.'
-  if len(ap) > _MAX_BARS:
-    names, half = list(ap), _MAX_BARS // 2
-    ap = {name: ap[name] for name in names[:half] + names[-half:]}
-    text += f' The {half} best and the {half} worst of {len(names)}.'
-  chart = ('Average precision', text, figures.bars(ap, xlabel='AP, %'))
+  ap, text = {name: 100 * row['ap'] for name, row in classes}, f'At {_AT}.'
+  if len(ap) > 2 * _HALF:
+    text += f' The {_HALF} best and the {_HALF} worst of {len(ap)}.'
+  drawn = figures.bars(_ends(ap), xlabel='AP, %')
   rows = [
     [name, 100 * row['ap'], 100 * row['average_ap'], row['segments']]
     + [row[kind] for kind in diagnosis.KINDS]
@@ -205,21 +205,17 @@ def _classes(result):
   ]
   head = ['class', f'AP@{timelines.THETA:g}', 'average AP', 'segments']
   caption = f'AP in %, and the kinds of {_BEST}'
-  table = caption, head + list(diagnosis.KINDS), rows
-  return Section('Classes', charts=[chart], table=table)
-
-
-def _videos(run):
-  """Show the best, median and worst videos."""
   return Section(
-    'Videos',
-    'The best, median and worst videos by the AP of all their predictions: '
-    'ground truth, class activation sequences (CAS), foreground weight and '
-    'feature magnitude, predictions with their scores and kinds.',
-    videos=timelines.select(
-      run.truth, run.predictions, run.curves, count=2
-    ).items(),
+    'Classes',
+    charts=[('Average precision', text, drawn)],
+    table=(caption, head + list(diagnosis.KINDS), rows),
   )
+
+
+def _ends(rows):
+  """Keep of {name: value} the first and the last, if there are too many."""
+  names = list(rows)
+  return {name: rows[name] for name in names[:_HALF] + names[-_HALF:]}
 
 
 def compare(before, after, output='', ground_truth='') -> epath.Path:
@@ -244,49 +240,50 @@ def compare(before, after, output='', ground_truth='') -> epath.Path:
     a.truth, a.predictions, b.predictions, a.metrics['tiou'],
     theta=timelines.THETA,
   )  # fmt: skip
-  names = [f'A: {a.name}', f'B: {b.name}']
-  text = (
-    f'A is {before}, B is {after}, on {_what(a)}. Intervals hold 95 % of 1000 '
-    f'draws of the {len(a.truth.videos)} videos with replacement.'
-  )
-  values = {k: v for k, v in result.items() if 'mAP' in k}
-  table = _differences('metric', names, values, 'Mean average precision, %')
-  title = f'{a.name} and {b.name}'
-  return _render(
-    files.path(output or files.path(after) / 'compare.html'),
-    title=title,
-    heading=title,
-    sections=[
-      Section(text=text, table=table),
-      _compare_kinds(names, result['kinds']),
-      _compare_classes(names, result['classes']),
-    ],
-    config='',
-  )
-
-
-def _compare_kinds(names, kinds):
-  """Show how the kinds of errors differ."""
+  names, kinds = [f'A: {a.name}', f'B: {b.name}'], result['kinds']
+  order = sorted(result['classes'].items(), key=lambda x: -x[1]['difference'])
   shares = {
     name: {kind: row[side] for kind, row in kinds.items()}
     for name, side in zip(names, ('before', 'after'), strict=True)
   }
-  chart = ('Shares', f'Of {_BEST} at {_AT}.', figures.shares(shares))
-  change = _difference_chart('Change', kinds, 'share, B − A, points')
-  table = _differences('kind', names, kinds, 'Shares, %')
-  return Section('Kinds of errors', charts=[chart, change], table=table)
-
-
-def _compare_classes(names, classes):
-  """Show which classes got better and which worse."""
-  order = sorted(classes, key=lambda name: -classes[name]['difference'])
-  half = _MAX_BARS // 2
-  ends = {name: classes[name] for name in order[:half] + order[-half:]}
-  title = 'What got better and worse'
-  chart = _difference_chart(title, ends, 'AP, B − A, points')
-  classes = {name: classes[name] for name in order}
-  table = _differences('class', names, classes, f'AP at {_AT}, %')
-  return Section('Classes', charts=[chart], table=table)
+  text = (
+    f'A is {before}, B is {after}, on {_what(a)}. Intervals hold 95 % of 1000 '
+    f'draws of the {len(a.truth.videos)} videos with replacement.'
+  )
+  scored = {k: v for k, v in result.items() if 'mAP' in k}
+  title = f'{a.name} and {b.name}'
+  return _render(
+    files.path(output or files.path(after) / 'compare.html'),
+    title,
+    title,
+    [
+      Section(
+        text=text,
+        table=_differences(
+          'Mean average precision, %', 'metric', names, scored
+        ),
+      ),
+      Section(
+        'Kinds of errors',
+        charts=[
+          ('Shares', f'Of {_BEST} at {_AT}.', figures.shares(shares)),
+          _difference_chart('Change', kinds, 'share, B − A, points'),
+        ],
+        table=_differences('Shares, %', 'kind', names, kinds),
+      ),
+      Section(
+        'Classes',
+        charts=[
+          _difference_chart(
+            'What got better and worse',
+            _ends(dict(order)),
+            'AP, B − A, points',
+          )
+        ],
+        table=_differences(f'AP at {_AT}, %', 'class', names, dict(order)),
+      ),
+    ],
+  )
 
 
 def _difference_chart(title, rows, xlabel):
@@ -298,7 +295,7 @@ def _difference_chart(title, rows, xlabel):
   return title, 'With 95 % intervals; grey ones hold zero.', drawn
 
 
-def _differences(what, names, rows, caption):
+def _differences(caption, what, names, rows):
   cells = [
     [name, 100 * row['before'], 100 * row['after']]
     + [_signed(100 * row[key]) for key in ('difference', 'low', 'high')]

@@ -4,7 +4,6 @@ Figures are drawn in the light palette. `svg` turns one into text whose colours
 follow the page's theme, `image` into pixels.
 """
 
-import functools
 import html
 import io
 import re
@@ -22,9 +21,9 @@ PALETTE = {
   'ink': ('#1f2328', '#e8eaed'),
   'muted': ('#57606a', '#a3acb8'),
   'grid': ('#d6dbe1', '#363c45'),
-  'true-positive': ('#007f5f', '#2fbf95'),
-  'double-detection': ('#2b8cc4', '#6cc0ee'),
-  'wrong-label': ('#0a4f8f', '#4f8fd9'),
+  'true positive': ('#007f5f', '#2fbf95'),
+  'double detection': ('#2b8cc4', '#6cc0ee'),
+  'wrong label': ('#0a4f8f', '#4f8fd9'),
   'localisation': ('#b87700', '#efb030'),
   'confusion': ('#b0568c', '#dd8fbb'),
   'background': ('#cc4c02', '#ff7d45'),
@@ -59,20 +58,9 @@ _STYLE = {
   key: COLOR['ink']
   for key in ('text.color', 'axes.labelcolor', 'xtick.color', 'ytick.color')
 }  # fmt: skip
-
-
 _NO_METADATA = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
-
-
-def styled(draw):
-  """Draw in our style whatever the user's matplotlib is set to."""
-
-  @functools.wraps(draw)
-  def styled(*args, **kwargs):
-    with matplotlib.rc_context(_STYLE):
-      return draw(*args, **kwargs)
-
-  return styled
+# Draws in our style whatever the user's matplotlib is set to.
+styled = matplotlib.rc_context(_STYLE)
 
 
 def svg(figure, title) -> str:
@@ -92,12 +80,17 @@ def svg(figure, title) -> str:
   # Figures of one page must not share names; those in use are hashes.
   body = re.sub(r' id="[a-zA-Z0-9.]*_\d+"', '', body)
   for name, color in COLOR.items():
-    body = body.replace(color, f'var(--{name})')
+    body = body.replace(color, f'var(--{variable(name)})')
   width = round(figure.get_figwidth() * 96)
   return (
     f'<svg role="img" aria-label="{html.escape(title)}" '
     f'style="--width: {width}px"{body}'
   )
+
+
+def variable(name) -> str:
+  """Return the CSS variable of a name in PALETTE, without its dashes."""
+  return name.replace(' ', '-')
 
 
 def image(figure, dpi=100):
