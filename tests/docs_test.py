@@ -25,8 +25,6 @@ def test_docs_data(tmp_path):
     (tmp_path / name).symlink_to(ROOT / name)
   text = (ROOT / 'docs' / 'data.md').read_text()
   blocks = re.findall(r'```sh\n(.*?)```', text, re.DOTALL)
-  # The HAPT archive is not ours to give, and twelve runs take half an hour.
-  blocks = [b for b in blocks if 'click_quality' not in b]
   assert len(blocks) == 7
   path = f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'
   shim = '' if os.environ.get('DOCS') == 'all' else _FLAGS

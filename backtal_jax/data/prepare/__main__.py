@@ -210,9 +210,10 @@ def _add_folder_commands(commands):
 
 
 def _read_config(path):
-  """Return (config.data, splits, (T, D, C)) of a config file."""
+  """Return (config.data, splits, (T, D, C)) of a config file[:recipe]."""
+  path, *recipe = path.split(':', 1)
   try:
-    config = runpy.run_path(path)['get_config']()
+    config = runpy.run_path(path)['get_config'](*recipe)
     data, model = config.data, config.model
     shape = data.num_snippets, model.feature_dim, model.num_classes
     return data, (data.train_split, data.eval_split), shape

@@ -1,0 +1,183 @@
+"""What supervision is worth: video labels, clicks, wrong clicks, two recipes.
+
+  python -m backtal_jax.data.prepare hapt --archive "HAPT Data Set.zip" \\
+      --output data/HAPT
+  python -m experiments.supervision --set hapt --root data/HAPT \\
+      --workdir runs/supervision [--seeds 5] [--only robust]
+
+Trains on HAPT or on the demo with every kind of clicks in CONDITIONS, under
+both recipes. A seed chooses the clicks, the network's start and the order. The
+same command goes on where it was stopped; with `--table` it only shows what is
+there. A run's workdir, WORKDIR/SET/RECIPE/CONDITION/SEED, is that of any run:
+`python -m backtal_jax.report --compare A B` takes two of them.
+"""
+
+import argparse
+import pathlib
+import sys
+import zlib
+
+import numpy as np
+
+from backtal_jax import errors, files, train
+from backtal_jax.data import annotations
+from backtal_jax.data.prepare import simulated_clicks
+from backtal_jax.run import sharding
+from configs import demo, hapt, recipes
+
+# Condition: the share of background gaps clicked, the share of those clicks
+# that are wrong, and whether every action is clicked.
+CONDITIONS = {
+  'video labels': (0.0, 0.0, False),
+  '25 % of the gaps': (0.25, 0.0, False),
+  '50 % of the gaps': (0.5, 0.0, False),
+  '100 % of the gaps': (1.0, 0.0, False),
+  '10 % of the clicks wrong': (1.0, 0.1, False),
+  '20 % of the clicks wrong': (1.0, 0.2, False),
+  '40 % of the clicks wrong': (1.0, 0.4, False),
+  'action clicks': (0.0, 0.0, True),
+  'both kinds of clicks': (1.0, 0.0, True),
+}
+# The config, and where its clicks may be: seconds from actions, shortest gap.
+SETS = {'hapt': (hapt, 0.25, 1.0), 'demo': (demo, 0.0, 0.0)}
+SUBSET = 'train'
+
+
+def write_clicks(path, truth, condition, *, seed, margin, min_gap):
+  """Write the clicks of a condition, sampled from the ground truth."""
+  gap_share, wrong_share, actions = CONDITIONS[condition]
+  found = simulated_clicks.simulate_background(
+    truth, SUBSET, seed=seed, gap_share=gap_share, wrong_share=wrong_share,
+    margin=margin, min_gap=min_gap,
+  )  # fmt: skip
+  if actions:
+    found += simulated_clicks.simulate_actions(truth, SUBSET, seed=seed)
+  annotations.write_clicks(path, found)
+
+
+def folder(workdir, name, recipe, condition, seed) -> pathlib.Path:
+  """Return a run's workdir."""
+  words = condition.replace('%', 'percent').replace(' ', '_')
+  return pathlib.Path(workdir).absolute() / name / recipe / words / str(seed)
+
+
+def config_of(name, root, clicks, recipe, seed):
+  """Return the config of a run."""
+  config = SETS[name][0].get_config(recipe).unlock()
+  config.data.root, config.data.clicks = str(root), str(clicks)
+  config.train.seed = seed
+  config.train.eval_every = config.train.num_epochs  # only the last is shown
+  return config.lock()
+
+
+def is_whole(workdir, num_epochs) -> bool:
+  """Return whether a run has left the results of its last epoch."""
+  path = workdir / 'metrics.json'
+  return path.exists() and files.read_json(path)['epoch'] == num_epochs
+
+
+def run(name, root, workdir, recipe, condition, seed):
+  """Train one run, unless it is whole."""
+  config_file, margin, min_gap = SETS[name]
+  where = folder(workdir, name, recipe, condition, seed)
+  if is_whole(where, config_file.get_config().train.num_epochs):
+    return
+  truth = annotations.read_ground_truth(pathlib.Path(root, 'ground_truth.json'))
+  # The same clicks for both recipes, and beside the runs.
+  kind = zlib.crc32(condition.encode())
+  clicks = pathlib.Path(workdir).absolute() / name / f'{kind:08x}_{seed}.csv'
+  write_clicks(
+    clicks, truth, condition, seed=seed, margin=margin, min_gap=min_gap
+  )
+  print(f'{name}, {recipe}, {condition}, seed {seed}', flush=True)
+  config = config_of(name, root, clicks, recipe, seed)
+  train.train_and_evaluate(config, files.path(where))
+
+
+def read(name, workdir) -> dict:
+  """Return {(recipe, condition): average mAP in percent of the whole runs}."""
+  last, found = SETS[name][0].get_config().train.num_epochs, {}
+  for recipe in recipes.NAMES:
+    for condition in CONDITIONS:
+      parent = folder(workdir, name, recipe, condition, 0).parent
+      runs = [p for p in sorted(parent.glob('*')) if is_whole(p, last)]
+      metrics = [files.read_json(p / 'metrics.json') for p in runs]
+      found[recipe, condition] = [100 * m['average_mAP'] for m in metrics]
+  return found
+
+
+def table(found) -> str:
+  """Lay out mean and standard deviation (n − 1) over the seeds."""
+  lines = [
+    f'| clicks | {" | ".join(recipes.NAMES)} |',
+    f'| --- |{" --- |" * len(recipes.NAMES)}',
+  ]
+  for condition in CONDITIONS:
+    cells = [_cell(found[recipe, condition]) for recipe in recipes.NAMES]
+    lines.append(f'| {condition} | {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
+def _cell(values):
+  if not values:
+    return 'not run'
+  spread = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
+  return f'{np.mean(values):.1f}{spread} ({len(values)})'
+
+
+def draw(found, path):
+  """Draw every run as a point, and the 95 % interval of the mean (t)."""
+  from matplotlib import figure as figures  # not needed to train
+  from scipy import stats
+
+  figure = figures.Figure(figsize=(8, 4.5), layout='constrained')
+  axes = figure.subplots()
+  for shift, recipe in zip((-0.12, 0.12), recipes.NAMES, strict=True):
+    color = {'published': 'C7', 'robust': 'C0'}[recipe]
+    for y, condition in enumerate(CONDITIONS):
+      values = found[recipe, condition]
+      if not values:
+        continue
+      axes.plot(values, [y + shift] * len(values), '.', color=color, alpha=0.5)
+      mean, count = np.mean(values), len(values)
+      half = 0.0
+      if count > 1:
+        error = np.std(values, ddof=1) / count**0.5
+        half = error * stats.t.ppf(0.975, count - 1)
+      axes.errorbar(mean, y + shift, xerr=half, fmt='o', color=color, capsize=3,
+                    label=recipe if y == 0 else None)  # fmt: skip
+  axes.set_yticks(range(len(CONDITIONS)), CONDITIONS)
+  axes.set(xlabel='average mAP@0.1:0.7, %', ylim=(len(CONDITIONS) - 0.5, -0.5))
+  axes.grid(alpha=0.3)
+  figure.legend(loc='outside upper center', ncols=2)
+  with files.atomic(files.path(path)) as f:
+    figure.savefig(f, format='png', dpi=120)
+
+
+def main(argv=None):
+  """Run what is not whole yet, then print the table and draw it."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--set', choices=SETS, required=True)
+  parser.add_argument('--root', required=True, help='prepared data')
+  parser.add_argument('--workdir', required=True, help='of the runs')
+  parser.add_argument('--seeds', type=int, default=5)
+  parser.add_argument('--only', choices=recipes.NAMES, help='one recipe')
+  parser.add_argument('--condition', choices=CONDITIONS, help='one condition')
+  parser.add_argument('--table', action='store_true', help='run nothing')
+  parser.add_argument('--output', default='', help='a picture of the table')
+  args = parser.parse_args(argv)
+  with errors.one_line():
+    sharding.use_compilation_cache()
+    # Seeds outside: what is there after a while has every condition.
+    for seed in range(0 if args.table else args.seeds):
+      for recipe in (args.only,) if args.only else recipes.NAMES:
+        for condition in (args.condition,) if args.condition else CONDITIONS:
+          run(args.set, args.root, args.workdir, recipe, condition, seed)
+    found = read(args.set, args.workdir)
+    print(table(found))
+    if args.output:
+      draw(found, args.output)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

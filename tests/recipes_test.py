@@ -1,0 +1,49 @@
+"""One switch, the same values on every set, and off where it must be."""
+
+import re
+
+import pytest
+
+from configs import activitynet12, demo, hacs, hapt, recipes, thumos14
+
+SETS = (thumos14, activitynet12, hacs, hapt, demo)
+
+
+def flat(config):
+  return {
+    f'{section}.{field}': value
+    for section, fields in config.to_dict().items()
+    if isinstance(fields, dict)
+    for field, value in fields.items()
+  }
+
+
+def test_the_recipe_sets_the_same_values_everywhere():
+  off, on = (
+    [flat(module.get_config(name)) for module in SETS] for name in recipes.NAMES
+  )
+  changed = {
+    name
+    for a, b in zip(off, on, strict=True)
+    for name in a
+    if a[name] != b[name]
+  }
+  assert changed >= {'loss.click', 'localization.read', 'loss.label_warmup'}
+  for published, robust in zip(off, on, strict=True):
+    for name, value in robust.items():
+      assert value == (on[0] if name in changed else published)[name]
+    assert published['localization.read'] == 'logits'
+    assert published['loss.label_warmup'] == published['loss.click_trim'] == 0
+
+
+def test_the_benchmarks_are_published_and_the_others_robust():
+  for module in (thumos14, activitynet12, hacs):
+    assert module.get_config() == module.get_config('published')
+  for module in (hapt, demo):
+    assert module.get_config() == module.get_config('robust')
+
+
+def test_another_recipe_is_named():
+  message = "recipe 'bold', expected one of published, robust"
+  with pytest.raises(ValueError, match=re.escape(message)):
+    hapt.get_config('bold')
