@@ -280,15 +280,16 @@ class Store:
 
   def _import(self, clicks):
     """Let the history begin with the clicks that are there."""
+    names = [click.video for click in clicks]
+    names, _ = annotations.match_names(names, self._videos)
     for number, click in enumerate(clicks, history.FIRST):
-      name = annotations.match_name(click.video, self._videos) or click.video
       self.history.add(
         {
           'seq': number,
           'at': round(time.time(), 3),
           'who': click.annotator,
           'kind': 'imported',
-          'video': name,
+          'video': names.get(click.video, click.video),
           'add': [click.time, click.label],
         }
       )
