@@ -21,6 +21,7 @@ class Labels:
 
   def __init__(self, path, subset):
     self.path, self._subset = files.path(path), subset
+    self._names = {}  # of the videos in the file
     self._rows = collections.defaultdict(list)
     if self.path.exists():
       for where, row in formats.read_table(
@@ -64,4 +65,7 @@ class Labels:
     self._rows[name] = rows[name]
 
   def _name(self, video):
-    return annotations.match_name(video, self._rows) or video
+    if video not in self._names:
+      match = annotations.match_name(video, self._rows)
+      self._names[video] = match or video
+    return self._names[video]
