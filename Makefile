@@ -21,6 +21,7 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks --output benchmarks/results.json $(ARGS)
