@@ -16,11 +16,12 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses=4 \
-	  --dist loadfile --cov=backtal_jax --cov-report=term --cov-fail-under=90 $(ARGS)
+	  --dist loadfile --no-loadscope-reorder --cov=backtal_jax --cov-report=term --cov-fail-under=90 $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks --output benchmarks/results.json $(ARGS)

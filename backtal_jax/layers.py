@@ -191,7 +191,7 @@ class AffinityConv(nn.Module):
   ) -> list[Float[Array, 'B T G']]:
     """Scale the neighbours' channels of every x, then multiply."""
     similarity = jnp.stack(similarity, axis=-1)
-    outputs = [0.0 for _ in x]
+    outputs: list[Any] = [0.0 for _ in x]
     shifted = zip(*map(neighbours, x), strict=True)
     for j, taps, kernel in zip(self.index, shifted, self.kernel, strict=True):
       # A product with one-hot columns spreads exactly, and its gradient is
@@ -217,7 +217,7 @@ class AffinityConv(nn.Module):
     gradient the backward pass is one weight-gradient product.
     """
     gates = [neighbours(gate) for gate in gates]
-    outputs = [0.0 for _ in gates]
+    outputs: list[Any] = [0.0 for _ in gates]
     for k, shifted in enumerate(neighbours(x)):
       cuts = np.flatnonzero(np.diff(self.index[k])) + 1
       for j, part, kernel in zip(

@@ -141,13 +141,12 @@ def suppress(segments, scores, tiou):
   return np.concatenate(kept)
 
 
-def format_video(labels, segments, scores, names):
-  """List one video's segments as ActivityNet's dictionaries, unrounded."""
+def format_video(found, names):
+  """List what `localize` found as ActivityNet's dictionaries, unrounded."""
+  rows = zip(*(array.tolist() for array in found), strict=True)
   return [
     {'label': names[label], 'segment': segment, 'score': score}
-    for label, segment, score in zip(
-      labels.tolist(), segments.tolist(), scores.tolist(), strict=True
-    )
+    for label, segment, score in rows
   ]
 
 

@@ -115,7 +115,7 @@ def _hinge(
   member: Float[Array, 'B T'],
   *,
   at_least: float | None = None,
-  at_most: float | None = None,
+  at_most: float = 1.0,
 ) -> Float[Array, 'B']:
   """Average over the anchors how far their worst pair is off the bound."""
   member = member[:, None, :] > 0
@@ -214,17 +214,17 @@ def total(
   mask, trim = mask.astype(jnp.float32), None
   if click_trim:
     trim = jnp.where(progress >= click_trim_from, click_trim, 0.0)
+  score_base, cas_base = outputs.score_base, outputs.cas_base
+  assert score_base is not None and cas_base is not None, 'not of training'
   terms = {
-    'base': lambda: classification(
-      outputs.score_base, label, mask, background=1.0
-    ),
+    'base': lambda: classification(score_base, label, mask, background=1.0),
     'supp': lambda: classification(
       outputs.score_supp, label, mask, background=0.0
     ),
     'sparsity': lambda: sparsity(outputs.foreground, mask),
-    'click': lambda: click(outputs.cas_base, clicks, mask, trim=trim),
+    'click': lambda: click(cas_base, clicks, mask, trim=trim),
     'separation': lambda: separation(
-      outputs.cas_base, label, clicks, mask, topk_ratio=separation_topk_ratio
+      cas_base, label, clicks, mask, topk_ratio=separation_topk_ratio
     ),
     'embedding': lambda: embedding(
       outputs.embedding,

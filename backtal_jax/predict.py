@@ -198,7 +198,7 @@ class Model:
       found = localize(
         video.name, curves, video.frame_num, video.duration, self.localization
       )
-      yield video, curves, localization.format_video(*found, self.classes)
+      yield video, curves, localization.format_video(found, self.classes)
 
   def _batches(self, videos, size):
     """Stack videos; what fills the last batch is zeros."""

@@ -13,6 +13,7 @@ os.environ.setdefault(
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
 )
 
+import hypothesis
 import jax
 import pytest
 
@@ -26,7 +27,26 @@ jax.config.update(
 )
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+  'suite',
+  deadline=None,
+  suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile('suite')
+
 SHARED = pathlib.Path(__file__).parents[2] / 'shared'
+
+
+# Files that take longest, by CPU seconds: workers that begin with them end
+# together. Makefile keeps this order (--no-loadscope-reorder).
+_LONGEST = 'train', 'faults', 'official', 'main', 'docs', 'speed', 'predict'
+
+
+def pytest_collection_modifyitems(items):
+  """Put the longest files first."""
+  place = {f'{name}_test.py': i for i, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope='session')

@@ -84,7 +84,7 @@ def test_official_program(name):
         duration=float(inputs[f'{video}/duration']),
         **SETTINGS[name],
       )
-      found = localization.format_video(*found, expected['classes'])
+      found = localization.format_video(found, expected['classes'])
       assert [r['label'] for r in found] == [r['label'] for r in rows]
       for key, tolerance in (('segment', 1e-4), ('score', 1e-5)):
         np.testing.assert_allclose(
@@ -315,7 +315,7 @@ def test_results_are_plain_json():
     duration=3.0,
     **{**PLAIN, 'confidence_weight': 0},
   )
-  rows = localization.format_video(*found, ['jump'])
+  rows = localization.format_video(found, ['jump'])
   results = localization.format_results({'v': rows, 'empty': []})
   assert json.loads(json.dumps(results)) == {
     'version': 'VERSION 1.3',

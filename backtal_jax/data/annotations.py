@@ -119,7 +119,7 @@ def match_names(names, known) -> tuple[dict[str, str], list[str]]:
   for name in known if rest else ():
     bare[_bare(name)].append(name)
   for name in rest:
-    if len(found := bare.get(_bare(name), ())) == 1:
+    if len(found := bare[_bare(name)]) == 1:
       mapping[name] = found[0]
   return mapping, [name for name in rest if name not in mapping]
 

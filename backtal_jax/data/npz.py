@@ -38,18 +38,19 @@ def read(path, keys=None) -> dict[str, np.ndarray]:
     errors.InputError: The file is not a whole npz, holds pickled objects, or
       cannot be read.
   """
-  for wait in (*_WAITS, None):
+  waits = list(_WAITS)
+  while True:
     try:
       return _read(path, keys)
     except DAMAGED as e:
       raise errors.InputError(f'{path}: not a whole .npz file: {e}') from e
     except OSError as e:
-      if wait is None:
+      if not waits:
         reason = 'no such file' if isinstance(e, FileNotFoundError) else e
         raise errors.InputError(
           f'{path}: {reason} (tried {len(_WAITS) + 1} times)'
         ) from e
-      time.sleep(wait)
+      time.sleep(waits.pop(0))
 
 
 def _read(path, keys):

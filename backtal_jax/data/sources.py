@@ -112,7 +112,7 @@ class NpzSource(Sequence):
     example, problems = parse(
       npz.read(self.paths[i]), self.paths[i], self.shape
     )
-    if problems:
+    if example is None:
       raise errors.InputError(problems[0])
     return example
 

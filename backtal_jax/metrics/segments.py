@@ -94,7 +94,7 @@ def make_predictions(found, classes, truth: Truth, where='predictions'):
       raise errors.InputError(f'{where}: {other} and {name} are the same video')
   place = {video: i for i, video in enumerate(truth.videos)}
   order = sorted(found)
-  index = [place.get(known.get(name), -1) for name in order]
+  index = [place.get(known.get(name, name), -1) for name in order]
   parts = [found[name] for name in order]
   label, times, score = (
     np.concatenate([empty, *column])

@@ -8,6 +8,7 @@ import html
 import io
 import re
 import warnings
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -36,7 +37,7 @@ PALETTE = {
 }
 COLOR = {name: light for name, (light, _) in PALETTE.items()}
 LINES = [COLOR[f'line-{i}'] for i in range(1, 7)]
-_STYLE = {
+_STYLE: dict[Any, Any] = {
   'font.family': 'sans-serif',
   'font.size': 9,
   'text.parse_math': False,  # a video may be called $a$

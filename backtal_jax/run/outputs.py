@@ -66,7 +66,7 @@ def write(workdir, results: Results):
   workdir = files.path(workdir)
   if hosts.is_main_process():
     predictions = {
-      name: localization.format_video(*results.found[name], results.classes)
+      name: localization.format_video(results.found[name], results.classes)
       for name in sorted(results.found)
     }
     files.write_json(

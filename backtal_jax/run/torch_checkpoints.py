@@ -15,6 +15,7 @@ import warnings
 
 import jax
 import numpy as np
+from numpy._core import multiarray
 
 from backtal_jax import errors, files
 
@@ -118,7 +119,7 @@ def _load(torch, path):
 
 def _harmless() -> list:
   """List what may lie beside a state dict: it holds values and runs no code."""
-  numpy = np._core.multiarray
+  numpy = multiarray
   old = 'numpy.core.multiarray.'  # as NumPy 1 names them
   return [
     *{type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdgFDGSUMm'},

@@ -81,7 +81,8 @@ def check(workdir, config) -> list[str]:
     there, here = theirs.get(name), ours.get(name)
     if there == here:
       continue
-    if name == 'train.num_epochs' and (there or 0) < here and not scheduled:
+    longer = name == 'train.num_epochs' and (there or 0) < (here or 0)
+    if longer and not scheduled:
       continue
     moved = name in fields.FILES and _file_names(there) == _file_names(here)
     found = free if moved or name in fields.HOW else different

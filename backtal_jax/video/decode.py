@@ -162,7 +162,9 @@ def read_frames(path, *, fps, size) -> Iterator[np.ndarray]:
       count += 1
       yield frame
   end = count / float(fps)
-  if not count or abs(end - header.duration) > max(_APART, 2 / header.fps):
+  if not count or abs(end - header.duration) > max(
+    _APART, 2 / float(header.fps)
+  ):
     raise errors.InputError(_truncated(path, end, header.duration))
 
 

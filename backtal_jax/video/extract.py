@@ -257,7 +257,7 @@ def extract(
   encoder = Encoder(protocol, paths) if mine else None
   with (
     tqdm.tqdm(total=total, unit='frame', unit_scale=True, disable=None) as bar,
-    futures.ThreadPoolExecutor(workers or min(2, os.cpu_count())) as pool,
+    futures.ThreadPoolExecutor(workers or min(2, os.cpu_count() or 1)) as pool,
   ):
     jobs = [pool.submit(_write, encoder, p, output, bar.update) for p in mine]
     try:

@@ -1,6 +1,7 @@
 """Optical flow between frames: TV-L1 as published, or the much faster DIS."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,9 @@ def add_flow(
     the one before it.
   """
   cv2, estimate = needs('cv2'), make(kind)
-  last = gray = flow = None
+  last: Any = None
+  gray: Any = None
+  flow = None
   for frame in frames:
     before, gray = gray, cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     if last is not None:

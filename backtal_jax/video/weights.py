@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 from flax import traverse_util
+from numpy._core import multiarray
 
 from backtal_jax import errors, files
 from backtal_jax.run import torch_checkpoints
@@ -95,7 +96,7 @@ def load(path, stream, sha256) -> dict:
     flat = convert(path, stream)
     # A home that cannot be written to is no reason to stop.
     with contextlib.suppress(OSError), files.atomic(cache) as f:
-      np.savez(f, **flat)
+      np.savez(f, allow_pickle=False, **flat)
   return traverse_util.unflatten_dict(flat, sep='/')
 
 
@@ -143,7 +144,7 @@ def convert(path, stream) -> dict[str, np.ndarray]:
     raise errors.InputError(
       f'{path}: tensor {name} {array.shape} is not of I3D'
     )
-  return {name: np.float32(params[name]) for name in shapes}
+  return {name: params[name].astype(np.float32) for name in shapes}
 
 
 def _check(path, name, found, expected):
@@ -208,7 +209,7 @@ class _ArraysOnly(pickle.Unpickler):
     if (module, name) in (('numpy', 'ndarray'), ('numpy', 'dtype')):
       return getattr(np, name)
     if module.endswith('core.multiarray') and name == '_reconstruct':
-      return np._core.multiarray._reconstruct
+      return multiarray._reconstruct
     raise pickle.UnpicklingError(f'it holds {module}.{name}, not just arrays')
 
 

@@ -58,9 +58,7 @@ def simulate_background(
       f'wrong_share is {wrong_share}, {num_wrong} clicks, but only '
       f'{len(wrong)} are in videos with actions'
     )
-  return _simulated(
-    _background(*rooms[i], *places[i], i in wrong) for i in order
-  )
+  return _simulated(_background(rooms[i], places[i], i in wrong) for i in order)
 
 
 def simulate_actions(ground_truth, subset, *, seed) -> list[annotations.Click]:
@@ -111,14 +109,15 @@ def _rooms(video, margin, min_gap):
   return rooms
 
 
-def _background(video, room, right_place, wrong_place, is_wrong):
+def _background(room, places, is_wrong):
   """Return (video name, time, label) of one click."""
+  (video, gap), (right_place, wrong_place) = room, places
   if is_wrong:
     time = _place(click_statistics.actions(video), wrong_place)
   else:
     # Never on a boundary: there it would count as inside the action.
-    lowest, highest = np.nextafter(room, room[::-1]).tolist()
-    time = min(max(_place([room], right_place), lowest), highest)
+    lowest, highest = np.nextafter(gap, gap[::-1]).tolist()
+    time = min(max(_place([gap], right_place), lowest), highest)
   return video.name, time, annotations.BACKGROUND
 
 
