@@ -5,7 +5,9 @@ batch, on what was done before or on how many machines share the work.
 """
 
 import collections
+import contextlib
 import csv
+import ctypes
 import dataclasses
 import io
 import itertools
@@ -133,6 +135,13 @@ class Encoder:
     self._params = jax.device_put(params, sharding.replicated(self._mesh))
     platform = self._mesh.devices.flat[0].platform
     self._batch = self._mesh.size * _BATCH.get(platform, _ACCELERATOR_BATCH)
+    # Compile now, and give back what that took, more than encoding does.
+    kinds = {'rgb': np.uint8, 'flow': np.float32}
+    for stream in protocol.weights:
+      shape = protocol.window, i3d.SIZE, i3d.SIZE, i3d.CHANNELS[stream]
+      self._run(stream, [np.zeros(shape, kinds[stream])]).block_until_ready()
+    with contextlib.suppress(AttributeError):  # only glibc has it
+      ctypes.CDLL(None).malloc_trim(0)
 
   def __call__(self, path, progress=lambda frames: None) -> np.ndarray:
     """Encode a video.
@@ -174,20 +183,18 @@ class Encoder:
 
   def _encode(self, batch):
     """Start to encode clips; return what `_collect` needs."""
-    outputs = []
-    for stream, clips in zip(
-      self.protocol.weights, zip(*batch, strict=True), strict=True
-    ):
-      # One shape for all batches, so that nothing is compiled anew.
-      array = np.zeros((self._batch, *clips[0].shape), clips[0].dtype)
-      array[: len(clips)] = clips
-      on_device = sharding.shard_batch({'clips': array}, self._mesh)
-      outputs.append(
-        i3d.encode(
-          self._params[stream], on_device['clips'], dtype=self.protocol.dtype
-        )
-      )
-    return outputs, len(batch)
+    streams = zip(self.protocol.weights, zip(*batch, strict=True), strict=True)
+    return [self._run(*stream) for stream in streams], len(batch)
+
+  def _run(self, stream, clips):
+    """Encode clips of one stream, at most a batch; the rest is of no use."""
+    # One shape for all batches, so that nothing is compiled anew.
+    array = np.zeros((self._batch, *clips[0].shape), clips[0].dtype)
+    array[: len(clips)] = clips
+    on_device = sharding.shard_batch({'clips': array}, self._mesh)
+    return i3d.encode(
+      self._params[stream], on_device['clips'], dtype=self.protocol.dtype
+    )
 
 
 def _collect(outputs, count):
