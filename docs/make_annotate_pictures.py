@@ -10,6 +10,7 @@ import contextlib
 import io
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,9 @@ def open_chromium(folder):
     'disable-sync', f'user-data-dir={folder}/profile',
   ):  # fmt: skip
     options.add_argument(f'--{flag}')
-  browser = webdriver.Chrome(options=options)
+  options.binary_location = shutil.which('chromium')
+  service = webdriver.ChromeService(shutil.which('chromedriver'))
+  browser = webdriver.Chrome(options=options, service=service)
   try:
     yield browser
   finally:
@@ -72,12 +75,16 @@ def look(browser, theme, width, height):
   )  # fmt: skip
 
 
-def wait(browser, text):
-  """Wait until the page says something; fail after a minute."""
+def wait(browser, text, drawn='body'):
+  """Wait until the page says and shows something; fail after a minute."""
   end = time.monotonic() + 60
-  while not re.search(text, browser.find_element('id', 'status').text):
+  find = browser.find_elements
+  while not (
+    re.search(text, said := find('id', 'status')[0].text)
+    and find('css selector', drawn)
+  ):
     if time.monotonic() > end:
-      raise TimeoutError(browser.find_element('id', 'status').text)
+      raise TimeoutError(said)
     time.sleep(0.05)
 
 
@@ -105,15 +112,17 @@ def main(shapes, run):
     press('\ue014')
     time.sleep(1)
     press('b')
-    wait(browser, r'Saved: background click at 0:01\.00$')
+    wait(browser, r'Saved: background click at 0:01\.00$', '#timeline path')
     for name, theme, width, height, asks in _LOOKS:
       look(browser, theme, width, height)
       if asks:
+        press('n')
+        wait(browser, '', '#marks .proposal')
         press('q')
         wait(browser, 'background, action or skip')
         time.sleep(1.5)
       image = Image.open(io.BytesIO(browser.get_screenshot_as_png()))
-      image.convert('RGB').quantize(128).save(_PICTURES / name, optimize=True)
+      image.convert('RGB').quantize(256).save(_PICTURES / name, optimize=True)
       print(_PICTURES / name)
 
 

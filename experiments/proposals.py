@@ -108,12 +108,17 @@ def propose(root, workdir, answers) -> list[tuple[float, str, float]]:
 def train(root, workdir, found, seed) -> dict:
   """Train with clicks, unless that was done; return metrics.json's content."""
   if not (workdir / 'report.html').exists():
-    annotations.write_clicks(workdir.with_suffix('.csv'), found)
+    if found:
+      path = workdir.with_suffix('.csv')
+      annotations.write_clicks(path, found)
+      options = [f'--config.data.clicks={path}']
+    else:  # video labels alone
+      terms = 'click', 'separation', 'embedding'
+      options = [f'--config.loss.{term}=0' for term in terms]
     subprocess.run(
       [sys.executable, '-m', 'backtal_jax.main', '--config=configs/hapt.py',
        f'--workdir={workdir}', f'--config.data.root={root}',
-       f'--config.data.clicks={workdir.with_suffix(".csv")}',
-       f'--config.train.seed={seed}'],
+       f'--config.train.seed={seed}', *options],
       check=True,
     )  # fmt: skip
   return files.read_json(workdir / 'metrics.json')

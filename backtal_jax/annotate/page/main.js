@@ -16,8 +16,8 @@ let worth = {curves: {}, proposals: []}, asked = null;
 // Keys, what they say, what they do; those with `once` do not repeat.
 const KEYS = [
   ['b', 'background click', () => answerOr('background', () => click()), 'once'],
-  ['a', 'action (of a proposal)', () => answerOr('action'), 'once'],
-  ['s', 'skip the proposal', () => answerOr('skip'), 'once'],
+  ['a', 'proposal is an action', () => answerOr('action'), 'once'],
+  ['s', 'skip a proposal', () => answerOr('skip'), 'once'],
   ['q', 'next proposal', () => nextProposal(), 'once'],
   ['Escape', 'leave the proposals', () => leave(), 'once'],
   ['u', 'undo, across videos', () => send({kind: 'undo'}), 'once'],
