@@ -131,15 +131,15 @@ def test_annotators_all_together_or_by_name():
 
 
 def test_draw_takes_one_annotator_who_clicked_and_everyone_in_time():
-  drawn = [clicks.draw(MANY[6:], seed=0, epoch=e) for e in range(40)]
+  drawn = [clicks.sample(MANY[6:], seed=0, epoch=e) for e in range(40)]
   assert all(len(found) == 1 for found in drawn)
   assert {found[0].annotator for found in drawn} == {'A1', 'A3'}
-  assert clicks.draw([], seed=0, epoch=0) == []
+  assert clicks.sample([], seed=0, epoch=0) == []
 
 
 def test_draw_depends_on_seed_epoch_and_video_but_on_no_order():
   def draws(seed, found):
-    chosen = [clicks.draw(found, seed=seed, epoch=e) for e in range(30)]
+    chosen = [clicks.sample(found, seed=seed, epoch=e) for e in range(30)]
     return [c[0].annotator for c in chosen]
 
   assert draws(1, MANY[:3]) == draws(1, MANY[2::-1])
@@ -151,7 +151,7 @@ def test_draw_is_the_same_in_another_process():
   code = (
     'from backtal_jax.data import annotations, clicks\n'
     "found = [annotations.Click('u', 1.0, 'Run', f'A{i}') for i in (1, 2, 3)]\n"
-    'print(*(clicks.draw(found, seed=7, epoch=e)[0].annotator '
+    'print(*(clicks.sample(found, seed=7, epoch=e)[0].annotator '
     'for e in range(20)))'
   )
   result = subprocess.run(
@@ -162,14 +162,14 @@ def test_draw_is_the_same_in_another_process():
     text=True,
     check=True,
   )
-  here = [clicks.draw(MANY[:3], seed=7, epoch=e) for e in range(20)]
+  here = [clicks.sample(MANY[:3], seed=7, epoch=e) for e in range(20)]
   assert result.stdout.split() == [c[0].annotator for c in here]
 
 
 def test_draw_is_even():
   counts = dict.fromkeys(('A1', 'A2', 'A3'), 0)
   for epoch in range(900):
-    (found,) = clicks.draw(MANY[:3], seed=0, epoch=epoch)
+    (found,) = clicks.sample(MANY[:3], seed=0, epoch=epoch)
     counts[found.annotator] += 1
   # Five standard deviations of a fair draw: sqrt(900 · 1/3 · 2/3) = 14.
   assert all(230 < n < 370 for n in counts.values())

@@ -11,6 +11,9 @@ import math
 import re
 import reprlib
 import string
+from collections.abc import Sequence
+
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import click_tools
@@ -33,8 +36,8 @@ def number(value, what) -> float:
   """Return a finite float of a JSON number or of a text.
 
   Args:
-    value: anything.
-    what: names it in the error.
+    value: Anything.
+    what: Names it in the error.
   """
   value = _only(value)
   text = isinstance(value, str) and _NUMBER.fullmatch(value.strip(_EDGES))
@@ -52,8 +55,8 @@ def _name(value, what) -> str:
   """Return a text that is not empty and can be written as UTF-8 again.
 
   Args:
-    value: anything.
-    what: names it in the error.
+    value: Anything.
+    what: Names it in the error.
   """
   value = _only(value)
   try:
@@ -99,7 +102,7 @@ def read_clicks(path):
   """Read a click file of any format as text.
 
   Args:
-    path: of the file; the format is found from its content.
+    path: Path of the file; the format is found from its content.
 
   Returns:
     The format; [(line number, (video, time, label, annotator or ''))], of
@@ -107,7 +110,7 @@ def read_clicks(path):
     [(line number, complaint)] of the lines that cannot be read as that.
 
   Raises:
-    errors.InputError: the file is of no known format, or of two.
+    errors.InputError: The file is of no known format, or of two.
   """
   text = files.read_text(path)
   if tool := click_tools.find(text):
@@ -153,7 +156,7 @@ def _click_columns(path, rows):
   headless = len(cells) == 3 and _NUMBER.fullmatch(cells[1])
   if headless:
     return 'sfnet', None, (0, 1, 2)
-  # Tell what this header lacks of the one that is most like it.
+  # Say what this header lacks of the one that is most like it.
   found = _header_format(cells) or max(
     CLICK_COLUMNS, key=lambda k: len(set(header).intersection(CLICK_COLUMNS[k]))
   )
@@ -171,7 +174,7 @@ def read_activitynet(path):
   """Read ActivityNet's JSON: also BackTAL's, HACS's, LACP's and mmaction2's.
 
   Args:
-    path: path of the file.
+    path: Path of the file.
 
   Returns:
     [(video, subset, duration, fps, [(start, end, label)])], duration in
@@ -258,7 +261,7 @@ def _class_order(path, used, listed):
   """Return the class names in the order of their indices.
 
   Args:
-    path: what errors name.
+    path: What errors name.
     used: {(label, idx or None): a video} of all annotations.
     listed: activity_list or None.
 
@@ -267,7 +270,7 @@ def _class_order(path, used, listed):
     sorted labels.
 
   Raises:
-    errors.InputError: names and indices contradict each other.
+    errors.InputError: Names and indices contradict each other.
   """
   if listed is None and all(idx is None for _, idx in used):
     return tuple(sorted({label for label, _ in used}))
@@ -327,7 +330,7 @@ def read_segment(item) -> tuple[float, float, str]:
     item: {'label', 'segment': [start, end]}, also of predictions.
 
   Raises:
-    errors.InputError: something is missing or wrong, without the place.
+    errors.InputError: Something is missing or wrong, without the place.
   """
   bounds = item.get('segment') if isinstance(item, dict) else None
   if not isinstance(bounds, list) or len(bounds) != 2:
@@ -347,11 +350,11 @@ def files_of(path) -> list:
   return found or [path]
 
 
-def read_thumos14(path):
+def read_thumos14(path: epath.Path) -> tuple[list[tuple], tuple[str, ...]]:
   """Read the official THUMOS14 text files, `video start end` a line.
 
   Args:
-    path: a folder of CLASS_val.txt and CLASS_test.txt, in folders of their
+    path: A folder of CLASS_val.txt and CLASS_test.txt, in folders of their
       own or not, or one such file. Ambiguous_*.txt is left out.
 
   Returns:
@@ -387,13 +390,15 @@ def read_thumos14(path):
   return rows, tuple(sorted({label for label, _ in texts}))
 
 
-def read_table(path, required, optional=()):
+def read_table(
+  path: epath.Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> list[tuple[str, dict[str, str]]]:
   """Read CSV whose header names its columns, in any order.
 
   Args:
-    path: of the file.
-    required: columns it must have.
-    optional: columns it may have; others are an error.
+    path: Path of the file.
+    required: Columns it must have.
+    optional: Columns it may have; others are an error.
 
   Returns:
     [('FILE:LINE', {column: cell})].

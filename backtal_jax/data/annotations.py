@@ -11,6 +11,9 @@ import dataclasses
 import difflib
 import io
 import re
+from collections.abc import Collection, Iterable
+
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
@@ -87,12 +90,14 @@ class Click:
   annotator: str
 
 
-def match_name(name, known):
+def match_name(name: str, known: Collection[str]) -> str | None:
   """Return the name in `known` that means the same video, or None."""
   return match_names([name], known)[0].get(name)
 
 
-def match_names(names, known) -> tuple[dict[str, str], list[str]]:
+def match_names(
+  names: Iterable[str], known: Iterable[str]
+) -> tuple[dict[str, str], list[str]]:
   """Match video names of one source with those of another.
 
   The name itself goes first (there are YouTube names that start with `v_`),
@@ -130,7 +135,7 @@ def _bare(name):
   return name.removeprefix('v_')
 
 
-def nearest(name, known) -> str:
+def nearest(name: str, known: Collection[str]) -> str:
   """Return '; the nearest name is …' for a message, '' if none is near."""
   found = difflib.get_close_matches(name, known, n=1)
   return f'; the nearest name is {found[0]!r}' if found else ''
@@ -140,8 +145,8 @@ def find_ground_truth(name, root) -> Annotations:
   """Read the ground truth that a config names.
 
   Args:
-    name: path from the current folder or inside `root`.
-    root: the data root.
+    name: Path from the current folder or inside `root`.
+    root: The data root.
   """
   return read_ground_truth(files.find(name, root))
 
@@ -150,17 +155,17 @@ def read_ground_truth(path, *, video_list=None) -> Annotations:
   """Read ground truth of any format.
 
   Args:
-    path: a JSON file (ActivityNet, BackTAL, HACS, LACP, mmaction2), or the
+    path: A JSON file (ActivityNet, BackTAL, HACS, LACP, mmaction2), or the
       folder of the official THUMOS14 text files (CLASS_val.txt,
       CLASS_test.txt, in folders of their own or not), or one such file.
-    video_list: where the ground truth tells no duration or fps, a CSV
+    video_list: Where the ground truth tells no duration or fps, a CSV
       `video_id,duration[,fps]` or another ground-truth file that does.
 
   Returns:
     Everything as published, whatever `problems` finds in it.
 
   Raises:
-    errors.InputError: missing, malformed, or a video in it twice.
+    errors.InputError: Missing, malformed, or a video in it twice.
   """
   path = files.path(path)
   if path.is_dir() or re.search(r'_(val|test)\.txt$', path.name):
@@ -176,7 +181,7 @@ def read_ground_truth(path, *, video_list=None) -> Annotations:
   return dataclasses.replace(annotations, path=str(path))
 
 
-def write_ground_truth(path, annotations):
+def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:
   """Write ActivityNet's JSON, with BackTAL's fps and class indices."""
   index = {label: i for i, label in enumerate(annotations.classes)}
   database = {}
@@ -229,13 +234,13 @@ def read_clicks(
   """Read a click file of any format.
 
   Args:
-    path: of the file.
+    path: Path of the file.
     ground_truth: Annotations that know the videos and classes; without it
       names, labels and durations cannot be checked.
-    fps: frames a second of videos whose ground truth does not tell; only the
+    fps: Frames a second of videos whose ground truth does not tell; only the
       frame-based files of LACP, HR-Pro and Label Studio need it.
-    lenient: leave out the lines that are wrong instead of raising.
-    intervals: what becomes of annotation tools' intervals, see
+    lenient: Leave out the lines that are wrong instead of raising.
+    intervals: What becomes of annotation tools' intervals, see
       click_tools.moments; by default they are wrong.
 
   Returns:
@@ -244,7 +249,7 @@ def read_clicks(
     without its ending, of which `…_A1` gives `A1`.
 
   Raises:
-    errors.InputError: the file is missing or of no known format or of two;
+    errors.InputError: The file is missing or of no known format or of two;
       unless lenient, a line is short or long, a time is no number, negative
       or beyond the duration, a video or class is unknown.
   """
@@ -288,7 +293,7 @@ def read_clicks(
   return clicks, complaints
 
 
-def write_clicks(path, clicks):
+def write_clicks(path: epath.PathLike, clicks: Iterable[Click]) -> None:
   """Write our own click file: `video_id,time,label,annotator`, seconds."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator='\n')

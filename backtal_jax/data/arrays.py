@@ -2,13 +2,14 @@
 
 import contextlib
 import math
+from typing import Any
 
 import numpy as np
 
 from backtal_jax import errors
 
 
-def matrix(array, where, allow_pickle: bool = False) -> np.ndarray:
+def matrix(array: Any, where: object, allow_pickle: bool = False) -> np.ndarray:
   """Return numbers in two dimensions; axes of one element beyond go.
 
   Args:
@@ -37,14 +38,14 @@ def matrix(array, where, allow_pickle: bool = False) -> np.ndarray:
   return array
 
 
-def vector(array) -> np.ndarray:
+def vector(array: Any) -> np.ndarray:
   """Return [N] of an array of which only one axis is longer than 1."""
   array = np.asarray(array)
   only = array.size == max(array.shape, default=1)
   return array.reshape(-1) if only else array
 
 
-def finite(array, where) -> np.ndarray:
+def finite(array: Any, where: object) -> np.ndarray:
   """Return the array as float32; NaN, Inf and beyond are an InputError."""
   with np.errstate(over='ignore', invalid='ignore'):
     result = np.asarray(array, np.float32)
@@ -57,7 +58,7 @@ def finite(array, where) -> np.ndarray:
   raise errors.InputError(f'{where}: features hold {count} {what}')
 
 
-def number(value) -> float:
+def number(value: Any) -> float:
   """Return the one number in an array, NaN where there is none."""
   value = np.asarray(value)
   with contextlib.suppress(ValueError):
@@ -66,7 +67,7 @@ def number(value) -> float:
   return math.nan
 
 
-def text(value, where) -> str:
+def text(value: Any, where: object) -> str:
   """Return the one text in an array, which may be bytes.
 
   Args:

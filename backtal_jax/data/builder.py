@@ -90,15 +90,15 @@ def _examples(source, indices):
     yield i, {'index': i, **source[i]._asdict()}
 
 
-def prepare(output, splits):
+def prepare(output: epath.PathLike, splits: dict[str, Sequence]) -> None:
   """Convert splits of npz files; what a dead run left is made anew.
 
   Args:
-    output: the data root that gets a folder `tfds`.
+    output: The data root that gets a folder `tfds`.
     splits: {name: sources.NpzSource}, all of one shape.
 
   Raises:
-    errors.InputError: a video's file is wrong.
+    errors.InputError: A video's file is wrong.
   """
   root = files.path(output) / 'tfds'
   index = {
@@ -140,17 +140,25 @@ class TfdsSource(Sequence):
   """A split of what `prepare` wrote; the same as the npz files' source.
 
   Args:
-    root: the data root.
-    split: name.
+    root: The data root.
+    split: Name.
     num_snippets: T.
     feature_dim: D.
     num_classes: C.
 
   Raises:
-    errors.InputError: nothing whole is there, or of another shape.
+    errors.InputError: Nothing whole is there, or of another shape.
   """
 
-  def __init__(self, root, split, *, num_snippets, feature_dim, num_classes):
+  def __init__(
+    self,
+    root: epath.PathLike,
+    split: str,
+    *,
+    num_snippets: int,
+    feature_dim: int,
+    num_classes: int,
+  ):
     self.shape = (num_snippets, feature_dim, num_classes)
     folder = files.path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
     if not (folder / _INDEX).exists():

@@ -50,7 +50,7 @@ def read(tool, path, text, split) -> tuple[str, list, list]:
     and [(number of the entry, complaint)].
 
   Raises:
-    errors.InputError: the file is damaged or of another kind.
+    errors.InputError: The file is damaged or of another kind.
   """
   if tool == 'boris':
     return (tool, *_read_boris(path, text, split))
@@ -125,7 +125,7 @@ def write_via(path, clicks, suffix):
 
   Args:
     path: Of the JSON file.
-    clicks: annotations.Click of any videos.
+    clicks: Annotations.Click of any videos.
     suffix: Ending of the videos' files, which the project names.
   """
   videos = sorted({click.video for click in clicks})
@@ -171,7 +171,7 @@ def write_elan(folder, clicks, suffix):
 
   Args:
     folder: Gets VIDEO.eaf.
-    clicks: annotations.Click of any videos.
+    clicks: Annotations.Click of any videos.
     suffix: Ending of the videos' files, which the files name.
   """
   by_video = collections.defaultdict(list)

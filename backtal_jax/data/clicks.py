@@ -3,22 +3,29 @@
 import collections
 import functools
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations
 
 ALL = 'all'  # Every annotator's clicks together.
-RANDOM = 'random'  # One annotator drawn for each video and epoch.
+RANDOM = 'random'  # One annotator sampled for each video and epoch.
 
 
-def snippet_labels(clicks, duration, num_snippets, classes) -> np.ndarray:
+def snippet_labels(
+  clicks: Iterable[annotations.Click],
+  duration: float | int | None,
+  num_snippets: int,
+  classes: Sequence[str],
+) -> np.ndarray:
   """Label the snippets that were clicked (method.md section 8).
 
   Args:
-    clicks: of one video.
-    duration: of the video, seconds.
+    clicks: Clicks of one video.
+    duration: Length of the video in seconds, None if unknown.
     num_snippets: T.
     classes: C names in the order of their indices.
 
@@ -28,7 +35,7 @@ def snippet_labels(clicks, duration, num_snippets, classes) -> np.ndarray:
     background, and a later one before an earlier.
 
   Raises:
-    errors.InputError: no duration, a click beyond it, an unknown class.
+    errors.InputError: No duration, a click beyond it, an unknown class.
   """
   labels = np.full(num_snippets, IGNORED, np.int32)
   index = {name: i for i, name in enumerate(classes)}
@@ -52,15 +59,17 @@ def snippet_labels(clicks, duration, num_snippets, classes) -> np.ndarray:
   return labels
 
 
-def by_video(clicks, annotator=ALL) -> dict[str, list]:
+def by_video(
+  clicks: Iterable[annotations.Click], annotator: str = ALL
+) -> dict[str, list[annotations.Click]]:
   """Group clicks by video; of an annotator's name, only that one's.
 
   Args:
-    clicks: of any videos.
+    clicks: Clicks on any videos.
     annotator: ALL, RANDOM (both keep everyone's clicks) or a name.
 
   Raises:
-    errors.InputError: nobody of that name clicked.
+    errors.InputError: Nobody of that name clicked.
   """
   names = sorted({click.annotator for click in clicks})
   everyone = annotator in (ALL, RANDOM)
@@ -76,16 +85,18 @@ def by_video(clicks, annotator=ALL) -> dict[str, list]:
   return dict(grouped)
 
 
-def draw(clicks, *, seed, epoch) -> list:
-  """Draw one annotator of a video's and return the clicks of that one.
+def sample(
+  clicks: Sequence[annotations.Click], *, seed: int, epoch: int
+) -> list[annotations.Click]:
+  """Sample one annotator of a video and return the clicks of that one.
 
   A pure function of the seed, the epoch, the name of the video and who
   clicked there: the same on every host and after resuming.
 
   Args:
-    clicks: of one video.
-    seed: not negative.
-    epoch: from 0.
+    clicks: Clicks of one video.
+    seed: Not negative.
+    epoch: From 0.
   """
   names = sorted({click.annotator for click in clicks})
   if len(names) < 2:
@@ -95,13 +106,15 @@ def draw(clicks, *, seed, epoch) -> list:
   return [c for c in clicks if c.annotator == names[int(bits) % len(names)]]
 
 
-def read(paths: str, root, ground_truth) -> list:
+def read(
+  paths: str, root: epath.PathLike, ground_truth: annotations.Annotations
+) -> list[annotations.Click]:
   """Read the click files that a config names.
 
   Args:
     paths: Paths with a comma between them.
     root: Where files are looked up that are not in the current folder.
-    ground_truth: Annotations of the videos.
+    ground_truth: annotations.Annotations of the videos.
   """
   found = []
   for path in paths.split(','):
@@ -110,7 +123,11 @@ def read(paths: str, root, ground_truth) -> list:
   return found
 
 
-def coverage(found, videos, annotator=ALL) -> str:
+def coverage(
+  found: Iterable[annotations.Click],
+  videos: Sequence[str],
+  annotator: str = ALL,
+) -> str:
   """Return a line on how many clicks reach whom.
 
   Args:
@@ -135,28 +152,35 @@ def coverage(found, videos, annotator=ALL) -> str:
   return line + f'; {others} more are on other videos' * bool(others)
 
 
-def summary(count, reached, total, what) -> str:
+def summary(count: int, reached: int, total: int, what: str) -> str:
   """Return a line on clicks, a warning where most videos have none."""
   line = f'{count} clicks on {reached} of {total} training videos ({what})'
   return f'warning: only {line}' if 2 * reached < total else line
 
 
-def labeller(clicks, ground_truth, annotator, *, seed, num_snippets):
+def labeller(
+  clicks: Iterable[annotations.Click],
+  ground_truth: annotations.Annotations,
+  annotator: str,
+  *,
+  seed: int,
+  num_snippets: int,
+) -> Callable[..., np.ndarray]:
   """Return `(video, epoch) -> [T] labels` for the input pipeline.
 
   Args:
-    clicks: of all videos.
-    ground_truth: Annotations with the classes and durations.
+    clicks: Clicks on any videos.
+    ground_truth: annotations.Annotations with the classes and durations.
     annotator: ALL, RANDOM or a name.
-    seed: of RANDOM.
+    seed: Seed of RANDOM.
     num_snippets: T.
 
   Returns:
     The function; its video has `name` and `duration` (seconds), which
-    stands in where the ground truth does not tell.
+    stands in where the ground truth does not say.
 
   Raises:
-    errors.InputError: nobody of that name clicked.
+    errors.InputError: Nobody of that name clicked.
   """
   grouped = by_video(clicks, annotator)
   match = functools.cache(lambda n: annotations.match_name(n, grouped))
@@ -165,7 +189,7 @@ def labeller(clicks, ground_truth, annotator, *, seed, num_snippets):
     name = match(video.name)
     chosen = grouped.get(name, [])
     if annotator == RANDOM:
-      chosen = draw(chosen, seed=seed, epoch=epoch)
+      chosen = sample(chosen, seed=seed, epoch=epoch)
     known = ground_truth.videos.get(name)
     return snippet_labels(
       chosen,

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class Features(NamedTuple):
   about: dict[str, np.ndarray]
 
 
-def read(path, *, allow_pickle: bool = False) -> Features:
+def read(path: epath.PathLike, *, allow_pickle: bool = False) -> Features:
   """Read a file; an .npy is mapped where it can be.
 
   Args:
@@ -98,7 +99,9 @@ def load(path: epath.Path, allow_pickle: bool = False) -> Any:
     raise errors.InputError(f'{path}: cannot be unpickled: {e!r}') from e
 
 
-def ways_round(shapes, feature_dim: int | None = None) -> list[bool]:
+def ways_round(
+  shapes: Iterable[Sequence[tuple]], feature_dim: int | None = None
+) -> list[bool]:
   """Return which ways round features may lie.
 
   Right is what gives most videos the same channels; then, what gives more of
@@ -124,7 +127,7 @@ def ways_round(shapes, feature_dim: int | None = None) -> list[bool]:
   return [k for k, score in scores.items() if score == max(scores.values())]
 
 
-def find(path) -> list[epath.Path]:
+def find(path: epath.PathLike) -> list[epath.Path]:
   """List the feature files of a folder by name, or the one file itself."""
   path = files.path(path)
   if not path.is_dir():
@@ -195,7 +198,7 @@ def make_video(
     Features [T, D], without labels and clicks.
 
   Raises:
-    errors.InputError: another number of channels; snippets and channels cannot
+    errors.InputError: Another number of channels; snippets and channels cannot
       be told apart; NaN or Inf; fewer than two snippets; no duration.
   """
   num_snippets, feature_dim = shape

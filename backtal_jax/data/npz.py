@@ -7,6 +7,7 @@ import time
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 
@@ -24,7 +25,9 @@ HEADERS = threading.Lock()
 _WAITS = (0.1, 0.5, 2.0)
 
 
-def read(path, keys=None) -> dict[str, np.ndarray]:
+def read(
+  path: epath.PathLike, keys: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
   """Read the members of an npz.
 
   A read that fails is tried again after a moment, three times: network file

@@ -5,7 +5,7 @@ Order is a pure function of (seed, epoch): NumPy makes the plan [steps, B] of
 several hosts are a column slice; no iterator state exists.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -22,14 +22,16 @@ _TYPES = {
 _PARALLEL_VIDEOS = 4
 
 
-def train_plan(videos, batch_size, *, seed, num_epochs) -> np.ndarray:
+def train_plan(
+  videos: np.ndarray, batch_size: int, *, seed: int, num_epochs: int
+) -> np.ndarray:
   """Shuffle every epoch anew; the last batch of an epoch is padded.
 
   Args:
-    videos: indices into the source.
+    videos: Indices into the source.
     batch_size: B over all hosts.
-    seed: of the order.
-    num_epochs: how many.
+    seed: Seed of the order.
+    num_epochs: How many.
 
   Returns:
     [num_epochs · steps, B, 2] of (epoch, video), video PADDING where the
@@ -47,7 +49,7 @@ def train_plan(videos, batch_size, *, seed, num_epochs) -> np.ndarray:
   )
 
 
-def eval_plan(num_videos, batch_size) -> np.ndarray:
+def eval_plan(num_videos: int, batch_size: int) -> np.ndarray:
   """Return [steps, B, 2]: every video once, in order, then padding."""
   return _padded(0, np.arange(num_videos), batch_size)
 
@@ -108,11 +110,15 @@ class _Loader:
     }
 
 
-def batches(source, plan, clicks=None) -> Iterator[dict]:
+def batches(
+  source,
+  plan: np.ndarray,
+  clicks: Callable[..., np.ndarray] | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
   """Load the plan's rows in order, in parallel, ahead of their use.
 
   Args:
-    source: of videos, see `sources`.
+    source: Source of examples, see `sources`.
     plan: [steps, B, 2] of (epoch, video).
     clicks: (video, epoch) -> [T] snippet labels that replace the source's.
 
@@ -122,7 +128,7 @@ def batches(source, plan, clicks=None) -> Iterator[dict]:
     [B] int32, duration [B] float64 seconds.
 
   Raises:
-    errors.InputError: a video's file is wrong.
+    errors.InputError: A video's file is wrong.
   """
   import tensorflow as tf  # late: it takes seconds
 

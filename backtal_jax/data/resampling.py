@@ -5,14 +5,16 @@ import numpy as np
 from backtal_jax import errors
 
 
-def centre_times(count, *, stride, window, fps):
+def centre_times(
+  count: int, *, stride: float | int, window: float | int, fps: float | int
+) -> np.ndarray:
   """Return when the snippets of a sliding window are centred.
 
   Args:
-    count: number of snippets T'.
-    stride: frames from one snippet to the next.
-    window: frames in a snippet.
-    fps: frames per second.
+    count: Number of snippets T'.
+    stride: Frames from one snippet to the next.
+    window: Frames in a snippet.
+    fps: Frames per second.
 
   Returns:
     [T'] float64, seconds: (i·stride + window/2) / fps.
@@ -20,7 +22,7 @@ def centre_times(count, *, stride, window, fps):
   return (np.arange(count) * stride + 0.5 * window) / fps
 
 
-def resample(features, num_snippets, positions=None):
+def resample(features, num_snippets: int, positions=None) -> np.ndarray:
   """Resample features linearly along time.
 
   Source snippet i sits at position i. Without `positions` both grids divide
@@ -61,14 +63,16 @@ def resample(features, num_snippets, positions=None):
   return features[left] * (1 - weight) + features[right] * weight
 
 
-def resample_times(features, times, duration, num_snippets):
+def resample_times(
+  features, times, duration: float | int, num_snippets: int
+) -> np.ndarray:
   """Resample features on any time grid to T equal parts of the video.
 
   Args:
     features: [T', D].
     times: [T'] increasing, seconds: where the source snippets are centred
       (see `centre_times`).
-    duration: seconds; the result's snippets are centred in T equal parts of
+    duration: Seconds; the result's snippets are centred in T equal parts of
       [0, duration].
     num_snippets: T.
 
@@ -76,7 +80,7 @@ def resample_times(features, times, duration, num_snippets):
     [T, D], linear between centres, the edge value outside them.
 
   Raises:
-    errors.InputError: as for `resample`; or `times` do not fit `features` or
+    errors.InputError: As for `resample`; or `times` do not fit `features` or
       do not increase; or `duration` is not positive.
   """
   times = np.asarray(times, np.float64)

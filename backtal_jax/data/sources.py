@@ -13,6 +13,7 @@ from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import arrays, npz
@@ -41,18 +42,18 @@ def write_video(
   fps,
   duration,
   point_label=None,
-):
-  """Write one video in the official npz form, uncompressed, whole or not.
+) -> None:
+  """Write one video in the official npz form, uncompressed and atomically.
 
   Args:
-    path: ends in .npz.
+    path: Ends in .npz.
     feat_spa: [D1, T] features of the first stream (RGB), channels first.
     feat_tem: [D2, T] features of the second stream (flow).
     cls_label: [C] multi-hot.
-    vid_name: key into the ground truth.
-    frame_num: length in frames.
-    fps: frames a second.
-    duration: seconds.
+    vid_name: Key into the ground truth.
+    frame_num: Length in frames.
+    fps: Frames a second.
+    duration: Seconds.
     point_label: [T], background C, action 0…C-1, IGNORED elsewhere; none for
       videos that are only evaluated.
   """
@@ -77,17 +78,24 @@ class NpzSource(Sequence):
   """The npz files of one folder, in name order.
 
   Args:
-    folder: holds one .npz a video; any path etils.epath can read.
+    folder: Holds one .npz a video; any path etils.epath can read.
     num_snippets: T.
     feature_dim: D.
     num_classes: C.
 
   Raises:
-    errors.InputError: the folder is missing or holds no .npz file; when a
+    errors.InputError: The folder is missing or holds no .npz file; when a
       video is read, whatever is wrong with its file.
   """
 
-  def __init__(self, folder, *, num_snippets, feature_dim, num_classes):
+  def __init__(
+    self,
+    folder: epath.PathLike,
+    *,
+    num_snippets: int,
+    feature_dim: int,
+    num_classes: int,
+  ):
     folder = files.path(folder)
     if not folder.is_dir():
       raise errors.InputError(
@@ -140,7 +148,11 @@ class NpzSource(Sequence):
       return list(pool.map(read, self.paths))
 
 
-def parse(found, path, shape) -> tuple[Example | None, list[str]]:
+def parse(
+  found: dict[str, np.ndarray],
+  path: epath.PathLike,
+  shape: tuple[int, int, int],
+) -> tuple[Example | None, list[str]]:
   """Check the arrays of an npz.
 
   Args:

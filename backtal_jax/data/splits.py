@@ -1,6 +1,9 @@
 """A split of a data root: opened, and held against the annotations."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotations, clicks, sources
@@ -8,7 +11,7 @@ from backtal_jax.data.prepare import demo
 
 
 def open(
-  root,
+  root: epath.PathLike,
   split: str,
   *,
   source: str,
@@ -16,7 +19,7 @@ def open(
   feature_dim: int,
   num_classes: int,
   generate: bool = False,
-):
+) -> Sequence[sources.Example]:
   """Open a split; the embedded set is made where it is missing.
 
   Args:
@@ -46,7 +49,7 @@ def open(
   return sources.NpzSource(root / split, **shape)
 
 
-def check_labels(source, ground_truth) -> None:
+def check_labels(source, ground_truth: annotations.Annotations) -> None:
   """Hold the labels of a source against the annotated ones.
 
   Args:
@@ -78,8 +81,15 @@ def check_labels(source, ground_truth) -> None:
 
 
 def make_clicks(
-  source, paths, ground_truth, root, *, annotator, seed, num_snippets
-):
+  source,
+  paths: str,
+  ground_truth: annotations.Annotations,
+  root: epath.PathLike,
+  *,
+  annotator: str,
+  seed: int,
+  num_snippets: int,
+) -> tuple[Callable[..., np.ndarray] | None, str]:
   """Return what labels snippets, and a line on whom the clicks reach.
 
   Args:
@@ -102,7 +112,10 @@ def make_clicks(
   if not paths:
     counts = np.array(source.num_clicks())[labelled]
     return None, clicks.summary(
-      counts.sum(), np.count_nonzero(counts), len(labelled), 'in their files'
+      int(counts.sum()),
+      int(np.count_nonzero(counts)),
+      len(labelled),
+      'in their files',
     )
   names = source.video_names()
   found = clicks.read(paths, root, ground_truth)

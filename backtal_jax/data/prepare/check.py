@@ -17,11 +17,11 @@ def check(root, data, splits, shape, workers=8):
   """Open every file; print a table, notes and every problem.
 
   Args:
-    root: the data root.
-    data: config.data; its clicks, if any, are those that are counted.
+    root: The data root.
+    data: Config.data; its clicks, if any, are those that are counted.
     splits: (train_split, eval_split).
     shape: (T, D, C).
-    workers: threads.
+    workers: Threads.
 
   Returns:
     All problems, one line each, with the file.
@@ -202,16 +202,16 @@ def plot(root, data, splits, shape, video, output, videos=''):
   """Draw one video's energy, labels, clicks and ground truth as PNG.
 
   Args:
-    root: the data root.
-    data: config.data; its clicks, if any, replace the file's.
-    splits: where to look for the video.
+    root: The data root.
+    data: Config.data; its clicks, if any, replace the file's.
+    splits: Where to look for the video.
     shape: (T, D, C).
-    video: its name, with or without `v_`.
-    output: path of the PNG.
-    videos: folder of videos, for pictures above the curves.
+    video: Its name, with or without `v_`.
+    output: Path of the PNG.
+    videos: Folder of videos, for pictures above the curves.
 
   Raises:
-    errors.InputError: there is no such video, or its file is wrong.
+    errors.InputError: There is no such video, or its file is wrong.
   """
   root = files.path(root)
   truth = annotations.read_ground_truth(files.find(data.ground_truth, root))

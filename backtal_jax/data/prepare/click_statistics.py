@@ -49,7 +49,7 @@ def count(ground_truth, clicks_by_file, subset='') -> dict:
   Args:
     ground_truth: Annotations.
     clicks_by_file: {file: [Click]} with video names of the ground truth.
-    subset: whose videos count; else every subset that any file clicked in.
+    subset: Whose videos count; else every subset that any file clicked in.
 
   Returns:
     {file: {'clicks', 'videos' (with a click), 'inside_action' (clicks inside
@@ -124,11 +124,11 @@ def write(ground_truth, clicks, output, lenient=False, intervals='') -> dict:
   """Do what `prepare click-stats` does: count, print a table, write JSON.
 
   Args:
-    ground_truth: path.
-    clicks: paths of click files, one an annotator.
-    output: path of the JSON; its keys are the paths as given.
-    lenient: leave out click lines that are wrong, and list them on stderr.
-    intervals: see annotations.read_clicks.
+    ground_truth: Path.
+    clicks: Paths of click files, one an annotator.
+    output: Path of the JSON; its keys are the paths as given.
+    lenient: Leave out click lines that are wrong, and list them on stderr.
+    intervals: See annotations.read_clicks.
 
   Returns:
     What `count` returns; of a file of the click page also `seconds`,

@@ -25,7 +25,7 @@ _MADE_BY = ('features', 'train_split', 'eval_split', 'num_snippets', 'fps',
 _HERE = 'str(pathlib.Path(__file__).parent)'
 
 
-def prepare(recipe):
+def prepare(recipe: inputs.Recipe) -> dict[str, int]:
   """Write npz files, ground_truth.json, clicks.csv and, last, config.py.
 
   Every wrong video is told; unless lenient that is an error, and the last
@@ -38,7 +38,7 @@ def prepare(recipe):
     {subset: number of videos}.
 
   Raises:
-    errors.InputError: something is wrong with an annotation or a feature file.
+    errors.InputError: Something is wrong with an annotation or a feature file.
   """
   recipe, _ = inputs.with_grid(recipe)
   output, given = files.path(recipe.output), inputs.read(recipe)

@@ -7,6 +7,7 @@ alone cannot tell the two apart; a click on a background moment can.
 """
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import IGNORED, files
 from backtal_jax.data import annotations, sources
@@ -19,12 +20,12 @@ _DURATION = 100.0  # seconds: a snippet a second
 _SPLITS = {'train': 160, 'test': 60}
 
 
-def prepare(output, seed=0):
+def prepare(output: epath.PathLike, seed: int = 0) -> None:
   """Write OUTPUT/{train,test}/*.npz and, last, OUTPUT/ground_truth.json.
 
   Args:
-    output: the data root.
-    seed: of everything drawn.
+    output: The data root.
+    seed: Seed of everything sampled.
   """
   output, rng = files.path(output), np.random.default_rng(seed)
   size = (3 * len(CLASSES), 2 * STREAM_DIM)
@@ -35,7 +36,7 @@ def prepare(output, seed=0):
     for i in range(count):
       name = f'{split}_{i:03d}'
       label = i % len(CLASSES)
-      action, context = _draw_times(rng)
+      action, context = _sample_times(rng)
       _write(output / split / f'{name}.npz', name, rng, looks, label, action,
              context, clicks=split == 'train')  # fmt: skip
       segments = tuple(
@@ -50,8 +51,8 @@ def prepare(output, seed=0):
   )
 
 
-def _draw_times(rng):
-  """Draw which snippets are action and which are context."""
+def _sample_times(rng):
+  """Sample which snippets are action and which are context."""
   action = np.zeros(NUM_SNIPPETS, bool)
   context = np.zeros(NUM_SNIPPETS, bool)
   part = NUM_SNIPPETS // 4
@@ -72,7 +73,7 @@ def _runs(marked):
 
 
 def _write(path, name, rng, looks, label, action, context, *, clicks):
-  """Draw features and clicks of one video and write it."""
+  """Sample features and clicks of one video and write it."""
   num_classes = len(CLASSES)
   feature = rng.normal(size=(NUM_SNIPPETS, looks.shape[1])) * 0.2
   # Scenery that has nothing to do with the class.

@@ -3,8 +3,10 @@
 import collections
 import functools
 import re
+from collections.abc import Callable, Iterable
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats, arrays, feature_files
@@ -12,7 +14,12 @@ from backtal_jax.data import annotation_formats, arrays, feature_files
 _STREAMS = ('rgb', 'flow')
 
 
-def open_features(paths, *, names=None, allow_pickle=False) -> dict:
+def open_features(
+  paths: Iterable[epath.PathLike],
+  *,
+  names: epath.PathLike | None = None,
+  allow_pickle: bool = False,
+) -> dict[str, Callable[[], list[np.ndarray]]]:
   """List the videos that there are features of.
 
   Args:
@@ -28,7 +35,7 @@ def open_features(paths, *, names=None, allow_pickle=False) -> dict:
     round}.
 
   Raises:
-    errors.InputError: nothing there, a video twice or in one stream only.
+    errors.InputError: Nothing there, a video twice or in one stream only.
   """
   streams = [
     (f'{path}/{name}' if name else path, stream)

@@ -77,9 +77,9 @@ def prepare(archive, output, seed=0, num_snippets=128):
 
   Args:
     archive: 'HAPT Data Set.zip', or the folder it unpacks to.
-    output: folder that receives train/*.npz, test/*.npz (method.md section 1)
+    output: Folder that receives train/*.npz, test/*.npz (method.md section 1)
       and, last, ground_truth.json (ActivityNet format).
-    seed: seed of the simulated background clicks.
+    seed: Seed of the simulated background clicks.
     num_snippets: T.
 
   Returns:
@@ -87,7 +87,7 @@ def prepare(archive, output, seed=0, num_snippets=128):
     clicks in test); they are printed too.
 
   Raises:
-    errors.InputError: a file of the archive is missing or malformed.
+    errors.InputError: A file of the archive is missing or malformed.
   """
   output = files.path(output)
   clips = read_clips(archive)
@@ -127,13 +127,13 @@ def read_clips(archive):
   A recording is cut into round(duration / 64 s) equal parts.
 
   Args:
-    archive: the zip file or the folder it unpacks to.
+    archive: The zip file or the folder it unpacks to.
 
   Returns:
     A list of `Clip`.
 
   Raises:
-    errors.InputError: as for `prepare`.
+    errors.InputError: As for `prepare`.
   """
   clips = []
   with _open(archive) as root:
@@ -164,8 +164,8 @@ def cut(rows, start, end):
   Args:
     rows: [(activity number, first sample, last sample)] of the recording,
       samples counted from 1 as in labels.txt.
-    start: first sample of the clip, from 0.
-    end: sample after the clip's last one.
+    start: First sample of the clip, from 0.
+    end: Sample after the clip's last one.
 
   Returns:
     The segments and the action mask of `Clip`. What is left of a segment cut
@@ -223,7 +223,7 @@ def simulate_clicks(action, num_snippets, rng):
     action: [N] bool, whether a sample belongs to an action.
     num_snippets: T equal parts of the clip; a snippet is background if its
       centre is.
-    rng: np.random.Generator.
+    rng: Np.random.Generator.
 
   Returns:
     [T] integers: C where clicked, IGNORED elsewhere.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import (
@@ -112,11 +113,11 @@ class Inputs(NamedTuple):
   feature_dim: int  # D
 
 
-def read(recipe) -> Inputs:
+def read(recipe: Recipe) -> Inputs:
   """Read what the recipe names, of features only the headers.
 
   Raises:
-    errors.InputError: something is wrong; of lists, see `errors.tell`.
+    errors.InputError: Something is wrong; of lists, see `errors.tell`.
   """
   recipe, record = with_grid(recipe)
   truth, labels = _read_annotations(recipe)
@@ -159,7 +160,7 @@ def read(recipe) -> Inputs:
   )
 
 
-def with_grid(recipe) -> tuple[Recipe, dict]:
+def with_grid(recipe: Recipe) -> tuple[Recipe, dict]:
   """Take the grid from the features' record, if there is one.
 
   Returns:
@@ -199,11 +200,13 @@ def _with_times(truth, folder):
   return dataclasses.replace(truth, videos=videos)
 
 
-def read_labels(path):
+def read_labels(
+  path: epath.PathLike,
+) -> tuple[dict[str, annotations.AnnotatedVideo], dict[str, set[str]]]:
   """Read CSV `video_id,subset,label[,duration,fps]`, a row a label.
 
   Args:
-    path: of the file.
+    path: Path of the file.
 
   Returns:
     {video: AnnotatedVideo without segments}, {video: set of labels}.

@@ -1,4 +1,4 @@
-"""Clicks drawn from ground truth, where nobody has clicked.
+"""Clicks sampled from ground truth, where nobody has clicked.
 
 All times are seconds; the annotator's name is 'simulated'.
 """
@@ -11,14 +11,14 @@ from backtal_jax.data.prepare import click_statistics
 
 
 def simulate_background(
-  ground_truth,
-  subset,
+  ground_truth: annotations.Annotations,
+  subset: str,
   *,
-  seed,
-  gap_share=1.0,
-  margin=0.0,
-  wrong_share=0.0,
-  min_gap=0.0,
+  seed: int,
+  gap_share: float | int = 1.0,
+  margin: float | int = 0.0,
+  wrong_share: float | int = 0.0,
+  min_gap: float | int = 0.0,
 ) -> list[annotations.Click]:
   """Click background as an annotator would, once in a gap.
 
@@ -27,19 +27,19 @@ def simulate_background(
 
   Args:
     ground_truth: Annotations.
-    subset: whose videos are clicked.
-    seed: of everything random.
-    gap_share: share of the gaps that get a click, in whole gaps.
-    margin: what a click keeps from an action at least; gaps without room for
+    subset: Whose videos are clicked.
+    seed: Seed of everything random.
+    gap_share: Share of the gaps that get a click, in whole gaps.
+    margin: What a click keeps from an action at least; gaps without room for
       that do not count.
-    wrong_share: share of clicks that are moved into an action of their video.
-    min_gap: gaps shorter than this do not count.
+    wrong_share: Share of clicks that are moved into an action of their video.
+    min_gap: Gaps shorter than this do not count.
 
   Returns:
     Clicks by video name and time.
 
   Raises:
-    errors.InputError: a share or a time is out of range, a video has no
+    errors.InputError: A share or a time is out of range, a video has no
       duration, or too few clicks are in videos with actions to be wrong.
   """
   _check(gap_share=gap_share, wrong_share=wrong_share)
@@ -61,15 +61,17 @@ def simulate_background(
   return _simulated(_background(rooms[i], places[i], i in wrong) for i in order)
 
 
-def simulate_actions(ground_truth, subset, *, seed) -> list[annotations.Click]:
+def simulate_actions(
+  ground_truth: annotations.Annotations, subset: str, *, seed: int
+) -> list[annotations.Click]:
   """Click every instance of an action once, anywhere in it.
 
   Instances without length inside their video get none.
 
   Args:
     ground_truth: Annotations.
-    subset: whose videos are clicked.
-    seed: of the times.
+    subset: Whose videos are clicked.
+    seed: Seed of the times.
 
   Returns:
     Clicks by video name and time.
