@@ -8,8 +8,8 @@ import sys
 class Parser(argparse.ArgumentParser):
   """A command line whose mistakes end in one line.
 
-  An empty value, an option given twice, of which the first would be lost, and
-  a number that is not finite are mistakes.
+  An empty value, a number that is not finite, and a list given twice, of which
+  the first would be lost, are mistakes; any other option's last value counts.
   """
 
   def __init__(self, *args, **kwargs):
@@ -27,7 +27,8 @@ class Parser(argparse.ArgumentParser):
         name = option if is_option else before
         self.error(f'{name or "an argument"}: empty, expected a value')
       if is_option:
-        if option in seen:
+        action = self._option_string_actions.get(option)
+        if option in seen and action and action.nargs not in (None, 0):
           self.error(f'{option}: given twice, expected once')
         seen.add(option)
         before = option

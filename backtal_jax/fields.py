@@ -7,12 +7,11 @@ new field gets a row here and a line there.
 
 import difflib
 import itertools
-import json
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 
 
 class Domain(NamedTuple):
@@ -79,7 +78,7 @@ def _is_rising(value):
 
 def _is_record(value):
   try:
-    return value == '' or isinstance(json.loads(value), dict)
+    return value == '' or isinstance(files.parse_json(value, ''), dict)
   except (TypeError, ValueError):
     return False
 

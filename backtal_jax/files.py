@@ -107,10 +107,19 @@ def read_text(name) -> str:
 
 
 def read_json(name):
-  """Read a JSON file; a key twice in an object is an error.
+  """Read a JSON file, see `parse_json`."""
+  return parse_json(read_text(name), name)
+
+
+def parse_json(text, where):
+  """Return what a JSON text holds; a key twice in an object is an error.
+
+  Args:
+    text: the text.
+    where: what errors call it.
 
   Raises:
-    errors.InputError: the file is missing or is not JSON.
+    errors.InputError: it is not JSON.
   """
 
   def unique(pairs):
@@ -118,17 +127,17 @@ def read_json(name):
     if len(found) < len(pairs):
       keys = [key for key, _ in pairs]
       twice = next(key for key in keys if keys.count(key) > 1)
-      raise errors.InputError(f'{name}: duplicate key {twice!r}')
+      raise errors.InputError(f'{where}: duplicate key {twice!r}')
     return found
 
   try:
-    return json.loads(read_text(name), object_pairs_hook=unique)
+    return json.loads(text, object_pairs_hook=unique)
   except errors.InputError:
     raise
   except ValueError as e:
-    raise errors.InputError(f'{name}: not JSON: {e}') from e
+    raise errors.InputError(f'{where}: not JSON: {e}') from e
   except RecursionError as e:
-    raise errors.InputError(f'{name}: not JSON: nested too deeply') from e
+    raise errors.InputError(f'{where}: not JSON: nested too deeply') from e
 
 
 def find(name, root) -> epath.Path:

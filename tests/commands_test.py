@@ -48,7 +48,7 @@ def walk(parser, names=()):
 
 
 CASES = [
-  pytest.param(module, [*names, option], action.type, action.choices,
+  pytest.param(module, [*names, option], action,
                id=f'{module.split(".")[2]} {" ".join(names)} {option}')
   for module in MODULES
   for names, action in walk(parser_of(module)[1])
@@ -66,15 +66,17 @@ def fails(main, argv):
   return line
 
 
-@pytest.mark.parametrize('module, argv, kind, choices', CASES)
-def test_every_option(module, argv, kind, choices):
+@pytest.mark.parametrize('module, argv, action', CASES)
+def test_every_option(module, argv, action):
   main, option = importlib.import_module(module).main, argv[-1]
   assert f'{option}: empty' in fails(main, [*argv, ''])
   assert f'{option}: empty' in fails(main, [*argv[:-1], f'{option}='])
-  assert f'{option}: given twice' in fails(main, [*argv, '1', option, '2'])
-  wrong = ['x', '1,2', '1 2', '0x1'] if kind else []
-  wrong += ['nan', 'inf', '1e400'] if kind is float else []
-  for value in [*wrong, *(['x'] if choices else [])]:
+  if action.nargs:  # a list: the first would be lost
+    twice = [*argv, '1', option, '2']
+    assert f'{option}: given twice' in fails(main, twice)
+  wrong = ['x', '1,2', '1 2', '0x1'] if action.type else []
+  wrong += ['nan', 'inf', '1e400'] if action.type is float else []
+  for value in [*wrong, *(['x'] if action.choices else [])]:
     assert option in fails(main, [*argv, value])
 
 

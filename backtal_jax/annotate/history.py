@@ -19,7 +19,6 @@ line is an event:
 """
 
 import collections
-import json
 from typing import NamedTuple
 
 from etils import epath
@@ -166,7 +165,7 @@ def parse(text: bytes, path) -> tuple[dict, History, int]:
   head, history, whole = {}, History(), text.rfind(b'\n') + 1
   for number, line in enumerate(text[:whole].splitlines(), 1):
     try:
-      event = json.loads(line)
+      event = files.parse_json(line, path)
       if number == 1:
         head, imported = event, int(event['imported'])
         head['history'] += ''

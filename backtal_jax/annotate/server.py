@@ -6,7 +6,6 @@ from our own page (Origin), under a name of this machine (Host): neither
 another site nor a name that points here gets through.
 """
 
-import json
 import os
 import secrets
 import threading
@@ -22,7 +21,7 @@ from starlette import (
   staticfiles,
 )
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.annotate import queue
 from backtal_jax.data import annotations
 
@@ -196,10 +195,7 @@ def make_app(store, folder, proposer=None, *, token, actions=False, hosts=()):
       body += part
       if len(body) > _LARGEST_BODY:
         raise exceptions.HTTPException(413, 'too much at once')
-    try:
-      asked = json.loads(body)
-    except (ValueError, RecursionError) as e:
-      raise errors.InputError(f'not JSON: {e}') from e
+    asked = files.parse_json(body, 'the request')
     if not isinstance(asked, dict):
       raise errors.InputError('no JSON object, expected one')
     done = await concurrency.run_in_threadpool(store.act, asked)

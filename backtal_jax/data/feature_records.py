@@ -143,7 +143,7 @@ def of_config(config, workdir=None) -> dict[str, Any]:
 
 
 def _from_text(text):
-  return json.loads(text) if text else {}
+  return files.parse_json(text, 'config.data.features') if text else {}
 
 
 def require(expected: dict[str, Any], found: dict[str, Any], where) -> None:

@@ -7,7 +7,6 @@ and ours written as such.
 """
 
 import contextlib
-import json
 import sys
 
 import jax
@@ -258,7 +257,7 @@ def _is_step(folder):
 def _metrics(step):
   """Read the epoch of a step, and the value by which the best is chosen."""
   path = step / 'metrics' / 'metrics'
-  found = json.loads(path.read_text()) if path.exists() else {}
+  found = files.read_json(path) if path.exists() else {}
   return {'epoch': -1, 'value': UNKNOWN} | found
 
 

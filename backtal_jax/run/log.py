@@ -123,6 +123,6 @@ class Log:
 def _is_until(line, step):
   """Tell whether a line of metrics.jsonl is whole and not after a step."""
   try:
-    return json.loads(line)['step'] <= step
-  except (ValueError, KeyError, TypeError, RecursionError):
+    return files.parse_json(line, '')['step'] <= step
+  except (ValueError, KeyError, TypeError):
     return False

@@ -6,7 +6,6 @@ the classes only those that are labelled or were found.
 
 import contextlib
 import itertools
-import json
 import zipfile
 from typing import Any, NamedTuple
 
@@ -114,8 +113,8 @@ def _read_lines(path):
   """Read JSON lines; the last one may be cut off where a run died."""
   rows = []
   for line in path.read_text().splitlines() if path.exists() else ():
-    with contextlib.suppress(ValueError, RecursionError):
-      rows.append(json.loads(line))
+    with contextlib.suppress(ValueError):
+      rows.append(files.parse_json(line, path))
   return rows
 
 
