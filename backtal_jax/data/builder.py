@@ -13,6 +13,7 @@ from concurrent import futures
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import sources

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Collection
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import errors, files
 
