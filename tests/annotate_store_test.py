@@ -3,12 +3,14 @@
 import json
 import os
 import resource
+import sys
 import types
 
 import numpy as np
 import pytest
 
 from backtal_jax import annotate, errors
+from backtal_jax.annotate import __main__ as command
 from backtal_jax.annotate import history, labels, queue, store, videos
 from backtal_jax.data import annotations
 from backtal_jax.data.prepare import inputs
@@ -359,6 +361,16 @@ def test_folder_has_videos_and_no_links_that_lead_out(tmp_path, capsys):
   (tmp_path / 'empty').mkdir()
   with pytest.raises(errors.InputError, match='no video in it'):
     videos.Folder(tmp_path / 'empty')
+
+
+def test_missing_extra_is_named(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'uvicorn', None)
+  with pytest.raises(
+    SystemExit, match=r"pip install 'backtal-jax\[annotate\]'"
+  ):
+    command.main(
+      [f'--videos={tmp_path}', f'--clicks={tmp_path}/c', '--annotator=A']
+    )
 
 
 class FakeModel:

@@ -33,11 +33,11 @@ def frame(number) -> np.ndarray:
   return picture
 
 
-def make(path, num_frames=300, fps=25):
+def make(path, num_frames=300, fps=25, **muxer):
   """Write a video; the codec goes by the name's ending."""
   av = pytest.importorskip('av', reason='needs av, of the extra video')
   codec = CODECS[path.suffix]
-  with av.open(str(path), 'w') as container:
+  with av.open(str(path), 'w', options=muxer) as container:
     stream = container.add_stream(codec, rate=fps)
     stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
     stream.bit_rate = 1_000_000

@@ -11,7 +11,7 @@ const timeline = new Timeline($('timeline'), player);
 const LONGEST_PAUSE = 60;  // seconds; a longer one is no work
 let state, saver, rows = new Map();
 let current = {name: '', clicks: [], labels: []};
-let worth = {curves: {}, proposals: []}, asked = null;
+let worth = {curves: {}, proposals: []}, asked = null, probing = false;
 
 // Keys, what they say, what they do; those with `once` do not repeat.
 const KEYS = [
@@ -184,8 +184,13 @@ async function refresh() {
 // The server checks times against the duration, which the browser knows.
 async function opened() {
   if (video.readyState && video.duration === Infinity) {
-    video.currentTime = 1e9;  // of a file that does not tell: look
+    probing = true;  // the file does not tell: look at its end
+    video.currentTime = 1e9;
     return;
+  }
+  if (probing && player.duration) {
+    probing = false;
+    video.currentTime = 0;
   }
   if (!current.labels || !player.duration || current.sent) return;
   current.sent = true;
