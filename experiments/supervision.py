@@ -44,8 +44,14 @@ SUBSET = 'train'
 
 
 def write_clicks(path, truth, condition, *, seed, margin, min_gap):
-  """Write the clicks of a condition, sampled from the ground truth."""
+  """Write a condition's clicks, sampled from the ground truth.
+
+  Returns:
+    The path, or '' where the condition has no clicks.
+  """
   gap_share, wrong_share, actions = CONDITIONS[condition]
+  if not gap_share and not actions:
+    return ''
   found = simulated_clicks.simulate_background(
     truth, SUBSET, seed=seed, gap_share=gap_share, wrong_share=wrong_share,
     margin=margin, min_gap=min_gap,
@@ -53,6 +59,7 @@ def write_clicks(path, truth, condition, *, seed, margin, min_gap):
   if actions:
     found += simulated_clicks.simulate_actions(truth, SUBSET, seed=seed)
   annotations.write_clicks(path, found)
+  return path
 
 
 def folder(workdir, name, recipe, condition, seed) -> pathlib.Path:
@@ -62,9 +69,11 @@ def folder(workdir, name, recipe, condition, seed) -> pathlib.Path:
 
 
 def config_of(name, root, clicks, recipe, seed):
-  """Return the config of a run."""
+  """Return the config of a run; without click files all click terms are off."""
   config = SETS[name][0].get_config(recipe).unlock()
   config.data.root, config.data.clicks = str(root), str(clicks)
+  if not clicks:
+    config.loss.update({'click': 0.0, 'separation': 0.0, 'embedding': 0.0})
   config.train.seed = seed
   config.train.eval_every = config.train.num_epochs  # only the last is shown
   return config.lock()
@@ -86,7 +95,7 @@ def run(name, root, workdir, recipe, condition, seed):
   # The same clicks for both recipes, and beside the runs.
   kind = zlib.crc32(condition.encode())
   clicks = pathlib.Path(workdir).absolute() / name / f'{kind:08x}_{seed}.csv'
-  write_clicks(
+  clicks = write_clicks(
     clicks, truth, condition, seed=seed, margin=margin, min_gap=min_gap
   )
   print(f'{name}, {recipe}, {condition}, seed {seed}', flush=True)
