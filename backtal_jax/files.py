@@ -115,7 +115,7 @@ def read_json(name: epath.PathLike) -> Any:
   return parse_json(read_text(name), name)
 
 
-def parse_json(text: str, where: object) -> Any:
+def parse_json(text: str | bytes, where: object) -> Any:
   """Return what a JSON text holds; a key twice in an object is an error.
 
   Args:

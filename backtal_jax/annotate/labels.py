@@ -56,7 +56,7 @@ class Labels:
     """Write the file with other labels of a video, none in an empty row."""
     name, rows = self._name(video), dict(self._rows)
     known = rows[name][0] if name in rows else {'subset': self._subset}
-    known = {'duration': '' if duration is None else duration} | known
+    known = {'duration': '' if duration is None else str(duration)} | known
     rows[name] = [
       known | {'video_id': name, 'label': label} for label in labels or ['']
     ]

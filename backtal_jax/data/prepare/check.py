@@ -20,7 +20,7 @@ def check(
   root: epath.PathLike,
   data: Any,
   splits: Sequence[str],
-  shape: tuple[int, ...],
+  shape: tuple[int, int, int],
   workers: int | None = 8,
 ) -> Any:
   """Open every file; print a table, notes and every problem.
@@ -211,7 +211,7 @@ def plot(
   root: epath.PathLike,
   data: Any,
   splits: Sequence[str],
-  shape: tuple[int, ...],
+  shape: tuple[int, int, int],
   video: str,
   output: epath.PathLike | None,
   videos: Any = '',
