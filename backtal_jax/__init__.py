@@ -12,13 +12,24 @@ The letters of every shape in this package:
   K  the largest snippets that make a video score
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
 __version__ = '0.2.0'
 
 # The snippet label of a snippet that nobody clicked.
 IGNORED = -100
 
 
-def load(checkpoint, *, config=None, classes=None, **weights):
+def load(
+  checkpoint: epath.PathLike,
+  *,
+  config: Any = None,
+  classes: Sequence[str] | None = None,
+  **weights: Any,
+) -> Any:
   """Load a checkpoint to predict with, see `predict.load`."""
   from backtal_jax import predict  # JAX only when it is needed
 

@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -12,11 +13,11 @@ class Parser(argparse.ArgumentParser):
   the first would be lost, are mistakes; any other option's last value counts.
   """
 
-  def __init__(self, *args, **kwargs):
-    super().__init__(*args, allow_abbrev=False, **kwargs)
+  def __init__(self, *args: Any, **kwargs: Any) -> None:
+    super().__init__(*args, **{'allow_abbrev': False} | kwargs)
     self.register('type', float, _finite)
 
-  def parse_known_args(self, args=None, namespace=None):
+  def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
     """Refuse what argparse lets pass; it calls this for every command."""
     args = list(sys.argv[1:] if args is None else args)
     seen, before = set(), ''
@@ -34,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         before = option
     return super().parse_known_args(args, namespace)
 
-  def error(self, message):
+  def error(self, message: str) -> NoReturn:
     """Tell a mistake in one line and end."""
     sys.exit(f'error: {" ".join(message.split())} (see {self.prog} --help)')
 

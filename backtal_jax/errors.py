@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class InputError(ValueError):
@@ -14,14 +15,14 @@ class InputError(ValueError):
   """
 
 
-def few(names, separator: str = ', ') -> str:
+def few(names: Iterable[str], separator: str = ', ') -> str:
   """Join five names, and say how many more there are."""
   names = list(map(str, names))
   more = f' and {len(names) - 5} more' if names[5:] else ''
   return separator.join(names[:5]) + more
 
 
-def tell(problems, lenient):
+def tell(problems: Sequence[str], lenient: bool) -> None:
   """List problems on stderr; raise InputError with the first unless lenient."""
   for problem in problems:
     print(f'{"left out" if lenient else "wrong"}: {problem}', file=sys.stderr)
@@ -33,7 +34,7 @@ def tell(problems, lenient):
 
 
 @contextlib.contextmanager
-def one_line():
+def one_line() -> Iterator[None]:
   """Turn an InputError or a failing file system into one line and exit 1.
 
   Every command runs in this, so here what it prints is made harmless, too.

@@ -1,9 +1,14 @@
 """A split of videos to segments, and segments to metrics."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
+import jax
+import ml_collections
 import numpy as np
 from absl import logging
+from etils import epath
 
 from backtal_jax import errors, fields, files, models, predict
 from backtal_jax.data import annotations, feature_records, pipeline, splits
@@ -33,16 +38,16 @@ class Evaluator:
 
   def __init__(
     self,
-    model,
-    source,
-    ground_truth,
-    mesh,
+    model: models.BackTAL,
+    source: Any,
+    ground_truth: annotations.Annotations,
+    mesh: jax.sharding.Mesh,
     *,
-    subset,
-    batch_size,
-    tiou,
-    options,
-  ):
+    subset: str,
+    batch_size: int,
+    tiou: Sequence[float],
+    options: dict,
+  ) -> None:
     self._model, self._source, self.mesh = model, source, mesh
     self._batch_size, self._tiou = batch_size, list(tiou)
     self._options, self.classes = dict(options), ground_truth.classes
@@ -69,7 +74,7 @@ class Evaluator:
         + errors.few(absent)
       )
 
-  def __call__(self, params, epoch: int) -> outputs.Results:
+  def __call__(self, params: dict, epoch: int) -> outputs.Results:
     """Evaluate the parameters of an epoch; every host returns the same."""
     start, found, right, curves = time.time(), {}, [], {}
     plan = pipeline.eval_plan(
@@ -105,7 +110,13 @@ class Evaluator:
     return outputs.Results(metrics, found, self.classes, columns, curves)
 
 
-def make_evaluator(config, model, source, ground_truth, mesh) -> Evaluator:
+def make_evaluator(
+  config: ml_collections.ConfigDict,
+  model: models.BackTAL,
+  source: Any,
+  ground_truth: annotations.Annotations,
+  mesh: jax.sharding.Mesh,
+) -> Evaluator:
   """Make the Evaluator of a config."""
   return Evaluator(
     model,
@@ -119,7 +130,7 @@ def make_evaluator(config, model, source, ground_truth, mesh) -> Evaluator:
   )
 
 
-def make_source(config, split):
+def make_source(config: ml_collections.ConfigDict, split: str) -> Any:
   """Open a split of config.data, see splits.open."""
   data, model = config.data, config.model
   return splits.open(
@@ -133,7 +144,11 @@ def make_source(config, split):
   )
 
 
-def evaluate(config, checkpoint, workdir) -> dict:
+def evaluate(
+  config: ml_collections.ConfigDict,
+  checkpoint: epath.PathLike,
+  workdir: epath.PathLike,
+) -> dict:
   """Score a checkpoint on the evaluation split.
 
   Args:

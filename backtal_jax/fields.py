@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import ml_collections
+
 from backtal_jax import errors, files
 
 
@@ -213,7 +215,7 @@ HOW = (
 FILES = ('data.ground_truth', 'data.clicks', 'init_checkpoint')
 
 
-def check(config) -> None:
+def check(config: ml_collections.ConfigDict) -> None:
   """Refuse a config that no run can have.
 
   Raises:
@@ -233,7 +235,7 @@ def check(config) -> None:
   _check_together(config)
 
 
-def unknown(name) -> errors.InputError:
+def unknown(name: str) -> errors.InputError:
   """Return the error for a name that is no field's, with the nearest one."""
   if within := [field for field in FIELDS if field.startswith(f'{name}.')]:
     return errors.InputError(
@@ -245,7 +247,7 @@ def unknown(name) -> errors.InputError:
   )
 
 
-def nearest(name) -> str:
+def nearest(name: str) -> str:
   """Return the field whose name is nearest to another.
 
   By its last part, where an abbreviation counts (lr for learning_rate), then
@@ -263,7 +265,7 @@ def nearest(name) -> str:
   return max(FIELDS, key=likeness)
 
 
-def flatten(config, prefix='') -> dict:
+def flatten(config: Any, prefix: str = '') -> dict:
   """Return {'section.field': value} of a config or a dict of dicts."""
   flat = {}
   for key in config:

@@ -6,6 +6,8 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Iterator
+from typing import IO, Any
 
 from etils import epath
 
@@ -15,7 +17,7 @@ from backtal_jax import errors
 _NO_REPLACE = (errno.EEXIST, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
-def path(name) -> epath.Path:
+def path(name: epath.PathLike) -> epath.Path:
   """Return the path that a user named, `~` being the home folder.
 
   The one place where text becomes a path: a shell expands `--x ~/y`, but not
@@ -25,7 +27,7 @@ def path(name) -> epath.Path:
 
 
 @contextlib.contextmanager
-def naming(name):
+def naming(name: epath.PathLike) -> Iterator[None]:
   """Name a file in whatever the system says of it without a name."""
   try:
     yield
@@ -36,7 +38,7 @@ def naming(name):
 
 
 @contextlib.contextmanager
-def atomic(name, mode='wb'):
+def atomic(name: epath.PathLike, mode: str = 'wb') -> Iterator[IO]:
   """Open a temporary neighbour of `name`; rename it when the block succeeds.
 
   Args:
@@ -83,14 +85,16 @@ def _rename(temporary, final):
     temporary.rename(final)
 
 
-def write_json(name, value, indent=None):
+def write_json(
+  name: epath.PathLike, value: Any, indent: int | None = None
+) -> None:
   """Write `value` as JSON, atomically; NaN is refused."""
   text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
   with atomic(name, 'w') as f:
     f.write(text + '\n')
 
 
-def read_text(name) -> str:
+def read_text(name: epath.PathLike) -> str:
   """Read UTF-8 text, without its byte-order mark.
 
   Raises:
@@ -106,12 +110,12 @@ def read_text(name) -> str:
     raise errors.InputError(f'{found}: not UTF-8 text: {e}') from e
 
 
-def read_json(name):
+def read_json(name: epath.PathLike) -> Any:
   """Read a JSON file, see `parse_json`."""
   return parse_json(read_text(name), name)
 
 
-def parse_json(text, where):
+def parse_json(text: str | bytes, where: object) -> Any:
   """Return what a JSON text holds; a key twice in an object is an error.
 
   Args:
@@ -140,7 +144,7 @@ def parse_json(text, where):
     raise errors.InputError(f'{where}: not JSON: nested too deeply') from e
 
 
-def find(name, root) -> epath.Path:
+def find(name: epath.PathLike, root: epath.PathLike) -> epath.Path:
   """Look a file up from the current folder, then inside `root`.
 
   Raises:

@@ -181,7 +181,7 @@ class AffinityConv(nn.Module):
   affinity: str = 'official'
   dtype: Any = jnp.float32
 
-  def setup(self):
+  def setup(self) -> None:
     shape = (3, self.in_features, self.features)
     self.kernel = self.param('kernel', _kernel_init, shape)
     self.index = similarity_index(self.affinity, self.in_features)

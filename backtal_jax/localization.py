@@ -5,6 +5,8 @@ run of frames by its contrast to what surrounds it, drop overlapping ones. It
 runs in NumPy, video by video, with all thresholds of a class handled at once.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # How many segments are compared with each other at once; bounds the memory.
@@ -12,22 +14,22 @@ _BLOCK = 256
 
 
 def localize(
-  cas,
-  score,
-  magnitude,
+  cas: np.ndarray,
+  score: np.ndarray,
+  magnitude: np.ndarray | None,
   *,
-  frame_num,
-  duration,
-  class_threshold,
-  cas_thresholds,
-  magnitude_thresholds,
-  outer_ratio,
-  confidence_weight,
-  nms_tiou,
-  trim,
-  whole_video_score,
-  read='logits',
-):
+  frame_num: int,
+  duration: float,
+  class_threshold: float,
+  cas_thresholds: Sequence[float],
+  magnitude_thresholds: Sequence[float],
+  outer_ratio: float,
+  confidence_weight: float,
+  nms_tiou: float,
+  trim: float,
+  whole_video_score: float,
+  read: str = 'logits',
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Find the segments of one video (method.md, section 4).
 
   Args:
@@ -62,10 +64,11 @@ def localize(
     whole = whole_video_score if num_cas else 0
     ranked = _rank(runs / frame_num, scores, duration, trim, whole, nms_tiou)
     found.append((np.full(len(ranked[1]), label), *ranked))
-  return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+  label, rows, value = zip(*found, strict=True)
+  return np.concatenate(label), np.concatenate(rows), np.concatenate(value)
 
 
-def activation(cas, read) -> np.ndarray:
+def activation(cas: np.ndarray, read: str) -> np.ndarray:
   """Return what is localised of a CAS.
 
   Args:
@@ -80,7 +83,7 @@ def activation(cas, read) -> np.ndarray:
   return power / power.sum(axis=1, keepdims=True)
 
 
-def normalize(values):
+def normalize(values: np.ndarray) -> np.ndarray:
   """Scale the positive part of each column of [T, N] to [0, 1].
 
   Negative values stay negative; a column without a range is not divided.
@@ -91,7 +94,7 @@ def normalize(values):
   return (values - low) / np.where(span > 0, span, np.float32(1))
 
 
-def upsample(values, frame_num):
+def upsample(values: np.ndarray, frame_num: int) -> np.ndarray:
   """Resize [T, N] to [N, frame_num] as OpenCV's INTER_LINEAR does in float32.
 
   Half-pixel centres, the ends repeated, also with fewer frames than snippets.
@@ -112,7 +115,9 @@ def upsample(values, frame_num):
   return near * (1 - weight) + far * weight
 
 
-def suppress(segments, scores, tiou):
+def suppress(
+  segments: np.ndarray, scores: np.ndarray, tiou: float
+) -> np.ndarray:
   """Drop every segment that overlaps one with a higher score too much.
 
   Lengths are counted as end − start + 1 seconds, as the official program does.
@@ -141,7 +146,9 @@ def suppress(segments, scores, tiou):
   return np.concatenate(kept)
 
 
-def format_video(found, names):
+def format_video(
+  found: tuple[np.ndarray, ...], names: Sequence[str]
+) -> list[dict]:
   """List what `localize` found as ActivityNet's dictionaries, unrounded."""
   rows = zip(*(array.tolist() for array in found), strict=True)
   return [
@@ -150,7 +157,7 @@ def format_video(found, names):
   ]
 
 
-def format_results(videos):
+def format_results(videos: dict[str, list[dict]]) -> dict:
   """Wrap {video: list of dictionaries} as an ActivityNet prediction file."""
   return {'version': 'VERSION 1.3', 'results': videos, 'external_data': {}}
 

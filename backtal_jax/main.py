@@ -13,6 +13,7 @@ import difflib
 import os
 import re
 import traceback
+from collections.abc import Sequence
 
 # TensorFlow only reads files here, and says much when it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -83,7 +84,7 @@ _STARTUP_TIMEOUT = flags.DEFINE_integer(
 )  # fmt: skip
 
 
-def run():
+def run() -> None:
   """Do what the flags say."""
   mode, config = _MODE.value, _CONFIG.value
   _check_flags(mode)
@@ -269,7 +270,7 @@ def _explain(error, path):
   )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   """Run, telling user errors in one line."""
   with errors.one_line():
     if len(argv) > 1:

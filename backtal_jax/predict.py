@@ -12,11 +12,14 @@ import dataclasses
 import functools
 import itertools
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from etils import epath
 
 from backtal_jax import errors, files, localization, models
 from backtal_jax.data import annotations, feature_files, feature_records
@@ -28,7 +31,9 @@ _SHOWN = 10
 
 
 @functools.partial(jax.jit, static_argnames=('model',))
-def predict_step(params, feature, *, model) -> dict:
+def predict_step(
+  params: dict, feature: jax.Array | np.ndarray, *, model: Any
+) -> dict:
   """Run the suppressed branch.
 
   Args:
@@ -50,7 +55,12 @@ def predict_step(params, feature, *, model) -> dict:
   }
 
 
-def predict_batches(model, params, batches, mesh):
+def predict_batches(
+  model: models.BackTAL,
+  params: dict,
+  batches: Iterable,
+  mesh: jax.sharding.Mesh,
+) -> Iterator:
   """Predict every video of some batches.
 
   Args:
@@ -75,7 +85,9 @@ def predict_batches(model, params, batches, mesh):
       yield batch, row, {k: v[row] for k, v in output.items()}
 
 
-def localize(name, curves, frame_num, duration, options):
+def localize(
+  name: str, curves: dict, frame_num: int, duration: float, options: dict
+) -> tuple:
   """Find the segments of one video.
 
   Args:
@@ -110,7 +122,12 @@ def localize(name, curves, frame_num, duration, options):
   )
 
 
-def restore(model, num_snippets, checkpoint, mesh):
+def restore(
+  model: models.BackTAL,
+  num_snippets: int,
+  checkpoint: epath.PathLike,
+  mesh: jax.sharding.Mesh,
+) -> tuple:
   """Return a checkpoint's parameters, on every device, and its epoch.
 
   Args:
@@ -153,7 +170,13 @@ class Model:
   batch_size: int
   read: reader.Reader
 
-  def predict(self, features, *, duration=None, frame_num=None) -> list[dict]:
+  def predict(
+    self,
+    features: np.ndarray,
+    *,
+    duration: float | None = None,
+    frame_num: float | None = None,
+  ) -> list[dict]:
     """Find the segments of one video.
 
     Args:
@@ -179,7 +202,9 @@ class Model:
     ((_, _, segments),) = self.predict_videos([video], batch_size=1)
     return segments
 
-  def predict_videos(self, videos, batch_size=None):
+  def predict_videos(
+    self, videos: Iterable, batch_size: int | None = None
+  ) -> Iterator:
     """Find the segments of many videos, a batch at a time.
 
     Args:
@@ -213,7 +238,13 @@ class Model:
       }
 
 
-def load(checkpoint, *, config=None, classes=None, **weights) -> Model:
+def load(
+  checkpoint: epath.PathLike,
+  *,
+  config: Any = None,
+  classes: Sequence[str] | None = None,
+  **weights: Any,
+) -> Model:
   """Load a checkpoint to predict with.
 
   Args:
@@ -268,8 +299,15 @@ def load(checkpoint, *, config=None, classes=None, **weights) -> Model:
 
 
 def predict(
-  config, checkpoint, input, output, *, duration=None, plot=False, **weights
-):
+  config: ml_collections.ConfigDict,
+  checkpoint: epath.PathLike,
+  input: epath.PathLike,
+  output: epath.PathLike,
+  *,
+  duration: float | None = None,
+  plot: bool = False,
+  **weights: Any,
+) -> Any:
   """Predict a file or a folder: a JSON file, a table and, asked for, pictures.
 
   Args:
@@ -312,7 +350,14 @@ def predict(
   print(*tables, sep='\n')  # what is asked for is safe by now
 
 
-def draw(model, video, curves, segments, truth, strip=()):
+def draw(
+  model: Any,
+  video: Any,
+  curves: dict,
+  segments: Any,
+  truth: Any,
+  strip: Sequence = (),
+) -> Any:
   """Draw the timeline of a video, see timelines.draw.
 
   Args:

@@ -3,12 +3,16 @@
 import contextlib
 import functools
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
+from etils import epath
 
 from backtal_jax import errors, evaluate, fields, files, layers, losses, models
 from backtal_jax.data import annotations, pipeline, splits
@@ -36,7 +40,7 @@ class TrainState(NamedTuple):
 
 
 def make_optimizer(
-  learning_rate, weight_decay, betas
+  learning_rate: float, weight_decay: float, betas: Sequence[float]
 ) -> optax.GradientTransformation:
   """Make torch's Adam: the decay is added to the gradient, not decoupled."""
   return optax.chain(
@@ -45,7 +49,7 @@ def make_optimizer(
   )
 
 
-def make_loss(topk_ratio, **options):
+def make_loss(topk_ratio: float, **options: Any) -> Callable:
   """Return losses.total of a config's numbers.
 
   Args:
@@ -58,7 +62,13 @@ def make_loss(topk_ratio, **options):
   )
 
 
-def create_state(model, optimizer, rng, *, num_snippets) -> TrainState:
+def create_state(
+  model: models.BackTAL,
+  optimizer: optax.GradientTransformation,
+  rng: jax.Array,
+  *,
+  num_snippets: int,
+) -> TrainState:
   """Sample the parameters from a key."""
   params = models.init(model, rng, num_snippets)
   return TrainState(
@@ -66,23 +76,23 @@ def create_state(model, optimizer, rng, *, num_snippets) -> TrainState:
   )
 
 
-def rematerialise(apply):
+def rematerialise(apply: Callable) -> Callable:
   """Keep of the network only the layers' outputs for the gradient."""
   keep = jax.checkpoint_policies.save_only_these_names(layers.KEPT)
   return jax.checkpoint(apply, policy=keep)
 
 
 def train_step(
-  state,
-  batch,
+  state: TrainState,
+  batch: dict,
   *,
-  model,
-  optimizer,
-  loss,
-  num_steps=None,
-  layout=None,
-  remat=False,
-):
+  model: Any,
+  optimizer: optax.GradientTransformation,
+  loss: Callable,
+  num_steps: int | None = None,
+  layout: Any = None,
+  remat: bool = False,
+) -> tuple:
   """Do one step of Adam.
 
   Args:
@@ -135,15 +145,15 @@ def train_step(
 
 
 def make_train_step(
-  model,
-  optimizer,
-  loss,
+  model: Any,
+  optimizer: optax.GradientTransformation,
+  loss: Callable,
   *,
-  num_steps=None,
-  layout=None,
-  mesh=None,
-  remat=False,
-):
+  num_steps: int | None = None,
+  layout: Any = None,
+  mesh: jax.sharding.Mesh | None = None,
+  remat: bool = False,
+) -> Any:
   """Jit `train_step`, the old state's memory reused.
 
   Args:
@@ -157,7 +167,7 @@ def make_train_step(
     remat: Whether to compute what is wide between layers again.
   """
   params, out = None, None
-  if layout is not None:
+  if layout is not None and mesh is not None:
     # Also where the compiler would choose the same: another kind of sharding
     # object coming out than went in is another trace.
     whole = sharding.replicated(mesh)
@@ -176,7 +186,11 @@ def make_train_step(
   return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 
-def initial_state(new_state, manager, init_checkpoint='') -> TrainState:
+def initial_state(
+  new_state: Callable,
+  manager: ocp.CheckpointManager,
+  init_checkpoint: epath.PathLike = '',
+) -> TrainState:
   """Return the latest state, or a new one, laid out over the devices.
 
   Args:
@@ -195,7 +209,11 @@ def initial_state(new_state, manager, init_checkpoint='') -> TrainState:
   return state
 
 
-def build(config, mesh, num_steps=None):
+def build(
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
+  num_steps: int | None = None,
+) -> Any:
   """Unpack a config into what trains.
 
   Args:
@@ -232,7 +250,15 @@ def build(config, mesh, num_steps=None):
   return model, new_state, layout, step
 
 
-def load(source, plan, mesh, *, clicks=None, placement='host', dtype='float32'):
+def load(
+  source: Any,
+  plan: np.ndarray,
+  mesh: jax.sharding.Mesh,
+  *,
+  clicks: Callable | None = None,
+  placement: str = 'host',
+  dtype: Any = 'float32',
+) -> Any:
   """Yield the plan's batches, as `train_step` takes them and on this host.
 
   Args:
@@ -251,7 +277,11 @@ def load(source, plan, mesh, *, clicks=None, placement='host', dtype='float32'):
     yield complete(on_device), batch
 
 
-def train_and_evaluate(config, workdir, draw=None):
+def train_and_evaluate(
+  config: ml_collections.ConfigDict,
+  workdir: epath.PathLike,
+  draw: Callable | None = None,
+) -> Any:
   """Train from the latest checkpoint in `workdir`, or from the start.
 
   Args:
@@ -350,8 +380,15 @@ def _open(workdir, config, evaluator):
 
 
 def make_end_of_epoch(
-  workdir, evaluator, manager, *, num_epochs, eval_every, best_metric, draw
-):
+  workdir: epath.PathLike,
+  evaluator: Any,
+  manager: ocp.CheckpointManager,
+  *,
+  num_epochs: int,
+  eval_every: int,
+  best_metric: str,
+  draw: Callable | None,
+) -> Callable:
   """Return what follows an epoch: evaluation when due, and a checkpoint.
 
   The results of the best epoch are written before its checkpoint: a run that
@@ -394,7 +431,9 @@ def make_end_of_epoch(
   return end_of_epoch
 
 
-def make_plan(source, where, batch_size, *, seed, num_epochs):
+def make_plan(
+  source: Any, where: object, batch_size: int, *, seed: int, num_epochs: int
+) -> np.ndarray:
   """Return the index plan of the whole run, over the labelled videos.
 
   Args:

@@ -1,5 +1,13 @@
-"""What holds the package to its types in tests: ints are floats, too."""
+"""What holds the package to its types in tests: NumPy's numbers are numbers."""
 
 import beartype
+import numpy as np
 
-check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+_WIDER = {
+  bool: bool | np.bool_,
+  int: int | np.integer,
+  float: float | int | np.floating | np.integer,
+}
+check = beartype.beartype(
+  conf=beartype.BeartypeConf(hint_overrides=beartype.FrozenDict(_WIDER))
+)

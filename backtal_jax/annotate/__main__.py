@@ -1,11 +1,13 @@
 """The click page on this machine: python -m backtal_jax.annotate."""
 
+import argparse
 import contextlib
 import errno
 import ipaddress
 import secrets
 import socket
 import sys
+from collections.abc import Sequence
 
 from backtal_jax import command_line, errors
 from backtal_jax.annotate import labels, store, videos
@@ -103,7 +105,7 @@ def _load(args):
   return model, reader.find(args.features), classes or model.classes
 
 
-def serve(args):
+def serve(args: argparse.Namespace) -> None:
   """Serve until the process is ended."""
   try:
     import uvicorn
@@ -169,7 +171,7 @@ def _greet(args, folder, name, token):
   print(f'http://{host}:{port}/?token={token}', flush=True)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
   """Serve the page; a user error ends in one line and exit status 1."""
   with errors.one_line():
     args = _parser().parse_args(argv)

@@ -41,7 +41,7 @@ class Mark(NamedTuple):
   who: str
 
 
-def log_path(clicks) -> epath.Path:
+def log_path(clicks: epath.PathLike) -> epath.Path:
   """Return where the history of a click file lies."""
   return files.path(f'{clicks}.log')
 
@@ -63,7 +63,7 @@ class History:
     self._changes = collections.defaultdict(list)  # of a video
     self._marks = collections.defaultdict(dict)  # of a video, by number
 
-  def add(self, event: dict):
+  def add(self, event: dict) -> None:
     """Take in an event."""
     video = event['video']
     self.events.append(event)
@@ -90,7 +90,7 @@ class History:
     self._replay(video)
     return event
 
-  def marks(self, video, who=None) -> list[Mark]:
+  def marks(self, video: str, who: str | None = None) -> list[Mark]:
     """Return the clicks that stand on a video, by time, of one or all."""
     found = self._marks.get(video, {}).values()
     chosen = (m for m in found if who in (None, m.who))
@@ -104,7 +104,7 @@ class History:
       for m in self.marks(video)
     ]
 
-  def undoable(self, who) -> dict | None:
+  def undoable(self, who: str) -> dict | None:
     """Return the last event that an undo of an annotator takes back."""
     for event in reversed(self.events):
       if (
@@ -115,15 +115,15 @@ class History:
         return event
     return None
 
-  def done(self, video, who) -> bool:
+  def done(self, video: str, who: str) -> bool:
     """Return whether an annotator called a video done."""
     return any(self._told(video, who, 'done')[-1:])
 
-  def notes(self, video, who) -> list[float]:
+  def notes(self, video: str, who: str) -> list[float]:
     """Return the times that an annotator answered without a click."""
     return self._told(video, who, 'note')
 
-  def made(self, seq) -> bool:
+  def made(self, seq: int) -> bool:
     """Return whether a click was made in the page, not read from a file."""
     return self.events[seq - FIRST]['kind'] != 'imported'
 
@@ -147,7 +147,7 @@ def _apply(event, marks):
     marks[event['seq']] = Mark(event['seq'], *event['add'], event['who'])
 
 
-def parse(text: bytes, path) -> tuple[dict, History, int]:
+def parse(text: bytes, path: epath.PathLike) -> tuple[dict, History, int]:
   """Read a history.
 
   Args:
@@ -182,7 +182,7 @@ def parse(text: bytes, path) -> tuple[dict, History, int]:
   return head, history, whole
 
 
-def rates(clicks) -> dict:
+def rates(clicks: epath.PathLike) -> dict:
   """Count the time that clicks took, where a file has a history.
 
   Args:

@@ -3,6 +3,9 @@
 import collections
 import csv
 import io
+from collections.abc import Iterable
+
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
@@ -19,7 +22,7 @@ class Labels:
     subset: of videos that the file does not name.
   """
 
-  def __init__(self, path, subset):
+  def __init__(self, path: epath.PathLike | None, subset: str) -> None:
     self.path, self._subset = files.path(path), subset
     self._names = {}  # of the videos in the file
     self._rows = collections.defaultdict(list)
@@ -35,23 +38,25 @@ class Labels:
     """Return every label in the file."""
     return {r['label'] for rows in self._rows.values() for r in rows} - {''}
 
-  def get(self, video) -> list[str]:
+  def get(self, video: str) -> list[str]:
     """Return the labels of a video."""
     rows = self._rows.get(self._name(video), ())
     return [row['label'] for row in rows if row['label']]
 
-  def duration(self, video) -> float | None:
+  def duration(self, video: str) -> float | None:
     """Return the seconds that the file tells of a video, or None."""
     for row in self._rows.get(self._name(video), ()):
       if row.get('duration'):
         return formats.number(row['duration'], f'{self.path}: the duration')
     return None
 
-  def set(self, video, labels, duration):
+  def set(
+    self, video: str, labels: Iterable[str], duration: float | None
+  ) -> None:
     """Write the file with other labels of a video, none in an empty row."""
     name, rows = self._name(video), dict(self._rows)
     known = rows[name][0] if name in rows else {'subset': self._subset}
-    known = {'duration': '' if duration is None else duration} | known
+    known = {'duration': '' if duration is None else str(duration)} | known
     rows[name] = [
       known | {'video_id': name, 'label': label} for label in labels or ['']
     ]

@@ -6,6 +6,8 @@ the clicks that contradict the curve, to be checked again: a wrong click costs
 more than a missing one.
 """
 
+from typing import Any
+
 import numpy as np
 
 from backtal_jax.data import annotations
@@ -16,7 +18,9 @@ CHECK = 'check again'
 DISTANCE = 2.0
 
 
-def proposals(model, video, clicks) -> list[tuple[float, str, float]]:
+def proposals(
+  model: Any, video: Any, clicks: Any
+) -> list[tuple[float, str, float]]:
   """Return the moments of a video that are worth a click, best first.
 
   Args:
@@ -35,7 +39,7 @@ def proposals(model, video, clicks) -> list[tuple[float, str, float]]:
   return rank(*curves(model, video), video.duration, clicks)
 
 
-def curves(model, video, labels=()) -> tuple[dict, dict]:
+def curves(model: Any, video: Any, labels: Any = ()) -> tuple[dict, dict]:
   """Return the probability of each class over the snippets of a video.
 
   Args:
@@ -61,7 +65,9 @@ def curves(model, video, labels=()) -> tuple[dict, dict]:
   return {label: every[label] for label in names}, every
 
 
-def rank(found, every, duration, clicks) -> list[tuple[float, str, float]]:
+def rank(
+  found: Any, every: Any, duration: float, clicks: Any
+) -> list[tuple[float, str, float]]:
   """Return what `proposals` does, of curves that are known.
 
   Args:

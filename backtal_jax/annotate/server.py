@@ -9,6 +9,7 @@ another site nor a name that points here gets through.
 import os
 import secrets
 import threading
+from typing import Any
 from urllib import parse
 
 from starlette import (
@@ -49,11 +50,11 @@ class Proposer:
     paths: of the videos' feature files.
   """
 
-  def __init__(self, model, paths):
+  def __init__(self, model: Any, paths: Any) -> None:
     self._model, self._mutex, self._known = model, threading.Lock(), {}
     self._paths = {path.stem: path for path in paths}
 
-  def propose(self, store, name) -> dict:
+  def propose(self, store: Any, name: str) -> dict:
     """Return a video's curves, and what is worth a click now."""
     path = self._paths.get(annotations.match_name(name, self._paths))
     if path is None:
@@ -86,7 +87,7 @@ class Guard:
     hosts: names this server may be called by; () is any.
   """
 
-  def __init__(self, app, token, hosts):
+  def __init__(self, app: Any, token: str, hosts: Any) -> None:
     self._app, self._token, self._hosts = app, token, hosts
 
   async def __call__(self, scope, receive, send):
@@ -141,7 +142,15 @@ class Guard:
     return answer
 
 
-def make_app(store, folder, proposer=None, *, token, actions=False, hosts=()):
+def make_app(
+  store: Any,
+  folder: Any,
+  proposer: Any = None,
+  *,
+  token: str,
+  actions: Any = False,
+  hosts: Any = (),
+) -> Any:
   """Return the ASGI application.
 
   Args:

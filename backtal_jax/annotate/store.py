@@ -15,6 +15,9 @@ import os
 import secrets
 import threading
 import time
+from typing import Any
+
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
@@ -41,7 +44,14 @@ class Store:
       another set of videos or classes, or was changed since its history.
   """
 
-  def __init__(self, path, annotator, videos, classes, labels):
+  def __init__(
+    self,
+    path: epath.PathLike,
+    annotator: str,
+    videos: Any,
+    classes: Any,
+    labels: Any,
+  ) -> None:
     self.path, self.who, self.labels = files.path(path), annotator, labels
     self._videos, self._mutex = videos, threading.RLock()
     self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +90,11 @@ class Store:
         log.unlink(missing_ok=True)
       raise
 
-  def close(self):
+  def close(self) -> None:
     """Let others have the file."""
     self._log.close()
 
-  def video(self, name) -> dict:
+  def video(self, name: str) -> dict:
     """Return what the page shows of a video: this annotator's work."""
     with self._mutex:
       past = self.history
@@ -100,7 +110,7 @@ class Store:
         'duration': self.duration(name),
       }
 
-  def duration(self, name) -> float | None:
+  def duration(self, name: str) -> float | None:
     """Return a video's seconds: the labels file's, else the page's."""
     told = self.labels.duration(name)
     return self.history.durations.get(name) if told is None else told
@@ -114,7 +124,7 @@ class Store:
         for name in self._videos
       ]
 
-  def spoken(self, name) -> tuple[list, list]:
+  def spoken(self, name: str) -> tuple[list, list]:
     """Return a video's clicks; and its answers without one, as clicks."""
     with self._mutex:
       past, who = self.history, self.who

@@ -4,6 +4,9 @@ import contextlib
 import fractions
 import os
 import sys
+from typing import Any
+
+from etils import epath
 
 from backtal_jax import errors, files
 
@@ -33,7 +36,7 @@ class Folder:
     errors.InputError: no such folder, no video in it, or two of one name.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: epath.PathLike) -> None:
     self.path = os.path.realpath(path)
     if not os.path.isdir(self.path):
       raise errors.InputError(f'{path}: no such folder')
@@ -69,7 +72,7 @@ class Folder:
   def __len__(self):
     return len(self._files)
 
-  def find(self, name) -> str | None:
+  def find(self, name: str) -> str | None:
     """Return the path of a video, rather of its copy; None if it is gone."""
     file = self._files.get(name)
     if file is None or self._problem(file):
@@ -77,7 +80,7 @@ class Folder:
     copy = self._copy(file)
     return copy if os.path.isfile(copy) else os.path.join(self.path, file)
 
-  def transcode(self):
+  def transcode(self) -> Any:
     """Make a copy of every video that browsers cannot play.
 
     Copies are H.264, keep the times of the frames, and lie in `.playable`;

@@ -12,6 +12,7 @@ import re
 import reprlib
 import string
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 
@@ -32,7 +33,7 @@ _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?', re.ASCII | re.I)
 _EDGES = string.whitespace + '\ufeff\xa0'  # Byte-order marks, hard spaces.
 
 
-def number(value, what) -> float:
+def number(value: Any, what: str) -> float:
   """Return a finite float of a JSON number or of a text.
 
   Args:
@@ -98,7 +99,7 @@ def _split(path, text, delimiter=','):
   return rows
 
 
-def read_clicks(path):
+def read_clicks(path: epath.PathLike) -> tuple:
   """Read a click file of any format as text.
 
   Args:
@@ -170,7 +171,7 @@ def _click_columns(path, rows):
   return found, header, [header.index(c) for c in CLICK_COLUMNS[found]]
 
 
-def read_activitynet(path):
+def read_activitynet(path: epath.PathLike) -> tuple:
   """Read ActivityNet's JSON: also BackTAL's, HACS's, LACP's and mmaction2's.
 
   Args:
@@ -316,14 +317,14 @@ def _listed_classes(path, value) -> dict[str, int]:
   return index
 
 
-def listed(value) -> list:
+def listed(value: Any) -> list:
   """Return the annotations of a video if they are a list."""
   if not isinstance(value, list):
     raise errors.InputError(f'found {_show(value)}, expected a list')
   return value
 
 
-def read_segment(item) -> tuple[float, float, str]:
+def read_segment(item: Any) -> tuple[float, float, str]:
   """Return start and end in seconds and the label of an annotation.
 
   Args:
@@ -342,7 +343,7 @@ def read_segment(item) -> tuple[float, float, str]:
   return start, end, _name(item.get('label'), 'the label')
 
 
-def files_of(path) -> list:
+def files_of(path: epath.PathLike) -> list:
   """List the files in a folder and its folders; a file is all of itself."""
   # epath has no recursive glob; the official archives nest three deep.
   depths = ('*' + '/*' * n for n in range(4)) if path.is_dir() else ()
@@ -424,7 +425,7 @@ def read_table(
   return table
 
 
-def read_video_list(path) -> dict:
+def read_video_list(path: epath.PathLike) -> dict:
   """Read CSV `video_id,duration[,fps]` as {video: (seconds, fps or None)}."""
   told = {}
   for where, row in read_table(path, ('video_id', 'duration'), ('fps',)):

@@ -12,6 +12,7 @@ import difflib
 import io
 import re
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from etils import epath
 
@@ -62,7 +63,7 @@ class Annotations:
   classes: tuple[str, ...]
   path: str = dataclasses.field(default='ground truth', compare=False)
 
-  def subset(self, name) -> dict[str, AnnotatedVideo]:
+  def subset(self, name: str) -> dict[str, AnnotatedVideo]:
     """Return the videos of a subset, any letter case; never none.
 
     Where the videos tell no subset, they are of any.
@@ -141,7 +142,9 @@ def nearest(name: str, known: Collection[str]) -> str:
   return f'; the nearest name is {found[0]!r}' if found else ''
 
 
-def find_ground_truth(name, root) -> Annotations:
+def find_ground_truth(
+  name: epath.PathLike, root: epath.PathLike
+) -> Annotations:
   """Read the ground truth that a config names.
 
   Args:
@@ -151,7 +154,9 @@ def find_ground_truth(name, root) -> Annotations:
   return read_ground_truth(files.find(name, root))
 
 
-def read_ground_truth(path, *, video_list=None) -> Annotations:
+def read_ground_truth(
+  path: epath.PathLike, *, video_list: epath.PathLike | None = None
+) -> Annotations:
   """Read ground truth of any format.
 
   Args:
@@ -186,7 +191,7 @@ def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:
   index = {label: i for i, label in enumerate(annotations.classes)}
   database = {}
   for name, video in annotations.videos.items():
-    entry = {'subset': video.subset} if video.subset else {}
+    entry: dict[str, Any] = {'subset': video.subset} if video.subset else {}
     entry |= {} if video.duration is None else {'duration': video.duration}
     entry |= {} if video.fps is None else {'fps': video.fps}
     entry['annotations'] = [
@@ -199,7 +204,7 @@ def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:
   )
 
 
-def problems(annotations) -> dict[str, list[str]]:
+def problems(annotations: Annotations) -> dict[str, list[str]]:
   """List what is wrong in ground truth that is well-formed.
 
   Published files hold all of it. It is kept: mAP counts such segments as
@@ -229,7 +234,12 @@ def problems(annotations) -> dict[str, list[str]]:
 
 
 def read_clicks(
-  path, ground_truth=None, *, fps=None, lenient=False, intervals=''
+  path: epath.PathLike,
+  ground_truth: Annotations | None = None,
+  *,
+  fps: float | None = None,
+  lenient: bool = False,
+  intervals: str | None = '',
 ) -> tuple[list[Click], list[str]]:
   """Read a click file of any format.
 
@@ -265,7 +275,7 @@ def read_clicks(
   hints = {name: nearest(name, videos) for name in unknown[:_HINTS]}
   clicks = []
   for line, (video, time, label, own) in rows:
-    known = videos.get(names.get(video))
+    known = videos.get(names.get(video, video))
     try:
       if not video or not label:
         raise errors.InputError('no video or no label, expected both')
@@ -277,10 +287,11 @@ def read_clicks(
       seconds = _click_time(video, time, known, format, fps)
       if format == 'backtal' and label == 'background_background':
         label = BACKGROUND
-      if known and label not in (*ground_truth.classes, BACKGROUND):
+      classes = ground_truth.classes if ground_truth else ()
+      if known and label not in (*classes, BACKGROUND):
         raise errors.InputError(
           f'class {label!r} is unknown, expected {BACKGROUND!r} or one of the '
-          f"ground truth's {len(ground_truth.classes)} classes"
+          f"ground truth's {len(classes)} classes"
         )
       clicks.append(Click(video, seconds, label, own or annotator))
     except errors.InputError as e:

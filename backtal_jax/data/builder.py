@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -36,7 +37,7 @@ class Prepared(tfds.core.ShardBasedBuilder):
   # Nothing to look up beside the code; finding it needs one more package.
   code_path = None
 
-  def __init__(self, data_dir, splits):
+  def __init__(self, data_dir: epath.PathLike, splits: dict) -> None:
     self._splits = splits
     super().__init__(data_dir=os.fspath(data_dir), file_format='array_record')
 
@@ -91,7 +92,7 @@ def _examples(source, indices):
     yield i, {'index': i, **source[i]._asdict()}
 
 
-def prepare(output: epath.PathLike, splits: dict[str, Sequence]) -> None:
+def prepare(output: epath.PathLike, splits: dict[str, Any]) -> None:
   """Convert splits of npz files; what a dead run left is made anew.
 
   Args:
@@ -159,7 +160,7 @@ class TfdsSource(Sequence):
     num_snippets: int,
     feature_dim: int,
     num_classes: int,
-  ):
+  ) -> None:
     self.shape = (num_snippets, feature_dim, num_classes)
     folder = files.path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
     if not (folder / _INDEX).exists():

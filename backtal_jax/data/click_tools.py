@@ -10,7 +10,10 @@ import json
 import os
 import re
 import urllib.parse
+from typing import Any
 from xml.etree import ElementTree
+
+from etils import epath
 
 from backtal_jax import errors, files
 
@@ -20,7 +23,7 @@ _HALF = 0.02
 _BORIS = 'media file name', 'behavior'
 
 
-def find(text):
+def find(text: str) -> Any:
   """Return the name of the tool whose file has this text, or None."""
   if re.match(r'\s*<(\?xml|!--|ANNOTATION_DOCUMENT)', text):
     return 'elan'
@@ -36,7 +39,9 @@ def find(text):
   return None
 
 
-def read(tool, path, text, split) -> tuple[str, list, list]:
+def read(
+  tool: Any, path: epath.PathLike, text: str, split: Any
+) -> tuple[str, list, list]:
   """Read a file of a tool.
 
   Args:
@@ -71,7 +76,7 @@ def read(tool, path, text, split) -> tuple[str, list, list]:
     ) from e
 
 
-def moments(rows, how, length) -> tuple[list, list]:
+def moments(rows: Any, how: str | None, length: Any) -> tuple[list, list]:
   """Make moments of intervals.
 
   Args:
@@ -120,7 +125,7 @@ def moments(rows, how, length) -> tuple[list, list]:
   return sorted(found, key=lambda row: row[0]), problems
 
 
-def write_via(path, clicks, suffix):
+def write_via(path: epath.PathLike, clicks: Any, suffix: str) -> None:
   """Write clicks as a VIA 3 project.
 
   Args:
@@ -163,7 +168,7 @@ def write_via(path, clicks, suffix):
   files.write_json(path, project)
 
 
-def write_elan(folder, clicks, suffix):
+def write_elan(folder: epath.PathLike, clicks: Any, suffix: str) -> Any:
   """Write clicks as ELAN files, one a video, a tier an annotator.
 
   ELAN knows intervals only: a click is one of 40 ms around it, shorter beside

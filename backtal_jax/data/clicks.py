@@ -54,7 +54,8 @@ def snippet_labels(
   # The last one written stays.
   order = lambda c: (index[c.label] != background, c.time, index[c.label])
   for click in sorted(clicks, key=order):
-    t = min(num_snippets - 1, int(click.time / duration * num_snippets))
+    place = click.time / (duration or 1) * num_snippets
+    t = min(num_snippets - 1, int(place))
     labels[t] = index[click.label]
   return labels
 

@@ -141,7 +141,9 @@ def find(path: epath.PathLike) -> list[epath.Path]:
   return found
 
 
-def read_video(path, duration=None, *, shape) -> sources.Example:
+def read_video(
+  path: epath.PathLike, duration: float | None = None, *, shape: tuple[int, ...]
+) -> sources.Example:
   """Read a file to predict from: any length, no labels.
 
   Args:
@@ -181,7 +183,13 @@ def read_video(path, duration=None, *, shape) -> sources.Example:
 
 
 def make_video(
-  where, streams, duration, frame_num=None, *, grid=None, shape
+  where: object,
+  streams: Sequence[Any],
+  duration: float | None,
+  frame_num: float | None = None,
+  *,
+  grid: Any = None,
+  shape: tuple[int, ...],
 ) -> sources.Example:
   """Check the features of a video and resample them to T snippets.
 

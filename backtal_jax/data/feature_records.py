@@ -6,7 +6,12 @@ along to the data root, into the config of a run and so to its checkpoints.
 
 import functools
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats, resampling
@@ -30,7 +35,7 @@ class Grid(NamedTuple):
   window: float
   stride: float
 
-  def resample(self, features, num_snippets: int):
+  def resample(self, features: np.ndarray, num_snippets: int) -> np.ndarray:
     """Resample features [T', D] to T equal parts of the video."""
     times = resampling.centre_times(
       len(features), stride=self.stride, window=self.window, fps=self.fps
@@ -40,7 +45,7 @@ class Grid(NamedTuple):
     )
 
 
-def read_grid(path) -> Grid | None:
+def read_grid(path: epath.PathLike) -> Grid | None:
   """Return the grid of VIDEO.npy, if its folder was made by `prepare video`.
 
   Raises:
@@ -63,7 +68,7 @@ def _read_videos(path, _):
   return annotation_formats.read_video_list(path)
 
 
-def read_joint(folders) -> dict[str, Any]:
+def read_joint(folders: Sequence[epath.PathLike]) -> dict[str, Any]:
   """Return one record of the folders of one or two streams.
 
   Raises:
@@ -86,13 +91,13 @@ def read_joint(folders) -> dict[str, Any]:
   return first
 
 
-def read(folder) -> dict[str, Any]:
+def read(folder: epath.PathLike) -> dict[str, Any]:
   """Return the record of a folder, {} where it has none."""
   path = files.path(folder) / NAME
   return files.read_json(path) if path.is_file() else {}
 
 
-def claim(folder, record: dict[str, Any]) -> None:
+def claim(folder: epath.PathLike, record: dict[str, Any]) -> None:
   """Make a folder one of features with this record.
 
   Raises:
@@ -105,7 +110,7 @@ def claim(folder, record: dict[str, Any]) -> None:
     files.write_json(path, record, indent=1)
 
 
-def adopt(config) -> None:
+def adopt(config: ml_collections.ConfigDict) -> None:
   """Let config.data.features be the record of config.data.root, if it has one.
 
   Raises:
@@ -124,7 +129,9 @@ def to_text(record: dict[str, Any]) -> str:
   return json.dumps(record, sort_keys=True) if record else ''
 
 
-def of_config(config, workdir=None) -> dict[str, Any]:
+def of_config(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike | None = None
+) -> dict[str, Any]:
   """Return what a run knows of its features.
 
   Args:
@@ -146,7 +153,9 @@ def _from_text(text):
   return files.parse_json(text, 'config.data.features') if text else {}
 
 
-def require(expected: dict[str, Any], found: dict[str, Any], where) -> None:
+def require(
+  expected: dict[str, Any], found: dict[str, Any], where: object
+) -> None:
   """Refuse features that were made otherwise than expected.
 
   Weights are told apart by their checksum, not by their file's name.

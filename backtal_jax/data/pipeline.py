@@ -6,6 +6,7 @@ several hosts are a column slice; no iterator state exists.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -111,7 +112,7 @@ class _Loader:
 
 
 def batches(
-  source,
+  source: Any,
   plan: np.ndarray,
   clicks: Callable[..., np.ndarray] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:

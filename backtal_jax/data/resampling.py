@@ -22,7 +22,9 @@ def centre_times(
   return (np.arange(count) * stride + 0.5 * window) / fps
 
 
-def resample(features, num_snippets: int, positions=None) -> np.ndarray:
+def resample(
+  features: np.ndarray, num_snippets: int, positions: np.ndarray | None = None
+) -> np.ndarray:
   """Resample features linearly along time.
 
   Source snippet i sits at position i. Without `positions` both grids divide
@@ -64,7 +66,10 @@ def resample(features, num_snippets: int, positions=None) -> np.ndarray:
 
 
 def resample_times(
-  features, times, duration: float | int, num_snippets: int
+  features: np.ndarray,
+  times: np.ndarray,
+  duration: float | int,
+  num_snippets: int,
 ) -> np.ndarray:
   """Resample features on any time grid to T equal parts of the video.
 

@@ -10,7 +10,7 @@ import functools
 import io
 from collections.abc import Sequence
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -32,16 +32,16 @@ class Example(NamedTuple):
 
 
 def write_video(
-  path,
+  path: epath.PathLike,
   *,
-  feat_spa,
-  feat_tem,
-  cls_label,
-  vid_name,
-  frame_num,
-  fps,
-  duration,
-  point_label=None,
+  feat_spa: Any,
+  feat_tem: Any,
+  cls_label: Any,
+  vid_name: Any,
+  frame_num: Any,
+  fps: Any,
+  duration: Any,
+  point_label: Any = None,
 ) -> None:
   """Write one video in the official npz form, uncompressed and atomically.
 
@@ -69,7 +69,7 @@ def write_video(
   if point_label is not None:
     values['point_label'] = np.asarray(point_label, np.int64)
   raw = io.BytesIO()  # a zip file is written with seeks, a bucket has none
-  np.savez(raw, **values)
+  np.savez(raw, allow_pickle=False, **values)
   with files.atomic(path) as f:
     f.write(raw.getvalue())
 
@@ -95,7 +95,7 @@ class NpzSource(Sequence):
     num_snippets: int,
     feature_dim: int,
     num_classes: int,
-  ):
+  ) -> None:
     folder = files.path(folder)
     if not folder.is_dir():
       raise errors.InputError(

@@ -1,6 +1,7 @@
 """A split of a data root: opened, and held against the annotations."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -49,7 +50,7 @@ def open(
   return sources.NpzSource(root / split, **shape)
 
 
-def check_labels(source, ground_truth: annotations.Annotations) -> None:
+def check_labels(source: Any, ground_truth: annotations.Annotations) -> None:
   """Hold the labels of a source against the annotated ones.
 
   Args:
@@ -64,7 +65,7 @@ def check_labels(source, ground_truth: annotations.Annotations) -> None:
   compared, different = 0, []
   for i, row in enumerate(source.labels()):
     labels = {ground_truth.classes[c] for c in np.flatnonzero(row)}
-    video = videos.get(known.get(names[i]))
+    video = videos.get(known.get(names[i], names[i]))
     annotated = {s.label for s in video.segments} if video else set()
     if labels and annotated:
       compared += 1
@@ -81,7 +82,7 @@ def check_labels(source, ground_truth: annotations.Annotations) -> None:
 
 
 def make_clicks(
-  source,
+  source: Any,
   paths: str,
   ground_truth: annotations.Annotations,
   root: epath.PathLike,

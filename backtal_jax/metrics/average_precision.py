@@ -1,14 +1,23 @@
 """Precision and recall of ranked predictions, seen from several sides."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from backtal_jax.metrics import matching
+from backtal_jax.metrics import matching, segments
 
 _PROPOSALS = (1, 2, 5, 10, 20, 50, 100)
 _RECALL_TIOU = tuple(np.arange(50, 100, 5) / 100)
 
 
-def average_precisions(label, hit, weight, count, normal=None):
+def average_precisions(
+  label: np.ndarray,
+  hit: np.ndarray,
+  weight: np.ndarray,
+  count: np.ndarray,
+  normal: Any = None,
+) -> np.ndarray:
   """Compute the AP of every class, often, with weighted predictions.
 
   Args:
@@ -47,7 +56,9 @@ def average_precisions(label, hit, weight, count, normal=None):
   return ap
 
 
-def average_recall(truth, predictions):
+def average_recall(
+  truth: segments.Truth, predictions: segments.Segments
+) -> Any:
   """Compute AR@AN: the recall of the AN best predictions of each video.
 
   Whatever their class, and one may find several, as in ActivityNet's proposal
@@ -70,7 +81,9 @@ def average_recall(truth, predictions):
   return {'proposals': list(_PROPOSALS), 'average_recall': recall.tolist()}
 
 
-def video_ap(truth, predictions, theta):
+def video_ap(
+  truth: segments.Truth, predictions: segments.Segments, theta: float
+) -> Any:
   """Compute an AP for every video: its predictions of all classes together.
 
   Returns:
@@ -87,7 +100,12 @@ def video_ap(truth, predictions, theta):
   )[0, 0]  # fmt: skip
 
 
-def precision_recall(truth, predictions, tiou, steps=101):
+def precision_recall(
+  truth: segments.Truth,
+  predictions: segments.Segments,
+  tiou: Sequence[float],
+  steps: int = 101,
+) -> np.ndarray:
   """Return the mean over classes of the precision envelope.
 
   Returns:
@@ -111,7 +129,9 @@ def precision_recall(truth, predictions, tiou, steps=101):
   return total / len(count)
 
 
-def pairs(truth, predictions, least):
+def pairs(
+  truth: segments.Truth, predictions: segments.Segments, least: float
+) -> Any:
   """List matching.pairs of any two classes."""
   segments = truth.segments._replace(label=np.zeros_like(truth.segments.label))
   return matching.pairs(
@@ -121,7 +141,7 @@ def pairs(truth, predictions, least):
   )
 
 
-def places(key, size):
+def places(key: np.ndarray, size: int) -> np.ndarray:
   """Return the place of each key [N] within its run of equal ones.
 
   Args:

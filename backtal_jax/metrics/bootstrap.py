@@ -5,19 +5,31 @@ both sets are scored on the same draw, and the middle 95 % of the differences
 is the interval.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from backtal_jax.metrics import (
   average_precision,
   diagnosis,
   matching,
+  segments,
 )
 
 # Weights held at once; bounds the memory.
 _CHUNK = 1 << 22
 
 
-def compare(truth, before, after, tiou, *, theta=0.5, resamples=1000, seed=0):
+def compare(
+  truth: segments.Truth,
+  before: segments.Segments,
+  after: segments.Segments,
+  tiou: Sequence[float],
+  *,
+  theta: float = 0.5,
+  resamples: int = 1000,
+  seed: int = 0,
+) -> dict:
   """Score two sets of predictions, and their difference with intervals.
 
   Args:

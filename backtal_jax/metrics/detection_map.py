@@ -9,6 +9,8 @@ name), so that the result never depends on the machine.
 
 import decimal
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,9 @@ from backtal_jax import command_line, errors, files
 from backtal_jax.metrics import matching, segments
 
 
-def detection_map(truth, predictions, tiou):
+def detection_map(
+  truth: segments.Truth, predictions: segments.Segments, tiou: Sequence[float]
+) -> dict:
   """Compute the mean average precision over classes, for each tIoU.
 
   The arguments are those of `matching.match`.
@@ -39,7 +43,7 @@ def detection_map(truth, predictions, tiou):
   }
 
 
-def average_precision(hit, num_truth):
+def average_precision(hit: np.ndarray, num_truth: int) -> Any:
   """Compute the area under the precision envelope (VOC 2011).
 
   Args:
@@ -54,7 +58,9 @@ def average_precision(hit, num_truth):
   return (envelope * hit).sum(-1) / num_truth
 
 
-def parse_tiou(text, option='--tiou', most=1000) -> list[float]:
+def parse_tiou(
+  text: str, option: str = '--tiou', most: int = 1000
+) -> list[float]:
   """Read '0.3,0.5' or 'start:step:stop' (stop included) as decimal literals.
 
   Args:
@@ -84,7 +90,7 @@ def parse_tiou(text, option='--tiou', most=1000) -> list[float]:
   )
 
 
-def format_table(result, truth):
+def format_table(result: dict, truth: segments.Truth) -> str:
   """Format a result in percent: a line a class, the mean, the average."""
   names = [*truth.labels, 'mAP', 'average mAP']
   width = max(map(len, names))
@@ -99,7 +105,7 @@ def format_table(result, truth):
   return '\n'.join(lines)
 
 
-def make_parser(text) -> command_line.Parser:
+def make_parser(text: str) -> command_line.Parser:
   """Make a command line for ground truth and predictions.
 
   Args:
@@ -115,7 +121,7 @@ def make_parser(text) -> command_line.Parser:
   return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
   """Run the command line."""
   with errors.one_line():
     args = make_parser(__doc__).parse_args(argv)

@@ -9,6 +9,8 @@ with groups of equal size instead of limits made for single data sets.
 """
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +38,13 @@ TOP = 10
 _NUM_GROUPS = 5
 
 
-def diagnose(truth, predictions, tiou, *, theta=0.5):
+def diagnose(
+  truth: segments.Truth,
+  predictions: segments.Segments,
+  tiou: Sequence[float],
+  *,
+  theta: float = 0.5,
+) -> dict:
   """Split errors into kinds, and count what was missed.
 
   Args:
@@ -86,7 +94,7 @@ def diagnose(truth, predictions, tiou, *, theta=0.5):
   }
 
 
-def best(label, count):
+def best(label: np.ndarray, count: np.ndarray) -> np.ndarray:
   """Mark the best TOP·G predictions of every class.
 
   Args:
@@ -99,7 +107,12 @@ def best(label, count):
   return average_precision.places(label, len(count)) < TOP * count[label]
 
 
-def error_kinds(truth, predictions, tiou, match=None):
+def error_kinds(
+  truth: segments.Truth,
+  predictions: segments.Segments,
+  tiou: Sequence[float],
+  match: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
   """Tell what every prediction is (DETAD section 4.1).
 
   A prediction matched at the threshold θ, as for mAP, is a true positive. Any
@@ -139,7 +152,9 @@ def error_kinds(truth, predictions, tiou, match=None):
   )
 
 
-def characteristics(truth, label, matched, missed):
+def characteristics(
+  truth: segments.Truth, label: Any, matched: np.ndarray, missed: Any
+) -> tuple[float, dict]:
   """Group the ground truth, and see how well each group is found.
 
   The groups are fifths by number, not DETAD's limits, which differ from data
@@ -185,7 +200,7 @@ def characteristics(truth, label, matched, missed):
   return float(normalised(np.ones((1, len(length)), bool))[0]), groups
 
 
-def format_table(result):
+def format_table(result: dict) -> str:
   """Lay out the kinds: number, share and gain."""
   total = max(sum(result['count'].values()), 1)
   head = f'best {TOP}·G at tIoU {result["theta"]:g}'
@@ -198,7 +213,7 @@ def format_table(result):
   return '\n'.join([*lines, f'missed: {result["missed"]} of {segments}'])
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
   """Run the command line."""
   parser = detection_map.make_parser(__doc__)
   parser.add_argument('--theta', default='0.5', help='tIoU of the kinds')

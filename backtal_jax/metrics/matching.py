@@ -1,6 +1,7 @@
 """Which prediction finds which ground truth (ActivityNet's protocol)."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from backtal_jax.metrics import segments
 _CHUNK = 1 << 20
 
 
-def match(truth, predictions, tiou):
+def match(
+  truth: segments.Truth, predictions: segments.Segments, tiou: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
   """Let each prediction, best score first, take the best ground truth left.
 
   Args:
@@ -36,7 +39,9 @@ def match(truth, predictions, tiou):
   return order, matched
 
 
-def pairs(truth, predictions, least):
+def pairs(
+  truth: segments.Truth, predictions: segments.Segments, least: float
+) -> tuple[np.ndarray, ...]:
   """List pairs in the same video and class that overlap by `least` or more.
 
   Returns:

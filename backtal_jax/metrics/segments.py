@@ -4,7 +4,8 @@ What mAP, diagnosis, report and comparison have in common.
 """
 
 import logging
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,7 +69,12 @@ def make_truth(ground_truth: annotations.Annotations, subset: str) -> Truth:
   return Truth(names, labels, segments, np.array(durations, float))
 
 
-def make_predictions(found, classes, truth: Truth, where='predictions'):
+def make_predictions(
+  found: dict,
+  classes: Sequence[str],
+  truth: Truth,
+  where: object = 'predictions',
+) -> Any:
   """Put predictions in columns; a `v_` before a name makes no difference.
 
   Those of a class that the split lacks are left out; their number is logged, as
@@ -121,7 +127,9 @@ def _warn(where, absent, video):
     logging.warning('%s: %d predictions are in other videos', where, outside)
 
 
-def parse_predictions(predictions, truth: Truth, where='predictions'):
+def parse_predictions(
+  predictions: Any, truth: Truth, where: object = 'predictions'
+) -> Any:
   """Return the Segments of what a prediction file holds.
 
   Args:
@@ -154,7 +162,9 @@ def _prediction(item):
   return *segment, annotation_formats.number(item.get('score'), 'score')
 
 
-def read(ground_truth, subset, predictions) -> tuple[Truth, Segments]:
+def read(
+  ground_truth: Any, subset: str, predictions: Any
+) -> tuple[Truth, Segments]:
   """Read both files of a metric, see `make_truth` and `parse_predictions`.
 
   Args:

@@ -5,12 +5,13 @@ python -m backtal_jax.report --compare A B        writes B/compare.html
 """
 
 import argparse
+from collections.abc import Sequence
 
 from backtal_jax import command_line, errors
 from backtal_jax.report import pages
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
   """Run the command line."""
   parser = command_line.Parser(
     prog='python -m backtal_jax.report',
@@ -27,7 +28,8 @@ def main(argv=None):
     if args.workdir:
       print(pages.write(args.workdir, args.output, args.ground_truth))
     else:
-      print(pages.compare(*args.compare, args.output, args.ground_truth))
+      before, after = args.compare
+      print(pages.compare(before, after, args.output, args.ground_truth))
 
 
 if __name__ == '__main__':

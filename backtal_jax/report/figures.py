@@ -5,8 +5,11 @@ Each function takes plain values and returns a matplotlib Figure, which
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
 from backtal_jax.metrics import diagnosis
@@ -17,19 +20,19 @@ _COLOR, _LINES = style.COLOR, style.LINES
 
 @style.styled
 def timeline(
-  name,
-  duration,
-  cas=None,
-  foreground=None,
-  magnitude=None,
-  segments=(),
-  ground_truth=(),
-  clicks=(),
+  name: str,
+  duration: float | None,
+  cas: dict | None = None,
+  foreground: Any = None,
+  magnitude: Any = None,
+  segments: Any = (),
+  ground_truth: Any = (),
+  clicks: Any = (),
   *,
-  action_clicks=(),
-  strip=(),
-  limit=15,
-):
+  action_clicks: Any = (),
+  strip: Sequence = (),
+  limit: Any = 15,
+) -> mpl_figure.Figure:
   """Draw one video along time; every part may be left out.
 
   Args:
@@ -176,7 +179,9 @@ def _predictions(ax, best, total, color):
 
 
 @style.styled
-def curves(rows, keys, *, ylabel='', log=False):
+def curves(
+  rows: list[dict], keys: Iterable[str], *, ylabel: str = '', log: bool = False
+) -> mpl_figure.Figure:
   """Draw scalars over steps, at most some 200 points of each.
 
   Args:
@@ -206,7 +211,9 @@ def curves(rows, keys, *, ylabel='', log=False):
 
 
 @style.styled
-def precision_recall(tiou, precision):
+def precision_recall(
+  tiou: Sequence[float], precision: np.ndarray
+) -> mpl_figure.Figure:
   """Draw precision over recall, the mean over classes, a line a tIoU.
 
   Args:
@@ -223,7 +230,9 @@ def precision_recall(tiou, precision):
 
 
 @style.styled
-def shares(rows, kinds=diagnosis.KINDS):
+def shares(
+  rows: dict, kinds: Sequence[str] = diagnosis.KINDS
+) -> mpl_figure.Figure:
   """Draw how predictions split into kinds, a stacked bar a row, in percent.
 
   Args:
@@ -245,7 +254,7 @@ def shares(rows, kinds=diagnosis.KINDS):
 
 
 @style.styled
-def bars(values, *, xlabel, colors=None):
+def bars(values: dict, *, xlabel: str, colors: Any = None) -> mpl_figure.Figure:
   """Draw {name: value} as horizontal bars, each with its number.
 
   Args:
@@ -266,7 +275,9 @@ def bars(values, *, xlabel, colors=None):
 
 
 @style.styled
-def groups(characteristics, key, ylabel, baseline=None):
+def groups(
+  characteristics: dict, key: str, ylabel: str, baseline: float | None = None
+) -> mpl_figure.Figure:
   """Draw one number by groups of the ground truth.
 
   Args:
@@ -294,7 +305,7 @@ def groups(characteristics, key, ylabel, baseline=None):
 
 
 @style.styled
-def recall(proposals, average_recall):
+def recall(proposals: Any, average_recall: Any) -> mpl_figure.Figure:
   """Draw average recall over the number of predictions a video."""
   figure, ax = style.new(4.5, 3)
   ax.plot(proposals, 100 * np.asarray(average_recall), marker='.', c=_LINES[0])
@@ -304,7 +315,7 @@ def recall(proposals, average_recall):
 
 
 @style.styled
-def differences(rows, *, xlabel):
+def differences(rows: dict, *, xlabel: str) -> mpl_figure.Figure:
   """Draw {name: (difference, low, high)}: what got better and what worse."""
   figure, ax = style.new(4.5, 0.21 * len(rows) + 0.7)
   for y, (middle, low, high) in enumerate(rows.values()):

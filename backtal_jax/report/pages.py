@@ -43,7 +43,11 @@ class Section(NamedTuple):
   videos: Any = ()  # (title, Figure), below each other
 
 
-def write(workdir, output='', ground_truth='') -> epath.Path:
+def write(
+  workdir: epath.PathLike,
+  output: epath.PathLike | None = '',
+  ground_truth: Any = '',
+) -> epath.Path:
   """Write the page of a run, and return its path.
 
   Args:
@@ -218,7 +222,12 @@ def _ends(rows):
   return {name: rows[name] for name in names[:_HALF] + names[-_HALF:]}
 
 
-def compare(before, after, output='', ground_truth='') -> epath.Path:
+def compare(
+  before: epath.PathLike,
+  after: epath.PathLike,
+  output: epath.PathLike | None = '',
+  ground_truth: Any = '',
+) -> epath.Path:
   """Write a page of two runs side by side, and return its path.
 
   Args:

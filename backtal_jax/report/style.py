@@ -64,7 +64,7 @@ _NO_METADATA = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
 styled = matplotlib.rc_context(_STYLE)
 
 
-def svg(figure, title) -> str:
+def svg(figure: mpl_figure.Figure, title: str) -> str:
   """Render a figure as an <svg> element that follows the page's theme.
 
   Colours become the CSS variables `--NAME` of PALETTE, text stays text.
@@ -89,12 +89,12 @@ def svg(figure, title) -> str:
   )
 
 
-def variable(name) -> str:
+def variable(name: str) -> str:
   """Return the CSS variable of a name in PALETTE, without its dashes."""
   return name.replace(' ', '-')
 
 
-def image(figure, dpi=100):
+def image(figure: mpl_figure.Figure, dpi: int = 100) -> np.ndarray:
   """Render a figure as pixels [height, width, 3] uint8."""
   figure.set_dpi(dpi)
   canvas = backend_agg.FigureCanvasAgg(figure)
@@ -109,7 +109,9 @@ def _quiet():
   return warnings.catch_warnings(action='ignore', category=UserWarning)
 
 
-def new(width, height, rows=1, columns=1, **kwargs):
+def new(
+  width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any
+) -> tuple:
   """Make a figure of inches with rows × columns axes."""
   figure = mpl_figure.Figure(figsize=(width, height), layout='constrained')
   return figure, figure.subplots(rows, columns, **kwargs)

@@ -1,8 +1,11 @@
 """Videos drawn: what was found beside the ground truth, and the curves."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from backtal_jax.metrics import average_precision, diagnosis
+from backtal_jax.metrics import average_precision, diagnosis, segments
 from backtal_jax.report import figures, style
 
 # The tIoU of everything that shows a single one.
@@ -11,7 +14,7 @@ THETA = 0.5
 _MAX_CLASSES = 4
 
 
-def images(truth, results) -> dict[str, np.ndarray]:
+def images(truth: segments.Truth, results: Any) -> dict[str, np.ndarray]:
   """Return the best, the median and the worst video of an evaluation.
 
   Args:
@@ -25,7 +28,13 @@ def images(truth, results) -> dict[str, np.ndarray]:
   return {title.split()[0]: style.image(f) for title, f in drawn.items()}
 
 
-def select(truth, predictions, curves, *, count=1):
+def select(
+  truth: segments.Truth,
+  predictions: segments.Segments,
+  curves: dict,
+  *,
+  count: int = 1,
+) -> dict:
   """Draw the videos that went best, in the middle and worst.
 
   By the AP, at tIoU 0.5, of all their predictions together.
@@ -58,7 +67,14 @@ def select(truth, predictions, curves, *, count=1):
   return drawn
 
 
-def draw_column(truth, predictions, curves, video, kinds, title):
+def draw_column(
+  truth: segments.Truth,
+  predictions: segments.Segments,
+  curves: dict,
+  video: Any,
+  kinds: Any,
+  title: str,
+) -> Any:
   """Draw one video of a split.
 
   Args:
@@ -90,7 +106,14 @@ def _listed(truth, segments, video, kinds=None):
   ]
 
 
-def draw(title, duration, found, annotated, shown=None, strip=()):
+def draw(
+  title: str,
+  duration: float | None,
+  found: Any,
+  annotated: Any,
+  shown: Any = None,
+  strip: Sequence = (),
+) -> Any:
   """Draw one video: segments, and curves of the classes that they are of.
 
   Args:

@@ -8,6 +8,8 @@ and ours written as such.
 
 import contextlib
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -27,7 +29,9 @@ def _rank(metrics):
 
 
 @contextlib.contextmanager
-def manager(workdir, create=True):
+def manager(
+  workdir: epath.PathLike, create: bool = True
+) -> Iterator[ocp.CheckpointManager]:
   """Open WORKDIR/checkpoints, keeping the two latest and the best.
 
   Yields:
@@ -67,7 +71,13 @@ def manager(workdir, create=True):
     opened.close()
 
 
-def save(manager, state, *, epoch, value=UNKNOWN):
+def save(
+  manager: ocp.CheckpointManager,
+  state: Any,
+  *,
+  epoch: int,
+  value: float | None = UNKNOWN,
+) -> None:
   """Save a training state under its step; asynchronous.
 
   Args:
@@ -93,7 +103,7 @@ def save(manager, state, *, epoch, value=UNKNOWN):
     )
 
 
-def finish(manager):
+def finish(manager: ocp.CheckpointManager) -> None:
   """Wait until everything saved is on disk."""
   with _writing(manager):
     manager.wait_until_finished()
@@ -117,7 +127,7 @@ class _writing:
       ) from error
 
 
-def restore(manager, state):
+def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
   """Restore the latest whole state; None where there is no checkpoint.
 
   A damaged checkpoint is named, removed and the one before it used.
@@ -166,7 +176,9 @@ def _read(folder, template):
   return ocp.StandardCheckpointHandler().restore(folder, args=args)
 
 
-def restore_params(checkpoint, params):
+def restore_params(
+  checkpoint: epath.PathLike, params: dict | None
+) -> tuple[dict, int]:
   """Read the parameters of a checkpoint, in the shapes of `params`.
 
   Args:
@@ -206,12 +218,12 @@ def restore_params(checkpoint, params):
     ) from e
 
 
-def is_torch(checkpoint) -> bool:
+def is_torch(checkpoint: epath.PathLike) -> bool:
   """Check for a file, which only PyTorch's checkpoints are."""
   return files.path(checkpoint).is_file()
 
 
-def locate(checkpoint) -> epath.Path:
+def locate(checkpoint: epath.PathLike) -> epath.Path:
   """Find the step that a folder is, or the best that it holds.
 
   Raises:
@@ -236,7 +248,7 @@ def locate(checkpoint) -> epath.Path:
   )
 
 
-def workdir_of(checkpoint) -> epath.Path | None:
+def workdir_of(checkpoint: epath.PathLike) -> epath.Path | None:
   """Return the folder that holds the checkpoint's config, if one does.
 
   It is the checkpoint's own or one above; a PyTorch file has none.
@@ -303,7 +315,9 @@ def _check_shapes(checkpoint, found, expected):
     )
 
 
-def export(checkpoint, output, params=None) -> None:
+def export(
+  checkpoint: epath.PathLike, output: epath.PathLike, params: Any = None
+) -> None:
   """Write a checkpoint of ours as an official .pth file.
 
   Args:

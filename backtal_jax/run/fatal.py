@@ -19,7 +19,7 @@ _SERVICE = ('coordination_service', 'preemption_sync_manager')
 _FATAL = 'JAX distributed service detected fatal errors'
 
 
-def explain(what):
+def explain(what: str) -> None:
   """Tell `what` and the reason in one line if jax's service aborts us."""
   screen = os.dup(2)
   helper = subprocess.Popen(
@@ -27,6 +27,7 @@ def explain(what):
     stdin=subprocess.PIPE,
     stdout=screen,
   )
+  assert helper.stdin is not None
   os.dup2(helper.stdin.fileno(), 2)
   helper.stdin.close()
   helper.returncode = 0  # it ends after us: nothing to wait for

@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +39,12 @@ _TASKS = {
 }  # fmt: skip
 
 
-def initialize(address=None, num_processes=None, process_id=None, timeout=300):
+def initialize(
+  address: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+  timeout: float = 300,
+) -> None:
   """Join the processes of a run, of which there may be just this one.
 
   From the arguments; else from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
@@ -54,7 +61,7 @@ def initialize(address=None, num_processes=None, process_id=None, timeout=300):
     errors.InputError: the cluster is set half, or the others do not come.
   """
   env = os.environ
-  given = {
+  given: dict[str, Any] = {
     '--coordinator_address': address or env.get('JAX_COORDINATOR_ADDRESS'),
     '--num_processes': num_processes or env.get('JAX_NUM_PROCESSES'),
     '--process_id': env.get('JAX_PROCESS_ID', env.get('JOB_COMPLETION_INDEX'))
@@ -127,7 +134,7 @@ def _join(timeout, *cluster):
 
 
 @contextlib.contextmanager
-def end_together():
+def end_together() -> Iterator[None]:
   """End at once when this process, one of several, fails.
 
   Leaving as usual would wait for the others at a barrier, while they wait for
@@ -149,7 +156,7 @@ def end_together():
     _leave(text)
 
 
-def is_lost(error) -> bool:
+def is_lost(error: BaseException) -> bool:
   """Tell whether an error says that another process of the run is gone.
 
   Of several types, by where in the run a collective failed.
@@ -164,7 +171,7 @@ def _leave(text):
   os._exit(1)
 
 
-def stop_requested(step, flagged) -> bool:
+def stop_requested(step: int, flagged: bool) -> bool:
   """Tell whether to stop after a step, the same on every host.
 
   Args:
@@ -181,7 +188,7 @@ def is_main_process() -> bool:
   return jax.process_index() == 0
 
 
-def gather_objects(value) -> list:
+def gather_objects(value: Any) -> list:
   """Return every host's `value` (anything), by host."""
   if jax.process_count() == 1:
     return [value]
@@ -217,7 +224,7 @@ class Preemption:
     if self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 
-  def reached(self, step) -> bool:
+  def reached(self, step: int) -> bool:
     """Tell whether to stop after this step, the same on every host."""
     return stop_requested(step, self._flagged)
 

@@ -2,9 +2,12 @@
 
 import json
 import sys
+from typing import Any
 
 import jax
+import numpy as np
 import tqdm
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.run import hosts
@@ -24,7 +27,14 @@ class Log:
     on_nan: 'stop' or 'skip'.
   """
 
-  def __init__(self, workdir, plan, start, source, on_nan):
+  def __init__(
+    self,
+    workdir: epath.Path,
+    plan: np.ndarray,
+    start: int,
+    source: Any,
+    on_nan: str,
+  ) -> None:
     self._path, self._pending = workdir / 'metrics.jsonl', []
     self._names, self._on_nan = source.names, on_nan
     self._main = hosts.is_main_process()
@@ -53,14 +63,14 @@ class Log:
     if self._main:
       self._writer.close()
 
-  def write(self, step, scalars):
+  def write(self, step: int, scalars: dict) -> None:
     """Write scalars of a step."""
     if self._main:
       self._writer.write_scalars(step, scalars)
       with files.naming(self._path), self._path.open('a') as f:
         f.write(json.dumps({'step': step, **scalars}) + '\n')
 
-  def show(self, step, text, images):
+  def show(self, step: int, text: str, images: dict[str, np.ndarray]) -> None:
     """Write a table and images of a step to TensorBoard.
 
     Args:
@@ -74,14 +84,14 @@ class Log:
       self._writer.write_texts(step, {'results': f'    {indented}'})
       self._writer.write_images(step, {k: v[None] for k, v in images.items()})
 
-  def add(self, step, metrics, batch, **others):
+  def add(self, step: int, metrics: dict, batch: dict, **others: float) -> None:
     """Remember a step's metrics, still on the device; look once a period."""
     self._pending.append((step, metrics, batch['video_index'], others))
     self._bar.update(int(batch['mask'].sum()) * jax.process_count())
     if len(self._pending) >= _PERIOD:
       self.flush()
 
-  def flush(self):
+  def flush(self) -> None:
     """Read back and write the remembered steps.
 
     Raises:
@@ -114,7 +124,7 @@ class Log:
       )
     self.say(f'{message}. The step is skipped')
 
-  def say(self, text):
+  def say(self, text: str) -> None:
     """Print above the progress bar."""
     if self._main:
       self._bar.write(text)

@@ -7,11 +7,14 @@ the classes only those that are labelled or were found.
 import contextlib
 import itertools
 import zipfile
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import errors, files, localization
+from backtal_jax.data import annotations
 from backtal_jax.metrics import segments
 from backtal_jax.run import hosts
 
@@ -38,7 +41,9 @@ class Run(NamedTuple):
   curves: dict  # {video: see `take`}
 
 
-def check_classes(workdir, ground_truth):
+def check_classes(
+  workdir: epath.PathLike, ground_truth: annotations.Annotations
+) -> None:
   """Refuse ground truth whose classes are not those a workdir was trained on.
 
   Raises:
@@ -54,13 +59,13 @@ def check_classes(workdir, ground_truth):
       )
 
 
-def write_classes(workdir, classes):
+def write_classes(workdir: epath.PathLike, classes: Iterable[str]) -> None:
   """Name the classes in the workdir, for predict.load anywhere else."""
   if hosts.is_main_process():
     files.write_json(workdir / 'classes.json', list(classes))
 
 
-def write(workdir, results: Results):
+def write(workdir: epath.PathLike, results: Results) -> None:
   """Write predictions.json, curves.npz, then metrics.json; process 0 does."""
   workdir = files.path(workdir)
   if hosts.is_main_process():
@@ -75,7 +80,7 @@ def write(workdir, results: Results):
     files.write_json(workdir / 'metrics.json', results.metrics, indent=1)
 
 
-def read(workdir, ground_truth='') -> Run:
+def read(workdir: epath.PathLike, ground_truth: Any = '') -> Run:
   """Read the results of a run.
 
   Args:
@@ -118,7 +123,13 @@ def _read_lines(path):
   return rows
 
 
-def take(curves, click, labels, classes, read='logits') -> dict[str, Any]:
+def take(
+  curves: dict,
+  click: np.ndarray,
+  labels: Any,
+  classes: Any,
+  read: Any = 'logits',
+) -> dict[str, Any]:
   """Keep what a timeline shows of one video.
 
   Args:
@@ -146,7 +157,7 @@ def take(curves, click, labels, classes, read='logits') -> dict[str, Any]:
   }
 
 
-def write_curves(path, videos):
+def write_curves(path: epath.PathLike, videos: dict) -> None:
   """Write {video: what `take` returns} atomically."""
   rows = list(videos.values())
   stacked = {
@@ -160,11 +171,12 @@ def write_curves(path, videos):
       cas=np.concatenate([row['cas'] for row in rows]),
       label=np.array([name for row in rows for name in row['labels']], str),
       owner=np.repeat(np.arange(len(rows)), [len(r['labels']) for r in rows]),
+      allow_pickle=False,
       **stacked,
     )
 
 
-def read_curves(path) -> dict:
+def read_curves(path: epath.PathLike) -> dict:
   """Read what `write_curves` wrote; nothing where the file is missing.
 
   Raises:

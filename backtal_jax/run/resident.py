@@ -7,6 +7,7 @@ still come from the host.
 
 from collections.abc import Sequence
 from concurrent import futures
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ class _Featureless(Sequence):
     return self._videos[i]
 
 
-def load(source, mesh, dtype):
+def load(source: Any, mesh: jax.sharding.Mesh, dtype: Any) -> tuple:
   """Put the features of a source on every device of the mesh.
 
   Args:

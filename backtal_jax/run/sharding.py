@@ -8,6 +8,8 @@ import collections
 import itertools
 import os
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +19,7 @@ from backtal_jax import errors
 _AXIS = 'data'
 
 
-def make_mesh(shape=()) -> jax.sharding.Mesh:
+def make_mesh(shape: Sequence[int] = ()) -> jax.sharding.Mesh:
   """Put the devices of all hosts into one data-parallel axis.
 
   Args:
@@ -48,17 +50,17 @@ def make_mesh(shape=()) -> jax.sharding.Mesh:
   )
 
 
-def replicated(mesh) -> jax.sharding.NamedSharding:
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   """Return the sharding that puts an array on every device."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
-def split(mesh) -> jax.sharding.NamedSharding:
+def split(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   """Return the sharding that splits an array's first axis over the mesh."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
 
 
-def layout(tree, mesh, shard):
+def layout(tree: Any, mesh: jax.sharding.Mesh, shard: bool) -> Any:
   """Choose where each array of a training state lives.
 
   Args:
@@ -83,7 +85,7 @@ def layout(tree, mesh, shard):
   return jax.tree.map(place, tree)
 
 
-def replicate(tree, mesh):
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   """Put a tree of arrays, however laid out, whole on every device."""
   whole = replicated(mesh)
   if all(
@@ -93,19 +95,19 @@ def replicate(tree, mesh):
   return jax.jit(lambda t: t, out_shardings=whole)(tree)
 
 
-def batch_size(requested, mesh) -> int:
+def batch_size(requested: int, mesh: jax.sharding.Mesh) -> int:
   """Round a batch size up to a multiple of the mesh; the rest is masked."""
   return -(-requested // mesh.size) * mesh.size
 
 
-def local_columns(plan) -> np.ndarray:
+def local_columns(plan: np.ndarray) -> np.ndarray:
   """Return the columns of an index plan [steps, B, …] this host loads."""
   width = plan.shape[1] // jax.process_count()
   start = jax.process_index() * width
   return plan[:, start : start + width]
 
 
-def shard_batch(batch, mesh) -> dict:
+def shard_batch(batch: dict, mesh: jax.sharding.Mesh) -> dict:
   """Make one global batch of this host's columns of it."""
   sharding = split(mesh)
   return {
@@ -114,7 +116,7 @@ def shard_batch(batch, mesh) -> dict:
   }
 
 
-def ahead(items, count):
+def ahead(items: Iterable, count: int) -> Iterator:
   """Yield what an iterable gives, fetching some more before it is asked for."""
   items = iter(items)
   queue = collections.deque(itertools.islice(items, count))
@@ -124,7 +126,9 @@ def ahead(items, count):
   yield from queue
 
 
-def prefetch(batches, mesh, keys):
+def prefetch(
+  batches: Iterable, mesh: jax.sharding.Mesh, keys: Sequence[str]
+) -> Iterator:
   """Yield (batch on the devices, batch on this host), copying one ahead.
 
   Args:
@@ -138,7 +142,7 @@ def prefetch(batches, mesh, keys):
   return ahead(pairs, 1)
 
 
-def check_fits(num_bytes, mesh, what):
+def check_fits(num_bytes: int, mesh: jax.sharding.Mesh, what: str) -> None:
   """Refuse what every device of the mesh cannot hold a copy of.
 
   Raises:
@@ -161,12 +165,12 @@ def check_fits(num_bytes, mesh, what):
     )
 
 
-def use_compilation_cache():
+def use_compilation_cache() -> None:
   """Keep compiled programs for the next run, unless JAX is told where.
 
   In $XDG_CACHE_HOME (default ~/.cache).
   """
-  if not jax.config.jax_compilation_cache_dir:
+  if not jax.config.values['jax_compilation_cache_dir']:
     cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     folder = os.path.join(cache, 'backtal_jax', 'xla')
     try:
@@ -180,7 +184,7 @@ def use_compilation_cache():
       jax.config.update('jax_compilation_cache_dir', folder)
 
 
-def local_rows(array) -> np.ndarray:
+def local_rows(array: jax.Array) -> np.ndarray:
   """Return this host's rows of an array split over the mesh, in order."""
   shards = sorted(
     array.addressable_shards, key=lambda shard: shard.index[0].start or 0

@@ -15,6 +15,7 @@ import warnings
 
 import jax
 import numpy as np
+from etils import epath
 from numpy._core import multiarray
 
 from backtal_jax import errors, files
@@ -35,7 +36,7 @@ _INNER = re.compile(
 )
 
 
-def names(params) -> dict:
+def names(params: dict) -> dict:
   """Return the tree of `params` with each leaf's official name in its place."""
 
   def name(path, _):
@@ -48,7 +49,7 @@ def names(params) -> dict:
   )
 
 
-def read(path) -> tuple[dict[str, np.ndarray], int]:
+def read(path: epath.PathLike) -> tuple[dict[str, np.ndarray], int]:
   """Read the tensors of a file, whatever device they were saved from.
 
   Args:
@@ -152,7 +153,7 @@ def _state_dict(torch, content):
   return states[0] if len(states) == 1 else None
 
 
-def write(path, params, epoch) -> None:
+def write(path: epath.PathLike, params: dict, epoch: int) -> None:
   """Write parameters as a file that the official program loads.
 
   Args:

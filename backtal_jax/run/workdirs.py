@@ -7,6 +7,10 @@ import json
 import os
 import posixpath
 import sys
+from collections.abc import Iterator
+
+import ml_collections
+from etils import epath
 
 from backtal_jax import errors, fields, files
 from backtal_jax.run import hosts
@@ -19,7 +23,7 @@ _NO_LOCKS = (
 
 
 @contextlib.contextmanager
-def lock(workdir):
+def lock(workdir: epath.PathLike) -> Iterator[None]:
   """Keep other runs out of the workdir; a run that dies lets go of it.
 
   Raises:
@@ -52,7 +56,9 @@ def lock(workdir):
     yield
 
 
-def check(workdir, config) -> list[str]:
+def check(
+  workdir: epath.PathLike, config: ml_collections.ConfigDict
+) -> list[str]:
   """Refuse a workdir that holds a run of another config.
 
   `train.num_epochs` may have been raised since, but for a loss that changes
@@ -95,7 +101,7 @@ def check(workdir, config) -> list[str]:
   return free
 
 
-def claim(workdir, config):
+def claim(workdir: epath.PathLike, config: ml_collections.ConfigDict) -> None:
   """Make the workdir this run's: check it and write its config.json."""
   different = check(workdir, config)
   if hosts.is_main_process():

@@ -1,11 +1,12 @@
 """From video files to I3D features; needs the extra `video`."""
 
 import importlib
+from typing import Any
 
 from backtal_jax import errors
 
 
-def needs(module):
+def needs(module: str) -> Any:
   """Import a module of the extra `video`.
 
   Raises:

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import fractions
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -36,12 +36,12 @@ class Header(NamedTuple):
   fps: fractions.Fraction
 
 
-def is_video(path) -> bool:
+def is_video(path: epath.PathLike) -> bool:
   """Return whether a file is a video by its name."""
   return files.path(path).suffix.lower() in SUFFIXES
 
 
-def find(folder) -> list[epath.Path]:
+def find(folder: epath.PathLike) -> list[epath.Path]:
   """List the videos of a folder by name, or the one video itself.
 
   Raises:
@@ -92,7 +92,7 @@ def _find_stream(path, container):
   raise errors.InputError(f'{path}: no video stream in it, only {kinds}')
 
 
-def read_header(path) -> Header:
+def read_header(path: epath.PathLike) -> Header:
   """Read duration and frame rate.
 
   Where the header has no duration of the video stream, its packets tell.
@@ -132,7 +132,9 @@ def _truncated(path, end, expected):
   )
 
 
-def read_strip(path, count: int = 10, height: int = 72) -> list[np.ndarray]:
+def read_strip(
+  path: epath.PathLike, count: int = 10, height: int = 72
+) -> list[np.ndarray]:
   """Return the middle frames of `count` equal parts of a video, small."""
   header = read_header(path)
   rate = 2 * count / header.duration
@@ -140,7 +142,9 @@ def read_strip(path, count: int = 10, height: int = 72) -> list[np.ndarray]:
   return frames[1::2][:count] or frames
 
 
-def read_frames(path, *, fps, size) -> Iterator[np.ndarray]:
+def read_frames(
+  path: epath.PathLike, *, fps: Any, size: tuple[int, ...]
+) -> Iterator[np.ndarray]:
   """Decode a video.
 
   Args:

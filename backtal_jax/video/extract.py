@@ -14,6 +14,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 from concurrent import futures
+from typing import Any
 
 import jax
 import numpy as np
@@ -87,9 +88,16 @@ class Protocol:
 
 
 def plan(
-  *, rgb='', flow='', preset='wtal', fps=None, window=None, stride=None,
-  flow_kind='tvl1', dtype='float32',
-) -> tuple[Protocol, dict[str, epath.Path]]:  # fmt: skip
+  *,
+  rgb: Any = '',
+  flow: Any = '',
+  preset: str = 'wtal',
+  fps: Any = None,
+  window: int | None = None,
+  stride: int | None = None,
+  flow_kind: str = 'tvl1',
+  dtype: str = 'float32',
+) -> tuple[Protocol, dict[str, epath.Path]]:
   """Return the protocol of what a user asks for, and {stream: weight file}.
 
   Args:
@@ -125,7 +133,7 @@ def plan(
 class Encoder:
   """Videos to features, by one protocol; compiled once."""
 
-  def __init__(self, protocol: Protocol, paths: dict, mesh=None):
+  def __init__(self, protocol: Protocol, paths: dict, mesh: Any = None) -> None:
     self.protocol = protocol
     self._mesh = mesh or sharding.make_mesh()
     params = {
@@ -143,7 +151,9 @@ class Encoder:
     with contextlib.suppress(AttributeError):  # only glibc has it
       ctypes.CDLL(None).malloc_trim(0)
 
-  def __call__(self, path, progress=lambda frames: None) -> np.ndarray:
+  def __call__(
+    self, path: epath.PathLike, progress: Any = lambda frames: None
+  ) -> np.ndarray:
     """Encode a video.
 
     Args:
@@ -226,9 +236,15 @@ def windows(
 
 
 def extract(
-  videos, output, protocol, paths, *, shard=(1, 1), workers=None,
-  lenient=False,
-) -> None:  # fmt: skip
+  videos: Any,
+  output: epath.PathLike,
+  protocol: Any,
+  paths: Any,
+  *,
+  shard: Any = (1, 1),
+  workers: int | None = None,
+  lenient: bool = False,
+) -> None:
   """Write the features of every video of a folder, then videos.csv.
 
   What is there already is not made again.
@@ -281,7 +297,7 @@ def extract(
     )
 
 
-def encode_video(encoder, path):
+def encode_video(encoder: Any, path: epath.PathLike) -> Any:
   """Encode one video with a progress bar; return its features and Grid."""
   header, p = decode.read_header(path), encoder.protocol
   fps = float(p.fps or header.fps)
@@ -292,7 +308,14 @@ def encode_video(encoder, path):
   return features, grid
 
 
-def encoder_like(record, *, rgb='', flow='', preset='', mesh=None):
+def encoder_like(
+  record: Any,
+  *,
+  rgb: Any = '',
+  flow: Any = '',
+  preset: Any = '',
+  mesh: Any = None,
+) -> Any:
   """Return an encoder whose features are comparable with those of a record.
 
   Args:

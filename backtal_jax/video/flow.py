@@ -12,7 +12,7 @@ KINDS = ('tvl1', 'dis')
 _BOUND = 20.0  # pixels; what is faster is cut
 
 
-def make(kind) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def make(kind: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
   """Return a function from two gray images to their flow [Y, X, 2], pixels."""
   cv2 = needs('cv2')
   if kind == 'dis':

@@ -126,7 +126,7 @@ class I3D(nn.Module):
 
   dtype: Any = jnp.float32
 
-  def setup(self):
+  def setup(self) -> None:
     self.Conv3d_1a_7x7 = Unit(64, 7, 2)
     self.Conv3d_2b_1x1 = Unit(64)
     self.Conv3d_2c_3x3 = Unit(192, 3)

@@ -30,7 +30,9 @@ class Reader:
   flow: str = ''
   preset: str = ''
 
-  def __call__(self, path, duration: float | None = None) -> sources.Example:
+  def __call__(
+    self, path: epath.PathLike, duration: float | None = None
+  ) -> sources.Example:
     """Read a feature file, or encode a video.
 
     Args:
@@ -59,7 +61,7 @@ class Reader:
     )  # fmt: skip
 
 
-def find(path) -> list[epath.Path]:
+def find(path: epath.PathLike) -> list[epath.Path]:
   """List the videos or the feature files of a folder, or the one file.
 
   Raises:

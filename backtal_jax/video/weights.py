@@ -33,7 +33,7 @@ _BRANCHES = {
 _MISSPELT = 'Mixed_5b/Branch_2/Conv3d_0a_3x3', 'Mixed_5b/Branch_2/Conv3d_0b_3x3'
 
 
-def locate(weights) -> epath.Path:
+def locate(weights: Any) -> epath.Path:
   """Find a weight file.
 
   Args:
@@ -56,7 +56,7 @@ def locate(weights) -> epath.Path:
   return path
 
 
-def checksum(path) -> str:
+def checksum(path: epath.PathLike) -> str:
   """Return the SHA-256 of a weight file (of a checkpoint's files in turn)."""
   path = files.path(path)
   parts = [path]
@@ -70,7 +70,7 @@ def checksum(path) -> str:
   return digest.hexdigest()
 
 
-def load(path, stream, sha256) -> dict:
+def load(path: epath.PathLike, stream: str, sha256: str | None) -> dict:
   """Return the parameters of a weight file, converted once and then cached.
 
   Args:
@@ -106,7 +106,7 @@ def _shapes(stream):
   return {name: leaf.shape for name, leaf in flat.items()}
 
 
-def convert(path, stream) -> dict[str, np.ndarray]:
+def convert(path: epath.PathLike, stream: str) -> dict[str, np.ndarray]:
   """Read a weight file; return its parameters by name, see `load`."""
   path = files.path(path)
   if _index(path).is_file():

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import runpy
 import sys
+from collections.abc import Sequence
 
 # TFDS says much when it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -244,7 +245,7 @@ def _tfds(args):
   )
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
   """Run one command; a user error ends in one line and exit status 1."""
   with errors.one_line():
     args = _parser().parse_args(argv)

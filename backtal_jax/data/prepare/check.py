@@ -1,10 +1,13 @@
 """What is in a prepared folder, and what is wrong with it."""
 
 import collections
+from collections.abc import Sequence
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 import tqdm
+from etils import epath
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, clicks, npz, sources
@@ -13,7 +16,13 @@ from backtal_jax.report import figures, style
 from backtal_jax.video import decode
 
 
-def check(root, data, splits, shape, workers=8):
+def check(
+  root: epath.PathLike,
+  data: Any,
+  splits: Sequence[str],
+  shape: tuple[int, int, int],
+  workers: int | None = 8,
+) -> Any:
   """Open every file; print a table, notes and every problem.
 
   Args:
@@ -198,7 +207,15 @@ def _table(rows):
   )
 
 
-def plot(root, data, splits, shape, video, output, videos=''):
+def plot(
+  root: epath.PathLike,
+  data: Any,
+  splits: Sequence[str],
+  shape: tuple[int, int, int],
+  video: str,
+  output: epath.PathLike | None,
+  videos: Any = '',
+) -> Any:
   """Draw one video's energy, labels, clicks and ground truth as PNG.
 
   Args:
@@ -220,13 +237,14 @@ def plot(root, data, splits, shape, video, output, videos=''):
     for split in splits
     for path in (root / split).glob('*.npz')
   }
-  path = paths.get(annotations.match_name(video, paths))
+  path = paths.get(annotations.match_name(video, paths) or video)
   if path is None:
     raise errors.InputError(f'{root}: no file of video {video!r}')
   found, wrong = sources.parse(npz.read(path), path, shape)
-  if wrong:
+  if found is None:
     raise errors.InputError(wrong[0])
-  known = truth.videos.get(annotations.match_name(found.name, truth.videos))
+  name = annotations.match_name(found.name, truth.videos)
+  known = truth.videos[name] if name else None
   _, labeller, problems = _clicks(root, data, truth, shape[0])
   if problems:
     raise errors.InputError(problems[0])

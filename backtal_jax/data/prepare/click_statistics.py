@@ -6,14 +6,18 @@ numbers of method.md section 8 come out. A click exactly on a boundary thus
 counts as inside the action and as hitting the gap.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
 from backtal_jax.data import annotations
 
 
-def actions(video) -> list[tuple[float, float]]:
+def actions(video: Any) -> list[tuple[float, float]]:
   """Return the merged (start, end) in seconds of a video's actions.
 
   What lies outside the video is cut off, what has no length is left out.
@@ -31,7 +35,7 @@ def actions(video) -> list[tuple[float, float]]:
   return merged
 
 
-def gaps(video) -> list[tuple[float, float]]:
+def gaps(video: Any) -> list[tuple[float, float]]:
   """Return the (start, end) in seconds of what is left beside the actions."""
   if video.duration is None:
     raise errors.InputError(
@@ -43,7 +47,11 @@ def gaps(video) -> list[tuple[float, float]]:
   return [(start, end) for start, end in pairs if end > start]
 
 
-def count(ground_truth, clicks_by_file, subset='') -> dict:
+def count(
+  ground_truth: annotations.Annotations,
+  clicks_by_file: dict,
+  subset: str | None = '',
+) -> dict:
   """Count how background clicks and ground truth agree.
 
   Args:
@@ -88,7 +96,7 @@ def count(ground_truth, clicks_by_file, subset='') -> dict:
   return result
 
 
-def show(counts):
+def show(counts: dict) -> None:
   """Print what `count` returns as a table, with shares."""
   width = max(map(len, ('file', *counts)))
   row = f'{{:{width}}} {{:>7}} {{:>7}} {{:>8}} {{:>17}} {{:>23}}'.format
@@ -104,7 +112,7 @@ def show(counts):
     print(row(name, n['clicks'], n['videos'], *cells))
 
 
-def show_rates(rates):
+def show_rates(rates: dict) -> None:
   """Print how long clicks took, of files that the click page has made.
 
   Args:
@@ -120,7 +128,13 @@ def show_rates(rates):
       )
 
 
-def write(ground_truth, clicks, output, lenient=False, intervals='') -> dict:
+def write(
+  ground_truth: epath.PathLike,
+  clicks: Sequence[epath.PathLike],
+  output: epath.PathLike,
+  lenient: bool = False,
+  intervals: str | None = '',
+) -> dict:
   """Do what `prepare click-stats` does: count, print a table, write JSON.
 
   Args:

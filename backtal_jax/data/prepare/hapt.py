@@ -21,9 +21,11 @@ import pathlib
 import typing
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 import tqdm
+from etils import epath
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, resampling, sources
@@ -72,7 +74,12 @@ class Clip(typing.NamedTuple):
   action: np.ndarray
 
 
-def prepare(archive, output, seed=0, num_snippets=128):
+def prepare(
+  archive: epath.PathLike,
+  output: epath.PathLike,
+  seed: int = 0,
+  num_snippets: int = 128,
+) -> Any:
   """Write the clips as npz files and their ground truth (formats.md, HAPT).
 
   Args:
@@ -121,7 +128,7 @@ def prepare(archive, output, seed=0, num_snippets=128):
   return {k: dict(v) for k, v in summary.items()}
 
 
-def read_clips(archive):
+def read_clips(archive: epath.PathLike) -> Any:
   """Return every clip of the archive, in the order of the recordings.
 
   A recording is cut into round(duration / 64 s) equal parts.
@@ -158,7 +165,7 @@ def read_clips(archive):
   return clips
 
 
-def cut(rows, start, end):
+def cut(rows: Any, start: int, end: int) -> Any:
   """Cut a recording's labels to a clip.
 
   Args:
@@ -184,7 +191,7 @@ def cut(rows, start, end):
   return segments, action
 
 
-def window_features(signal):
+def window_features(signal: np.ndarray) -> np.ndarray:
   """Describe each sliding window of a three-axis sensor by 32 numbers.
 
   Args:
@@ -216,7 +223,9 @@ def window_features(signal):
   )
 
 
-def simulate_clicks(action, num_snippets, rng):
+def simulate_clicks(
+  action: np.ndarray, num_snippets: int, rng: np.random.Generator
+) -> Any:
   """Click one random snippet in each background gap of 2 snippets or more.
 
   Args:

@@ -4,7 +4,7 @@ import argparse
 import collections
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -170,7 +170,7 @@ def with_grid(recipe: Recipe) -> tuple[Recipe, dict]:
     errors.InputError: The recipe says something else.
   """
   record = feature_records.read_joint(recipe.features)
-  grid = {
+  grid: dict[str, Any] = {
     key: record[key] and float(record[key])
     for key in ('fps', 'stride', 'window')
     if record
@@ -218,13 +218,13 @@ def read_labels(
     name, label = row['video_id'], row['label']
     if not name or not row['subset']:
       raise errors.InputError(f'{where}: no video or no subset, expected both')
-    told = [
+    duration, fps = (
       annotation_formats.number(row[key], f'{where}: {key}')
       if row.get(key)
       else None
       for key in ('duration', 'fps')
-    ]
-    video = annotations.AnnotatedVideo(name, row['subset'], *told, ())
+    )
+    video = annotations.AnnotatedVideo(name, row['subset'], duration, fps, ())
     if videos.setdefault(name, video) != video:
       raise errors.InputError(
         f'{where}: duplicate video {name!r} with another subset, duration or '

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import sys
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ _APART = 0.1
 _WAYS = {False: "[T', D]", True: "[D, T']"}
 
 
-def match(opened, videos, annotated):
+def match(opened: Any, videos: Any, annotated: Any) -> Any:
   """Return the features of the videos by their names there, and problems.
 
   Features of other `annotated` videos and of none are told.
@@ -56,7 +57,7 @@ def match(opened, videos, annotated):
   ]
 
 
-def look(opened, videos, recipe):
+def look(opened: Any, videos: Any, recipe: Any) -> Any:
   """Look at every file's header; drop the wrong videos from `opened`.
 
   Features that lie [D, T'] are turned.
@@ -146,7 +147,7 @@ def _fit(shapes, videos, recipe, turned):
   return tuple(score)
 
 
-def time_grid(recipe, video, count):
+def time_grid(recipe: Any, video: Any, count: int) -> Any:
   """Return (times [count], end) in seconds; None without a stride."""
   if recipe.stride is None:
     return None
@@ -160,7 +161,7 @@ def time_grid(recipe, video, count):
   return times, ((count - 1) * stride + window) / fps
 
 
-def complete(truth, shapes, recipe):
+def complete(truth: annotations.Annotations, shapes: dict, recipe: Any) -> Any:
   """Fill in durations that only the features tell, and fps.
 
   Returns:

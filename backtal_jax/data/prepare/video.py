@@ -2,11 +2,12 @@
 
 import argparse
 import re
+from typing import Any
 
 from backtal_jax import errors
 
 
-def add_command(commands):
+def add_command(commands: Any) -> Any:
   """Add the command and its options."""
   command = commands.add_parser('video', help='I3D features of your videos')
   add = command.add_argument
