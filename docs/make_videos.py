@@ -2,10 +2,10 @@
 
 python docs/make_videos.py FOLDER
 
-24 clips of 6 s and their annotations.json (ActivityNet's format), and one more
-clip, unseen.mp4. Three classes of action: a shape that moves in its own way.
-Each has a context, a scene in which it always happens, and which is there
-before and after: video labels alone cannot tell the two apart.
+24 clips of 8 s and their annotations.json (ActivityNet's format), and one more
+clip, unseen.mp4. Three classes of action: a shape that moves in its own way,
+twice a clip. Each has a context, a scene in which it always happens, and which
+is there before, between and after: video labels alone cannot tell the two apart.
 """
 
 import json
@@ -15,7 +15,7 @@ import sys
 import av
 import numpy as np
 
-FPS, SECONDS, SIZE = 25, 6, 112
+FPS, SECONDS, SIZE = 25, 8, 112
 CLASSES = {  # colours of the scene, and how far the shape goes a second
   'slide': ((40, 80, 200), (120, 0)),
   'drop': ((40, 160, 60), (0, 120)),
@@ -24,17 +24,16 @@ CLASSES = {  # colours of the scene, and how far the shape goes a second
 _Y, _X = np.mgrid[:SIZE, :SIZE]
 
 
-def draw(rng, label, time, action):
-  """Return one frame [SIZE, SIZE, 3]; `action` is (start, end) in seconds."""
+def draw(rng, label, time, actions):
+  """Return one frame [SIZE, SIZE, 3]; actions are (start, end) in seconds."""
   scene, speed = CLASSES[label]
-  start, end = action
-  picture = np.full((SIZE, SIZE, 3), 110.0)
-  if start - 1 <= time < end + 1:  # the context
-    stripes = (_X + _Y) // 14 % 2 if speed else (_X // 14 + _Y // 14) % 2
-    picture = stripes[..., None] * np.array(scene) * 0.5 + np.array(scene) * 0.5
+  stripes = (_X + _Y) // 14 % 2 if speed else (_X // 14 + _Y // 14) % 2
+  picture = (1 + stripes[..., None]) * np.array(scene) * 0.5
   x = y = SIZE / 2
-  if start <= time < end:
+  for start, end in actions:
     gone = time - start
+    if not start <= time < end:
+      continue
     if speed:
       x, y = ((SIZE / 2 + gone * v) % SIZE for v in speed)
     else:
@@ -44,14 +43,14 @@ def draw(rng, label, time, action):
   return np.uint8(np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255))
 
 
-def write(path, rng, label, action):
+def write(path, rng, label, actions):
   """Write one clip."""
   with av.open(str(path), 'w') as container:
     stream = container.add_stream('libx264', rate=FPS)
     stream.width = stream.height = SIZE
     stream.pix_fmt = 'yuv420p'
     for i in range(SECONDS * FPS):
-      picture = draw(rng, label, i / FPS, action)
+      picture = draw(rng, label, i / FPS, actions)
       frame = av.VideoFrame.from_ndarray(picture, 'rgb24')
       container.mux(stream.encode(frame))
     container.mux(stream.encode())
@@ -64,17 +63,17 @@ def main():
   rng, database = np.random.default_rng(0), {}
   for i in range(25):
     label = list(CLASSES)[i % len(CLASSES)]
-    start = rng.uniform(1, 3)
-    action = start, start + rng.uniform(1.4, 2)
+    starts = rng.uniform(0.8, 1.4), rng.uniform(4.4, 5)
+    actions = [(start, start + rng.uniform(1.6, 2.4)) for start in starts]
     if i == 24:
-      write(folder / 'unseen.mp4', rng, label, action)
-      print(f'unseen.mp4: {label} from {action[0]:.1f} to {action[1]:.1f} s')
+      write(folder / 'unseen.mp4', rng, label, actions)
+      print(f'unseen.mp4: {label}', *(f'{s:.1f}–{e:.1f} s' for s, e in actions))
       break
-    write(folder / 'clips' / f'clip_{i:02}.mp4', rng, label, action)
+    write(folder / 'clips' / f'clip_{i:02}.mp4', rng, label, actions)
     database[f'clip_{i:02}'] = {
       'subset': 'training' if i < 15 else 'validation',
       'duration': SECONDS,
-      'annotations': [{'label': label, 'segment': action}],
+      'annotations': [{'label': label, 'segment': a} for a in actions],
     }
   text = json.dumps({'database': database}, indent=1)
   (folder / 'annotations.json').write_text(text)
