@@ -8,6 +8,7 @@ const $ = id => document.getElementById(id);
 const video = $('video');
 const player = new Player(video, () => frameShown());
 const timeline = new Timeline($('timeline'), player);
+const LISTED = 200;  // videos at a time
 const LONGEST_PAUSE = 60;  // seconds; a longer one is no work
 let state, saver, rows = new Map();
 let current = {name: '', clicks: [], labels: []};
@@ -139,12 +140,12 @@ function toggleDone() {
 }
 
 function neighbour(direction, wanted = () => true) {
-  const names = [...rows.keys()];
+  const names = [...rows.keys()].filter(
+    name => name === current.name || matches(name));
   const at = names.indexOf(current.name);
   for (let i = 1; i < names.length; i++) {
     const name = names[(at + direction * i + i * names.length) % names.length];
-    const row = rows.get(name);
-    if (!row.item.hidden && wanted(row)) return name;
+    if (wanted(rows.get(name))) return name;
   }
   return current.name;
 }
@@ -153,15 +154,13 @@ async function open(name) {
   if (name === current.name) return;
   sendSpent(0.5);
   leave();
-  rows.get(current.name)?.button.removeAttribute('aria-current');
   current = {name, clicks: [], labels: []};
   worth = {curves: {}, proposals: []};
   $('problem').hidden = true;
   $('name').textContent = name;
   document.title = name;
   history.replaceState(null, '', `#${encodeURIComponent(name)}`);
-  rows.get(name).button.setAttribute('aria-current', 'true');
-  rows.get(name).item.scrollIntoView({block: 'nearest'});
+  listVideos();
   player.open(`/video/${encodeURIComponent(name)}`);
   frameShown();
   await refresh();
@@ -252,15 +251,36 @@ function answerOr(answer, otherwise = () => {}, label = null) {
 }
 
 function update({name, clicks, done}) {
-  const row = rows.get(name);
-  Object.assign(row, {done, clicks: clicks.length});
-  row.much.textContent = `${clicks.length || ''} ${done ? '✓' : ''}`;
-  row.button.setAttribute(
-    'aria-label', `${name}, ${clicks.length} clicks${done ? ', done' : ''}`);
-  const all = [...rows.values()];
-  const through = all.filter(r => r.done).length;
-  $('progress').textContent = `${through} of ${all.length} videos done`;
+  rows.set(name, {clicks: clicks.length, done});
+  listVideos();
 }
+
+// A part of the videos that the filter leaves: pages of thousands are slow.
+function listVideos() {
+  const names = [...rows.keys()].filter(matches);
+  const from = Math.max(0, names.indexOf(current.name) - LISTED / 2);
+  const part = names.slice(from, from + LISTED);
+  const more = names.length - part.length;
+  const focused = $('videos').contains(document.activeElement);
+  $('videos').replaceChildren(...part.map(name => {
+    const {clicks, done} = rows.get(name);
+    const item = make('button', [
+      make('span', name, {className: 'name', title: name}),
+      make('span', `${clicks || ''} ${done ? '✓' : ''}`, {className: 'much'}),
+    ], {onclick: () => open(name),
+      ariaLabel: `${name}, ${clicks} clicks${done ? ', done' : ''}`});
+    item.setAttribute('aria-current', String(name === current.name));
+    return make('li', item);
+  }), ...(more ? [make('li', `and ${more} more: write a part of a name`)] : []));
+  const item = $('videos').querySelector('[aria-current="true"]');
+  item?.scrollIntoView({block: 'nearest'});
+  if (focused) item?.focus();
+  const done = [...rows.values()].filter(row => row.done).length;
+  $('progress').textContent = `${done} of ${rows.size} videos done`;
+}
+
+const matches = name => name.toLowerCase().includes(
+  $('filter').value.toLowerCase());
 
 function draw() {
   if (!saver) return;
@@ -351,21 +371,6 @@ function buildLabels() {
   }
 }
 
-function buildVideos() {
-  rows = new Map(state.videos.map(([name, clicks, done]) => {
-    const much = make('span', '', {className: 'much'});
-    const button = make('button', [
-      make('span', name, {className: 'name', title: name}), much,
-    ], {onclick: () => open(name)});
-    const item = make('li', button);
-    return [name, {item, button, much, clicks, done}];
-  }));
-  for (const [name, clicks, done] of state.videos) {
-    rows.get(name).much.textContent = `${clicks || ''} ${done ? '✓' : ''}`;
-  }
-  $('videos').replaceChildren(...[...rows.values()].map(r => r.item));
-}
-
 function playProblem() {
   const name = current.name;
   const problem = $('problem');
@@ -378,7 +383,8 @@ function playProblem() {
 
 async function start() {
   state = await get('/api/state');
-  buildVideos();
+  rows = new Map(state.videos.map(
+    ([name, clicks, done]) => [name, {clicks, done}]));
   buildKeys();
   buildLabels();
   saver = new Saver(
@@ -390,12 +396,7 @@ async function start() {
     if (event.detail && event.target.closest('aside, nav, main')
         && event.target !== $('filter')) $('player').focus();
   });
-  $('filter').addEventListener('input', () => {
-    const part = $('filter').value.toLowerCase();
-    for (const [name, {item}] of rows) {
-      item.hidden = !name.toLowerCase().includes(part);
-    }
-  });
+  $('filter').addEventListener('input', listVideos);
   for (const event of ['loadedmetadata', 'durationchange']) {
     video.addEventListener(event, opened);
   }
