@@ -612,7 +612,7 @@ def test_command_line(given, capsys):
     (['check', 'x', '--config', 'int.py'], 'int.py: no config file'),
     (['check', 'x', '--config', 'out/config.py'], 'no such file, nor x/ground'),
     (['tfds', 'x', '--config', 'out/config.py'], 'x/training: no such folder'),
-    (['demo', '--output', 'y', '--seed=-1'], '^2$'),
+    (['demo', '--output', 'y', '--seed=-1'], '--seed: -1, expected 0'),
     (['custom', '--features', 'none', '--ground_truth', 'truth.json',
       '--output', 'y'], 'none: no such folder or file'),
     (['custom', '--features', 'truth.json', '--ground_truth', 'truth.json',

@@ -351,7 +351,7 @@ def files_of(path: epath.PathLike) -> list:
   return found or [path]
 
 
-def read_thumos14(path: epath.Path) -> tuple[list[tuple], tuple[str, ...]]:
+def read_thumos14(path: epath.PathLike) -> tuple[list[tuple], tuple[str, ...]]:
   """Read the official THUMOS14 text files, `video start end` a line.
 
   Args:
@@ -392,7 +392,7 @@ def read_thumos14(path: epath.Path) -> tuple[list[tuple], tuple[str, ...]]:
 
 
 def read_table(
-  path: epath.Path, required: Sequence[str], optional: Sequence[str] = ()
+  path: epath.PathLike, required: Sequence[str], optional: Sequence[str] = ()
 ) -> list[tuple[str, dict[str, str]]]:
   """Read CSV whose header names its columns, in any order.
 

@@ -57,7 +57,7 @@ def write_video(
     point_label: [T], background C, action 0…C-1, IGNORED elsewhere; none for
       videos that are only evaluated.
   """
-  values = {
+  values: dict[str, Any] = {
     'feat_spa': np.asarray(feat_spa, np.float32),
     'feat_tem': np.asarray(feat_tem, np.float32),
     'cls_label': np.asarray(cls_label, np.float32),
