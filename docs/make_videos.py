@@ -29,7 +29,6 @@ def draw(rng, label, time, actions):
   scene, speed = CLASSES[label]
   stripes = (_X + _Y) // 14 % 2 if speed else (_X // 14 + _Y // 14) % 2
   picture = (1 + stripes[..., None]) * np.array(scene) * 0.5
-  x = y = SIZE / 2
   for start, end in actions:
     gone = time - start
     if not start <= time < end:
@@ -38,8 +37,7 @@ def draw(rng, label, time, actions):
       x, y = ((SIZE / 2 + gone * v) % SIZE for v in speed)
     else:
       x, y = SIZE / 2 + 24 * np.array([np.sin(21 * gone), np.cos(17 * gone)])
-  ball = (_X - x) ** 2 + (_Y - y) ** 2 < 14**2
-  picture[ball] = 240
+    picture[(_X - x) ** 2 + (_Y - y) ** 2 < 24**2] = 250
   return np.uint8(np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255))
 
 
