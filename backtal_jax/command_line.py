@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
     return super().parse_known_args(args, namespace)
 
   def error(self, message: str) -> NoReturn:
-    """Tell a mistake in one line and end."""
+    """Print a mistake in one line and end."""
     sys.exit(f'error: {" ".join(message.split())} (see {self.prog} --help)')
 
 

@@ -152,7 +152,7 @@ def evaluate(
   """Score a checkpoint on the evaluation split.
 
   Args:
-    config: of the model and the evaluation.
+    config: Config of the model and the evaluation.
     checkpoint: see checkpoints.restore_params.
     workdir: gets predictions.json and metrics.json.
 

@@ -101,7 +101,7 @@ def dropout(
 ) -> list[Float[Array, 'B T H']]:
   """Drop a share of each of at most two arrays, independently.
 
-  Each takes one half of the same 32-bit draws, which halves the cost of the
+  Each takes one half of the same 32-bit samples, which halves the cost of the
   random bits; the rate is met to 1/65536.
   """
   kept = round((1 - rate) * 2**16)

@@ -36,8 +36,8 @@ def classification(
 
   Args:
     score: logits.
-    label: multi-hot.
-    mask: 1 for real videos.
+    label: Multi-hot classes of each video.
+    mask: 1 for real videos, 0 for padding.
     background: the background's label, 1 for the base branch, 0 for supp.
   """
   target = jnp.pad(label, ((0, 0), (0, 1)), constant_values=background)
@@ -62,9 +62,9 @@ def click(
   """Cross-entropy of the CAS at the annotated snippets of the whole batch.
 
   Args:
-    cas: of the base branch.
-    click: snippet labels.
-    mask: 1 for real videos.
+    cas: CAS of the base branch.
+    click: Snippet labels.
+    mask: 1 for real videos, 0 for padding.
     trim: share of the clicks, those with the largest entropy, that are left
       out; they are likely wrong.
   """
@@ -89,11 +89,11 @@ def separation(
   """Push a class's top-k mean above its mean at the clicked background.
 
   Args:
-    cas: of the base branch.
-    label: multi-hot.
-    click: snippet labels.
-    mask: 1 for real videos.
-    topk_ratio: share of the snippets in the top-k mean.
+    cas: CAS of the base branch.
+    label: Multi-hot classes of each video.
+    click: Snippet labels.
+    mask: 1 for real videos, 0 for padding.
+    topk_ratio: Share of the snippets in the top-k mean.
   """
   background = click == cas.shape[-1] - 1
   # Of every class and the background, so that the video score's sort serves.
@@ -140,18 +140,18 @@ def embedding(
   similar_min: float,
   different_max: float,
 ) -> Float[Array, '']:
-  """Draw action snippets together, background ones too, and both apart.
+  """Pull action snippets together, background ones too, and both apart.
 
   Background are the clicked snippets; action the top-k snippets of every
   labelled class, one chosen by two classes counting twice.
 
   Args:
     embedding: unit vectors.
-    cas: of the suppressed branch; it only chooses snippets, no gradient.
-    label: multi-hot.
-    click: snippet labels.
-    mask: 1 for real videos.
-    topk_ratio: of the video score.
+    cas: CAS of the suppressed branch; it only chooses snippets, no gradient.
+    label: Multi-hot classes of each video.
+    click: Snippet labels.
+    mask: 1 for real videos, 0 for padding.
+    topk_ratio: Share of the snippets that make the video score.
     similar_min: the least cosine within a set.
     different_max: the largest cosine between the sets.
   """
@@ -193,19 +193,19 @@ def total(
   """Sum the weighted terms; a term of weight 0 is not even computed.
 
   Args:
-    outputs: of the network in training.
-    label: multi-hot.
-    clicks: snippet labels.
+    outputs: What the network computes in training.
+    label: Multi-hot classes of each video.
+    clicks: Snippet labels.
     mask: 1 or True for real videos.
-    weights: of each of TERMS.
-    topk_ratio: of the video score.
-    separation_topk_ratio: of `separation`.
-    similar_min: of `embedding`.
-    different_max: of `embedding`.
+    weights: Weight of each of TERMS.
+    topk_ratio: Share of the snippets that make the video score.
+    separation_topk_ratio: See `separation`.
+    similar_min: See `embedding`.
+    different_max: See `embedding`.
     progress: share of the training that is done.
     label_warmup: share over which the terms of the video labels, base and
       supp, grow from nothing to their weight; 0 is off.
-    click_trim: of `click`; 0 is off.
+    click_trim: See `click`; 0 is off.
     click_trim_from: share of the training before which nothing is trimmed.
 
   Returns:

@@ -150,7 +150,7 @@ class BackTAL(nn.Module):
     affinity: 'official' or 'paper'.
     topk_ratio: share of the snippets whose mean is the video score.
     dropout_rate: share of the second layer that is dropped in training.
-    dtype: of activations and products, float32 or bfloat16.
+    dtype: Type of activations and products, float32 or bfloat16.
   """
 
   num_classes: int

@@ -37,7 +37,7 @@ def predict_step(
   """Run the suppressed branch.
 
   Args:
-    params: of the model.
+    params: Model parameters.
     feature: [B, T, D].
     model: a models.BackTAL.
 
@@ -92,7 +92,7 @@ def localize(
 
   Args:
     name: What errors call the video.
-    curves: What `predict_batches` yields of it.
+    curves: What `predict_batches` yields of the video.
     frame_num: Length in frames.
     duration: Length in seconds.
     options: config.localization, see localization.localize.
@@ -311,7 +311,7 @@ def predict(
   """Predict a file or a folder: a JSON file, a table and, asked for, pictures.
 
   Args:
-    config: of the model.
+    config: Config of the model.
     checkpoint: see `load`.
     input: a feature file (see feature_files.read_video), a video, or a folder
       of the ones or of the others.

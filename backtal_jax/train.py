@@ -99,9 +99,9 @@ def train_step(
     state: a TrainState.
     batch: feature [B, T, D], label [B, C], click [B, T], mask [B].
     model: a models.BackTAL.
-    optimizer: of `make_optimizer`.
+    optimizer: What `make_optimizer` returns.
     loss: outputs, label, click, mask -> (sum, terms), see losses.total.
-    num_steps: of the training, for a loss that changes over it.
+    num_steps: Steps of the whole training, for a loss that changes over it.
     layout: (of use, of storage) shardings of the parameters, where they
       differ; the compiler gathers the ones and scatters the gradients.
     remat: compute what is wide between layers again for the gradient.

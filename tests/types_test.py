@@ -1,4 +1,4 @@
-"""Whoever calls a function of the package reads its types; mypy follows them."""
+"""Functions that others call say their types; mypy in lint follows them."""
 
 import ast
 import pathlib
@@ -14,8 +14,7 @@ def _public(node):
     if isinstance(child, ast.ClassDef) and name[0] != '_':
       yield from _public(child)
     elif isinstance(child, ast.FunctionDef):
-      if name[0] != '_' or name in _CALLED:
-        yield child
+      yield from [child] if name[0] != '_' or name in _CALLED else []
 
 
 def _untyped(function):

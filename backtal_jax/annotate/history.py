@@ -53,7 +53,7 @@ class History:
     events: in their order.
     durations: {video: seconds}, where the page has told.
     seconds: {(annotator, video): seconds of work}.
-    keys: of all events that have one.
+    keys: Keys of all events that have one.
   """
 
   def __init__(self):

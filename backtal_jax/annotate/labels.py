@@ -18,8 +18,8 @@ class Labels:
   """The video labels, in the file that `prepare custom --labels` reads.
 
   Args:
-    path: of the file, which need not be there.
-    subset: of videos that the file does not name.
+    path: Path of the file, which need not be there.
+    subset: Subset of videos that the file does not name.
   """
 
   def __init__(self, path: epath.PathLike | None, subset: str) -> None:

@@ -74,7 +74,7 @@ def rank(
     found: {class: [T] probabilities} of the classes in the video.
     every: the same of all classes.
     duration: seconds.
-    clicks: of the video.
+    clicks: Clicks of the video.
   """
   curve = np.max(list(found.values()), axis=0)
   step = duration / len(curve)

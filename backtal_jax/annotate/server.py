@@ -47,7 +47,7 @@ class Proposer:
 
   Args:
     model: a predict.Model.
-    paths: of the videos' feature files.
+    paths: Paths of the videos' feature files.
   """
 
   def __init__(self, model: Any, paths: Any) -> None:

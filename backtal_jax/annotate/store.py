@@ -33,8 +33,8 @@ class Store:
   """A click file that is being worked on.
 
   Args:
-    path: of the click file in our own form; it need not be there.
-    annotator: whose clicks are made.
+    path: Path of the click file in our own form; it need not be there.
+    annotator: Name of who clicks.
     videos: names that may be clicked.
     classes: names in order; () takes those of the files.
     labels: a labels.Labels.

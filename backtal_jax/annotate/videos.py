@@ -30,7 +30,7 @@ class Folder:
   asked for; a link that leads out of it is left out.
 
   Args:
-    path: of the folder; folders in it are not looked into.
+    path: Path of the folder; folders in it are not looked into.
 
   Raises:
     errors.InputError: no such folder, no video in it, or two of one name.

@@ -146,7 +146,7 @@ def places(key: np.ndarray, size: int) -> np.ndarray:
 
   Args:
     key: [N] ascending, in 0…size - 1.
-    size: of the range of keys.
+    size: Size of the range of keys.
   """
   return np.arange(len(key)) - np.searchsorted(key, np.arange(size))[key]
 

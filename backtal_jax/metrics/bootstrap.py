@@ -1,7 +1,7 @@
 """Two sets of predictions on the same ground truth: what really differs.
 
-Paired bootstrap over videos: the split's videos are drawn with replacement,
-both sets are scored on the same draw, and the middle 95 % of the differences
+Paired bootstrap over videos: the split's videos are sampled with replacement,
+both sets are scored on the same sample, and the middle 95 % of the differences
 is the interval.
 """
 
@@ -37,26 +37,26 @@ def compare(
     before: segments.Segments.
     after: the same of the other set.
     tiou: thresholds of mAP.
-    theta: of the kinds of errors and of the classes' AP.
-    resamples: number of draws.
-    seed: of them.
+    theta: Threshold of the kinds of errors and of the classes' AP.
+    resamples: Number of samples.
+    seed: Seed of the samples.
 
   Returns:
     {'average_mAP', 'mAP@…' of every tIoU, 'kinds': {kind: share of the best
     TOP·G}, 'classes': {label: AP}}; every value is {'before', 'after',
-    'difference', 'low', 'high'} in fractions of 1. A draw's mean leaves out
+    'difference', 'low', 'high'} in fractions of 1. A sample's mean leaves out
     the classes that it lacks.
   """
   num_videos = len(truth.videos)
   rng = np.random.default_rng(seed)
-  draws = rng.multinomial(
+  samples = rng.multinomial(
     num_videos, np.full(num_videos, 1 / num_videos), size=resamples
   )
   # The first row is the split itself.
-  draws = np.concatenate([np.ones((1, num_videos), int), draws])
+  samples = np.concatenate([np.ones((1, num_videos), int), samples])
   levels = [*tiou, theta]
   (ap_before, kinds_before), (ap_after, kinds_after) = (
-    _resample(truth, predictions, levels, draws)
+    _resample(truth, predictions, levels, samples)
     for predictions in (before, after)
   )
   with np.errstate(invalid='ignore'):
@@ -75,8 +75,8 @@ def compare(
   return result
 
 
-def _resample(truth, predictions, levels, draws):
-  """Return AP [R, T, C] and shares of the kinds [R, kinds] of every draw."""
+def _resample(truth, predictions, levels, samples):
+  """Return AP [R, T, C] and shares of the kinds [R, kinds] of every sample."""
   match = matching.match(truth, predictions, levels)
   order, matched = match
   label, video = predictions.label[order], predictions.video[order]
@@ -84,23 +84,23 @@ def _resample(truth, predictions, levels, draws):
   np.add.at(by_class, (truth.segments.video, truth.segments.label), 1)
   kinds = diagnosis.error_kinds(truth, predictions, levels, match)[-1, order]
   top = diagnosis.best(label, by_class.sum(0))
-  # Videos outside the split, index -1, are in every draw once.
-  draws = np.pad(draws, ((0, 0), (0, 1)), constant_values=1)
+  # Videos outside the split, index -1, are in every sample once.
+  samples = np.pad(samples, ((0, 0), (0, 1)), constant_values=1)
   by_kind = np.zeros((len(truth.videos) + 1, len(diagnosis.KINDS)))
   np.add.at(by_kind, (video[top], kinds[top]), 1)
-  shares = draws @ by_kind
-  parts = max(1, draws.shape[0] * len(order) // _CHUNK)
+  shares = samples @ by_kind
+  parts = max(1, samples.shape[0] * len(order) // _CHUNK)
   ap = [
     average_precision.average_precisions(
       label, matched >= 0, part[:, video], part[:, :-1] @ by_class
     )
-    for part in np.array_split(draws, parts)
+    for part in np.array_split(samples, parts)
   ]
   return np.concatenate(ap), shares / np.maximum(shares.sum(1)[:, None], 1)
 
 
 def _interval(before, after):
-  """Return both scores, their difference and where 95 % of the draws lie."""
+  """Return both scores, their difference and where 95 % of the samples lie."""
   difference = (after - before)[1:]
   difference = difference[np.isfinite(difference)]
   low, high = np.quantile(difference, [0.025, 0.975]).tolist()

@@ -113,7 +113,7 @@ def error_kinds(
   tiou: Sequence[float],
   match: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
-  """Tell what every prediction is (DETAD section 4.1).
+  """Name the kind of every prediction (DETAD section 4.1).
 
   A prediction matched at the threshold θ, as for mAP, is a true positive. Any
   other is named after the ground truth, of whatever class, that it overlaps

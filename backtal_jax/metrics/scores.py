@@ -31,7 +31,7 @@ def beside(metrics: dict, published: Iterable = ()) -> list[tuple]:
   """Return (name, percent, published percent, difference) of every number.
 
   Args:
-    metrics: of a run.
+    metrics: What a run's metrics.json holds.
     published: config.eval.published, pairs of a name and percent; where a
       number has none, the last two are None.
   """

@@ -36,9 +36,9 @@ def timeline(
   """Draw one video along time; every part may be left out.
 
   Args:
-    name: of the video, the title.
+    name: Name of the video, the title.
     duration: seconds; None is the end of the last segment.
-    cas: {class: [T]}, what was localised of it.
+    cas: {class: [T]}, what was localised.
     foreground: [T] weights in 0…1.
     magnitude: [T] of the features, drawn as a share of its largest.
     segments: predictions, [{'label', 'segment': [s, e] seconds, 'score'}];
@@ -187,7 +187,7 @@ def curves(
   Args:
     rows: [{'step', key: value}], lines of metrics.jsonl.
     keys: which; the first is drawn bold.
-    ylabel: of the axis.
+    ylabel: Label of the axis.
     log: scale of the axis, where all is positive.
   """
   figure, ax = style.new(4.5, 3)
@@ -259,7 +259,7 @@ def bars(values: dict, *, xlabel: str, colors: Any = None) -> mpl_figure.Figure:
 
   Args:
     values: in the order from the top; None is drawn as absent.
-    xlabel: of the axis.
+    xlabel: Label of the axis.
     colors: names in PALETTE, one for each value.
   """
   figure, ax = style.new(4.5, 0.21 * len(values) + 0.7)
@@ -283,7 +283,7 @@ def groups(
   Args:
     characteristics: {name: [{'from', 'to', 'count', key}]}.
     key: what is drawn, a share of 1 or None.
-    ylabel: of the axis.
+    ylabel: Label of the axis.
     baseline: the same of all the ground truth.
   """
   figure, axes = style.new(

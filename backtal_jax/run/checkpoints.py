@@ -81,7 +81,7 @@ def save(
   """Save a training state under its step; asynchronous.
 
   Args:
-    manager: of the workdir.
+    manager: The workdir's manager.
     state: a train.TrainState.
     epoch: how many are done.
     value: the best checkpoint has the largest; UNKNOWN if not evaluated.
@@ -133,7 +133,7 @@ def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
   A damaged checkpoint is named, removed and the one before it used.
 
   Args:
-    manager: of the workdir.
+    manager: The workdir's manager.
     state: gives the shapes and shardings.
 
   Raises:
@@ -183,7 +183,7 @@ def restore_params(
 
   Args:
     checkpoint: Path of a workdir (its best checkpoint), its checkpoints folder,
-      one step of it, or a PyTorch file, told apart by what lies there.
+      one of its steps, or a PyTorch file, told apart by what lies there.
     params: Arrays or shapes to be filled; None: whatever is there.
 
   Returns:
@@ -321,7 +321,7 @@ def export(
   """Write a checkpoint of ours as an official .pth file.
 
   Args:
-    checkpoint: Path of a workdir (its best checkpoint), or one step of it.
+    checkpoint: Path of a workdir (its best checkpoint), or one of its steps.
     output: Path of the file.
     params: Shapes that the parameters have to have, if any.
 

@@ -20,7 +20,7 @@ _FATAL = 'JAX distributed service detected fatal errors'
 
 
 def explain(what: str) -> None:
-  """Tell `what` and the reason in one line if jax's service aborts us."""
+  """Print `what` and the reason in one line if jax's service aborts us."""
   screen = os.dup(2)
   helper = subprocess.Popen(
     [sys.executable, '-I', '-S', __file__, what],

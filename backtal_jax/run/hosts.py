@@ -53,8 +53,8 @@ def initialize(
 
   Args:
     address: HOST:PORT of process 0.
-    num_processes: of the run.
-    process_id: of this one, from 0.
+    num_processes: Number of processes of the run.
+    process_id: Number of this process, from 0.
     timeout: seconds to wait for the others.
 
   Raises:
@@ -157,7 +157,7 @@ def end_together() -> Iterator[None]:
 
 
 def is_lost(error: BaseException) -> bool:
-  """Tell whether an error says that another process of the run is gone.
+  """Return whether an error says that another process of the run is gone.
 
   Of several types, by where in the run a collective failed.
   """
@@ -172,7 +172,7 @@ def _leave(text):
 
 
 def stop_requested(step: int, flagged: bool) -> bool:
-  """Tell whether to stop after a step, the same on every host.
+  """Return whether to stop after a step, the same on every host.
 
   Args:
     step: the number of steps done.
@@ -184,7 +184,7 @@ def stop_requested(step: int, flagged: bool) -> bool:
 
 
 def is_main_process() -> bool:
-  """Tell whether this process is the one that writes."""
+  """Return whether this process is the one that writes."""
   return jax.process_index() == 0
 
 
@@ -225,7 +225,7 @@ class Preemption:
       signal.signal(signal.SIGTERM, self._before)
 
   def reached(self, step: int) -> bool:
-    """Tell whether to stop after this step, the same on every host."""
+    """Return whether to stop after this step, the same on every host."""
     return stop_requested(step, self._flagged)
 
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: progress, metrics.jsonl, TensorBoard."""
+"""What a run says while it goes on: progress, metrics.jsonl, TensorBoard."""
 
 import json
 import sys
@@ -20,10 +20,10 @@ class Log:
   """Progress on screen, metrics.jsonl and TensorBoard, all up to a step.
 
   Args:
-    workdir: of the run.
+    workdir: Workdir of the run.
     plan: [steps, B, 2] of the whole run.
     start: steps done; what a run that died wrote beyond them is dropped.
-    source: of the videos, which errors name.
+    source: Source of the videos, which errors name.
     on_nan: 'stop' or 'skip'.
   """
 
@@ -131,7 +131,7 @@ class Log:
 
 
 def _is_until(line, step):
-  """Tell whether a line of metrics.jsonl is whole and not after a step."""
+  """Return whether a line of metrics.jsonl is whole and not after a step."""
   try:
     return files.parse_json(line, '')['step'] <= step
   except (ValueError, KeyError, TypeError):

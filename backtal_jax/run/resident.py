@@ -35,9 +35,9 @@ def load(source: Any, mesh: jax.sharding.Mesh, dtype: Any) -> tuple:
   """Put the features of a source on every device of the mesh.
 
   Args:
-    source: of videos, see data.sources.
-    mesh: of devices.
-    dtype: of the features there, float32, or bfloat16 for half the memory.
+    source: Source of videos, see data.sources.
+    mesh: Mesh of devices.
+    dtype: Type of the features there, float32, or bfloat16 for half the memory.
 
   Returns:
     A source of the same videos without features; and a function that gives a

@@ -64,11 +64,11 @@ def layout(tree: Any, mesh: jax.sharding.Mesh, shard: bool) -> Any:
   """Choose where each array of a training state lives.
 
   Args:
-    tree: of arrays or shapes.
-    mesh: of devices.
+    tree: Tree of arrays or shapes.
+    mesh: Mesh of devices.
     shard: split each array over the mesh along its last axis that divides
       evenly (the outputs, so that groups of input channels stay together);
-      otherwise, and where none does, every device has all of it.
+      otherwise, and where none does, every device holds the whole.
 
   Returns:
     A tree of shardings.
@@ -108,7 +108,7 @@ def local_columns(plan: np.ndarray) -> np.ndarray:
 
 
 def shard_batch(batch: dict, mesh: jax.sharding.Mesh) -> dict:
-  """Make one global batch of this host's columns of it."""
+  """Make one global batch of every host's columns."""
   sharding = split(mesh)
   return {
     key: jax.make_array_from_process_local_data(sharding, value)

@@ -57,7 +57,7 @@ def read(path: epath.PathLike) -> tuple[dict[str, np.ndarray], int]:
       its names may begin with `module.`, as torch's DataParallel saves them.
 
   Returns:
-    {official name: float32 array}, and the epoch (-1 where it tells none).
+    {official name: float32 array}, and the epoch (-1 where it has none).
 
   Raises:
     errors.InputError: torch is not installed; no such file; the file is

@@ -24,7 +24,7 @@ _NO_LOCKS = (
 
 @contextlib.contextmanager
 def lock(workdir: epath.PathLike) -> Iterator[None]:
-  """Keep other runs out of the workdir; a run that dies lets go of it.
+  """Keep other runs out of the workdir; a run that dies lets go.
 
   Raises:
     errors.InputError: another run is in it.

@@ -69,7 +69,7 @@ def _parser():
 
 
 def _add_click_commands(commands):
-  """Add what counts and draws clicks."""
+  """Add what counts and simulates clicks."""
   command = commands.add_parser(
     'click-stats', help='how click files and ground truth agree'
   )
@@ -100,7 +100,7 @@ def _add_click_commands(commands):
   command.set_defaults(run=_convert_clicks)
 
   command = commands.add_parser(
-    'simulate-clicks', help='clicks drawn from ground truth'
+    'simulate-clicks', help='clicks sampled from ground truth'
   )
   command.add_argument('--ground_truth', required=True, help='of any format')
   command.add_argument('--subset', required=True, help='whose videos')
