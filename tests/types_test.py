@@ -1,4 +1,4 @@
-"""Functions that others call say their types; mypy in lint follows them."""
+"""Functions that others call say their types; mypy in lint follows."""
 
 import ast
 import pathlib
