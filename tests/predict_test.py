@@ -353,7 +353,7 @@ def test_a_timeline_shows_what_is_known(config, run, demo_root, tmp_path,
     config.localization.class_threshold = 1.0
   output = tmp_path / 'out' / 'found.json'
   try:
-    predict.predict(config, run, folder, output, duration=50, plot=True)
+    predict.predict(config, run, folder, output, duration=50.0, plot=True)
   finally:
     config.localization.class_threshold = 0.05
   duration, cas, foreground, magnitude, segments, truth, clicks = drawn[

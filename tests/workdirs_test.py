@@ -149,8 +149,8 @@ _OTHER = {
   'data.root': '/mnt/demo',
   'data.generate': False,
   'data.source': 'tfds',
-  'data.placement': 'device',
-  'train.eval_every': 1,
+  'data.placement': 'host',
+  'train.eval_every': 3,
   'train.checkpoint_every': 3,
   'train.on_nan': 'skip',
   'train.shard_state': True,
@@ -196,13 +196,16 @@ def test_what_a_run_is_may_not_change(tmp_path):
       value = value[:1] or (0.1, 0.2, 0.1)
     with pytest.raises(errors.InputError, match=f'config: config.{name} is '):
       workdirs.check(workdir, _config(**{name: value}))
-  warm = {'loss.label_warmup': 0.1}
   workdirs.claim(workdir, _config(**{'train.num_epochs': 21}))
-  workdirs.claim(epath.Path(tmp_path / 'warm'), _config(**warm))
-  with pytest.raises(errors.InputError, match='config.train.num_epochs is 20'):
-    workdirs.check(
-      epath.Path(tmp_path / 'warm'), _config(**warm, **{'train.num_epochs': 21})
-    )
+
+
+@pytest.mark.parametrize('warmup', [0.0, 0.1])
+def test_more_epochs_are_said_where_the_loss_depends_on_them(tmp_path, warmup):
+  off = {'loss.label_warmup': warmup, 'loss.click_trim': 0.0}
+  workdir = epath.Path(tmp_path)
+  workdirs.claim(workdir, _config(**off))
+  said = workdirs.check(workdir, _config(**off, **{'train.num_epochs': 21}))
+  assert said == ['config.train.num_epochs is 20 there, 21 here'] * (warmup > 0)
 
 
 def test_files_of_a_run_may_move_but_not_change_their_names(tmp_path, capsys):

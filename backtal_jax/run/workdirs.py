@@ -61,8 +61,7 @@ def check(
 ) -> list[str]:
   """Refuse a workdir that holds a run of another config.
 
-  `train.num_epochs` may have been raised since, but for a loss that changes
-  over the training.
+  `train.num_epochs` may have been raised since.
 
   Returns:
     What differs but is not what a run is, a line each.
@@ -80,7 +79,7 @@ def check(
   # Before a field was there, it was what the base config says.
   base = json.loads(thumos14.get_config().to_json())
   theirs = {k: v for k, v in fields.flatten(base).items() if k in ours} | theirs
-  # Of a loss that changes over the training, its length is part.
+  # A loss that changes over the training knows how long it is.
   scheduled = ours.get('loss.label_warmup') or ours.get('loss.click_trim')
   free, different = [], []
   for name in sorted(theirs.keys() | ours.keys()):
@@ -91,7 +90,8 @@ def check(
     if longer and not scheduled:
       continue
     moved = name in fields.FILES and _file_names(there) == _file_names(here)
-    found = free if moved or name in fields.HOW else different
+    same = moved or longer or name in fields.HOW
+    found = free if same else different
     found.append(f'config.{name} is {there!r} there, {here!r} here')
   if different:
     raise errors.InputError(
