@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 from absl import logging
@@ -38,10 +37,10 @@ class Evaluator:
 
   def __init__(
     self,
-    model: models.BackTAL,
+    model: Any,
     source: Any,
     ground_truth: annotations.Annotations,
-    mesh: jax.sharding.Mesh,
+    mesh: Any,
     *,
     subset: str,
     batch_size: int,
@@ -115,7 +114,7 @@ def make_evaluator(
   model: models.BackTAL,
   source: Any,
   ground_truth: annotations.Annotations,
-  mesh: jax.sharding.Mesh,
+  mesh: Any,
 ) -> Evaluator:
   """Make the Evaluator of a config."""
   return Evaluator(
@@ -126,7 +125,7 @@ def make_evaluator(
     subset=config.data.eval_split,
     batch_size=config.eval.batch_size,
     tiou=config.eval.tiou,
-    options=config.localization,
+    options=dict(config.localization),
   )
 
 
