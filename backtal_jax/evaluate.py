@@ -49,7 +49,7 @@ class Evaluator:
   ) -> None:
     self._model, self._source, self.mesh = model, source, mesh
     self._batch_size, self._tiou = batch_size, list(tiou)
-    self._options, self.classes = dict(options), ground_truth.classes
+    self._options, self.classes = options, ground_truth.classes
     if len(self.classes) != model.num_classes:
       raise errors.InputError(
         f'{ground_truth.path}: has {len(self.classes)} classes, '

@@ -2,16 +2,16 @@
 
 import json
 import shutil
-import types
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-from backtal_jax import errors, evaluate
+from backtal_jax import errors, evaluate, models
 from backtal_jax.data import annotations, feature_files, npz, sources
 from backtal_jax.data.prepare import __main__ as prepare
 from backtal_jax.data.prepare import check
+from backtal_jax.run import sharding
 from configs import demo
 
 SHAPE = (100, 32, 5)
@@ -297,10 +297,10 @@ def test_what_check_passes_an_evaluation_takes(root, name):
   def evaluator():
     shape = dict(zip(_FIELDS, SHAPE, strict=True))
     return evaluate.Evaluator(
-      types.SimpleNamespace(num_classes=SHAPE[2]),
+      models.BackTAL(num_classes=SHAPE[2], feature_dim=SHAPE[1]),
       sources.NpzSource(root / 'test', **shape),
       annotations.find_ground_truth('ground_truth.json', root),
-      None,
+      sharding.make_mesh((1,)),
       subset='test',
       batch_size=1,
       tiou=[0.5],

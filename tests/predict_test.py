@@ -340,9 +340,9 @@ def test_a_timeline_shows_what_is_known(config, run, demo_root, tmp_path,
                                         monkeypatch):  # fmt: skip
   drawn, draw = {}, figures.timeline
 
-  def timeline(name, *args):
-    drawn[name] = args
-    return draw(name, *args)
+  def timeline(name, duration, **parts):
+    drawn[name] = {'duration': duration} | parts
+    return draw(name, duration, **parts)
 
   monkeypatch.setattr(figures, 'timeline', timeline)
   folder = tmp_path / 'some'
@@ -356,21 +356,22 @@ def test_a_timeline_shows_what_is_known(config, run, demo_root, tmp_path,
     predict.predict(config, run, folder, output, duration=50.0, plot=True)
   finally:
     config.localization.class_threshold = 0.05
-  duration, cas, foreground, magnitude, segments, truth, clicks = drawn[
-    'train_002'
-  ]
+  shown = drawn['train_002']
   annotated = json.loads((demo_root / 'ground_truth.json').read_text())
   annotated = annotated['database']['train_002']['annotations']
-  assert [(t['label'], t['segment']) for t in truth] == [
-    (a['label'], a['segment']) for a in annotated
+  assert shown['ground_truth'] == [
+    {'label': a['label'], 'segment': a['segment']} for a in annotated
   ]
   marked = npz.read(demo_root / 'train/train_002.npz')['point_label']
-  assert clicks == [i + 0.5 for i in np.flatnonzero(marked == 5)]
-  assert len(clicks) > 2 and duration == 100
+  marked = np.flatnonzero(marked == 5)
+  assert len(marked) > 2 and shown['duration'] == 100
+  np.testing.assert_allclose(shown['clicks'], marked + 0.5)
   # Nothing is found with this threshold: the likeliest class is shown.
-  assert segments == [] and len(cas) == 1 and set(cas) < set(demo.CLASSES)
-  assert len(foreground) == len(magnitude) == 100
-  assert drawn['un_known'][5:] == ([], [])
+  assert shown['segments'] == []
+  assert len(shown['cas']) == 1 and set(shown['cas']) < set(demo.CLASSES)
+  assert len(shown['foreground']) == len(shown['magnitude']) == 100
+  unknown = drawn['un_known']
+  assert len(unknown['ground_truth']) == len(unknown['clicks']) == 0
   pictures = sorted((tmp_path / 'out' / 'found_timelines').iterdir())
   assert [p.name for p in pictures] == ['train_002.png', 'un_known.png']
   for picture in pictures:
