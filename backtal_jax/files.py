@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -15,6 +16,10 @@ from backtal_jax import errors
 
 # What a rename says over an existing file where that is not possible.
 _NO_REPLACE = (errno.EEXIST, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+# What flock says where there are no locks: Lustre, NFS, some FUSE.
+_NO_LOCKS = (
+  errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL
+)  # fmt: skip
 
 
 def path(name: epath.PathLike) -> epath.Path:
@@ -35,6 +40,34 @@ def naming(name: epath.PathLike) -> Iterator[None]:
     if e.filename is None:
       e.filename = str(name)
     raise
+
+
+def lock(file: IO, name: epath.PathLike, taken: str) -> None:
+  """Lock an open file until it is closed or the process ends.
+
+  Where the file system has no locks, a warning says what is not protected.
+
+  Args:
+    file: the open file.
+    name: its path.
+    taken: what the error says if another process has the lock.
+
+  Raises:
+    errors.InputError: another process has the lock.
+  """
+  try:
+    with naming(name):
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise errors.InputError(taken) from None
+  except OSError as e:
+    if e.errno not in _NO_LOCKS:
+      raise
+    print(
+      f'{name}: this file system has no locks ({e.strerror}); nothing keeps a '
+      'second run out',
+      file=sys.stderr,
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ another share a file; each sees and undoes only what is their own.
 """
 
 import collections
-import fcntl
 import json
 import os
 import secrets
@@ -58,7 +57,13 @@ class Store:
     log = history.log_path(path)
     self._log = open(log, 'a+b', buffering=0)  # noqa: SIM115, closed below
     try:
-      self._lock(log)
+      files.lock(
+        self._log,
+        log,
+        f'{self.path}: another server works on it ({log} is locked); end that '
+        'one, or give every annotator a file: `prepare custom --clicks` takes '
+        'several',
+      )
       clicks = _read_own(self.path)
       self._log.seek(0)
       head, self.history, whole = history.parse(self._log.readall(), log)
@@ -277,16 +282,6 @@ class Store:
     while data:
       data = data[self._log.write(data) :]
     os.fsync(self._log.fileno())
-
-  def _lock(self, log):
-    try:
-      fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-      raise errors.InputError(
-        f'{self.path}: another server works on it ({log} is locked); end that '
-        'one, or give every annotator a file: `prepare custom --clicks` takes '
-        'several'
-      ) from e
 
   def _import(self, clicks):
     """Let the history begin with the clicks that are there."""

@@ -1,12 +1,9 @@
 """Whose a workdir is: one run at a time, of one config."""
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import posixpath
-import sys
 from collections.abc import Iterator
 
 import ml_collections
@@ -15,11 +12,6 @@ from etils import epath
 from backtal_jax import errors, fields, files
 from backtal_jax.run import hosts
 from configs import thumos14
-
-# What flock says where there are no locks: Lustre, NFS, some FUSE.
-_NO_LOCKS = (
-  errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL
-)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -38,21 +30,11 @@ def lock(workdir: epath.PathLike) -> Iterator[None]:
     return
   path = workdir / '.lock'
   with open(path, 'w') as f:
-    try:
-      with files.naming(path):
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise errors.InputError(
-        f'{workdir}: another run is using it; choose another --workdir'
-      ) from None
-    except OSError as e:
-      if e.errno not in _NO_LOCKS:
-        raise
-      print(
-        f'{path}: this file system has no locks ({e.strerror}); nothing keeps '
-        'a second run out of the folder',
-        file=sys.stderr,
-      )
+    files.lock(
+      f,
+      path,
+      f'{workdir}: another run is using it; choose another --workdir',
+    )
     yield
 
 
