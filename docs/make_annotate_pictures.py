@@ -2,7 +2,8 @@
 
   python docs/make_annotate_pictures.py data/shapes runs/shapes
 
-Takes the videos, features and model that docs/video.md makes. Needs chromium
+Takes a folder of clips/ and features/ and a model of them, as docs/video.md makes.
+The pictures there are of a model on mean colours. Needs chromium
 and chromedriver, and the extras annotate and test.
 """
 
