@@ -277,6 +277,47 @@ def load(
     yield complete(on_device), batch
 
 
+def open_training(
+  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
+) -> tuple[Any, np.ndarray, annotations.Annotations, Callable | None]:
+  """Open the training split and what supervises it; say whom clicks reach.
+
+  Args:
+    config: A whole config.
+    mesh: Devices.
+
+  Returns:
+    The source, the index plan of the whole run, the ground truth, and
+    config.data.clicks as `load` takes them.
+
+  Raises:
+    errors.InputError: The split, its labels or the clicks cannot be used.
+  """
+  data, options = config.data, config.train
+  source = evaluate.make_source(config, data.train_split)
+  plan = make_plan(
+    source,
+    f'{data.root}/{data.train_split}',
+    sharding.batch_size(options.batch_size, mesh),
+    seed=options.seed,
+    num_epochs=options.num_epochs,
+  )
+  truth = annotations.find_ground_truth(data.ground_truth, data.root)
+  splits.check_labels(source, truth)
+  clicks, line = splits.make_clicks(
+    source,
+    data.clicks,
+    truth,
+    data.root,
+    annotator=data.annotator,
+    seed=options.seed,
+    num_snippets=data.num_snippets,
+  )
+  if hosts.is_main_process():
+    print(line)
+  return source, plan, truth, clicks
+
+
 def train_and_evaluate(
   config: ml_collections.ConfigDict,
   workdir: epath.PathLike,
@@ -300,31 +341,11 @@ def train_and_evaluate(
   fields.check(config)
   workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
   data, options = config.data, config.train
-  source = evaluate.make_source(config, data.train_split)
-  plan = make_plan(
-    source,
-    f'{data.root}/{data.train_split}',
-    sharding.batch_size(options.batch_size, mesh),
-    seed=options.seed,
-    num_epochs=options.num_epochs,
-  )
+  source, plan, truth, clicks = open_training(config, mesh)
+  outputs.check_classes(workdir, truth)
   model, new_state, _, step_fn = build(config, mesh, len(plan))
   eval_source = evaluate.make_source(config, data.eval_split)
-  truth = annotations.find_ground_truth(data.ground_truth, data.root)
-  outputs.check_classes(workdir, truth)
   evaluator = evaluate.make_evaluator(config, model, eval_source, truth, mesh)
-  splits.check_labels(source, truth)
-  labeller, line = splits.make_clicks(
-    source,
-    data.clicks,
-    truth,
-    data.root,
-    annotator=data.annotator,
-    seed=options.seed,
-    num_snippets=data.num_snippets,
-  )
-  if hosts.is_main_process():
-    print(line)
   with (
     workdirs.lock(workdir),
     hosts.Preemption() as preemption,
@@ -346,7 +367,7 @@ def train_and_evaluate(
       source,
       plan[start:],
       mesh,
-      clicks=labeller,
+      clicks=clicks,
       placement=data.placement,
       dtype=config.model.dtype,
     )
