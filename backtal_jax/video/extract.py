@@ -143,13 +143,22 @@ class Encoder:
     self._params = jax.device_put(params, sharding.replicated(self._mesh))
     platform = self._mesh.devices.flat[0].platform
     self._batch = self._mesh.size * _BATCH.get(platform, _ACCELERATOR_BATCH)
-    # Compile now, and give back what that took, more than encoding does.
-    kinds = {'rgb': np.uint8, 'flow': np.float32}
-    for stream in protocol.weights:
-      shape = protocol.window, i3d.SIZE, i3d.SIZE, i3d.CHANNELS[stream]
-      self._run(stream, [np.zeros(shape, kinds[stream])]).block_until_ready()
-    with contextlib.suppress(AttributeError):  # only glibc has it
+    self._compiled = {stream: self._compile(stream) for stream in paths}
+    # That took more memory than encoding does; only glibc gives it back.
+    with contextlib.suppress(AttributeError):
       ctypes.CDLL(None).malloc_trim(0)
+
+  def _compile(self, stream):
+    """Compile for the one shape that all batches of a stream have."""
+    size = i3d.SIZE, i3d.SIZE, i3d.CHANNELS[stream]
+    clips = jax.ShapeDtypeStruct(
+      (self._batch, self.protocol.window, *size),
+      np.uint8 if stream == 'rgb' else np.float32,
+      sharding=sharding.split(self._mesh),
+    )
+    return i3d.encode.lower(
+      self._params[stream], clips, dtype=self.protocol.dtype
+    ).compile()
 
   def __call__(
     self, path: epath.PathLike, progress: Any = lambda frames: None
@@ -197,14 +206,11 @@ class Encoder:
     return [self._run(*stream) for stream in streams], len(batch)
 
   def _run(self, stream, clips):
-    """Encode clips of one stream, at most a batch; the rest is of no use."""
-    # One shape for all batches, so that nothing is compiled anew.
+    """Encode clips of one stream; the rest of the batch is zeros."""
     array = np.zeros((self._batch, *clips[0].shape), clips[0].dtype)
     array[: len(clips)] = clips
     on_device = sharding.shard_batch({'clips': array}, self._mesh)
-    return i3d.encode(
-      self._params[stream], on_device['clips'], dtype=self.protocol.dtype
-    )
+    return self._compiled[stream](self._params[stream], on_device['clips'])
 
 
 def _collect(outputs, count):
