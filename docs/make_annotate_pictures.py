@@ -3,8 +3,8 @@
   python docs/make_annotate_pictures.py data/shapes runs/shapes
 
 Takes a folder of clips/ and features/ and a model of them, as docs/video.md
-makes. The pictures there are of a model on mean colours. Needs chromium and
-chromedriver, and the extras annotate and test.
+makes; the pictures there are of a model on mean colours of 8 frames. Needs
+chromium and chromedriver, and the extras annotate and test.
 """
 
 import contextlib

@@ -196,6 +196,8 @@ def test_proposals_of_a_model(tmp_path):
     tmp_path / 'c.csv', 'A1', dict.fromkeys('ab'), Model.classes,
     labels.Labels(tmp_path / 'l.csv', 'training'),
   )  # fmt: skip
+  with pytest.raises(ValueError, match='not opened yet'):
+    server.Proposer(Model(), [tmp_path / 'v_a.npy']).propose(s, 'a')
   for name in 'ab':
     s.act({'kind': 'opened', 'video': name, 'duration': 40})
   proposer = server.Proposer(Model(), [tmp_path / 'v_a.npy'])

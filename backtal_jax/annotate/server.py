@@ -60,6 +60,8 @@ class Proposer:
     if path is None:
       raise errors.InputError(f'no features of video {name!r}')
     seconds, labels = store.duration(name), tuple(store.labels.get(name))
+    if seconds is None:
+      raise errors.InputError(f'video {name!r} was not opened yet')
     with self._mutex:
       if (name, labels) not in self._known:
         video = self._model.read(path, seconds)

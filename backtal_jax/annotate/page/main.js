@@ -203,7 +203,7 @@ async function opened() {
 
 async function loadWorth() {
   const name = current.name;
-  if (!state.proposals || current.duration === null) return;
+  if (!state.proposals || !current.duration) return;
   try {
     const found = await get(`/api/proposals/${encodeURIComponent(name)}`);
     if (name === current.name) worth = found;
