@@ -56,11 +56,14 @@ def opened(profile):
     browser.quit()
 
 
-def look(browser, *, theme='light', width=1200, height=900):
-  """Set the theme and the size in CSS pixels."""
+def look(browser, *, theme='light', width=1200, height=900, media='screen'):
+  """Set the theme, the size in CSS pixels and the medium."""
   browser.execute_cdp_cmd(
     'Emulation.setEmulatedMedia',
-    {'features': [{'name': 'prefers-color-scheme', 'value': theme}]},
+    {
+      'media': media,
+      'features': [{'name': 'prefers-color-scheme', 'value': theme}],
+    },
   )
   browser.execute_cdp_cmd(
     'Emulation.setDeviceMetricsOverride',

@@ -2,8 +2,8 @@
 
 import json
 import re
-import shutil
 
+import chromium
 import numpy as np
 import pytest
 
@@ -81,40 +81,13 @@ def written(tmp_path_factory):
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
   """A headless Chromium."""
-  webdriver = pytest.importorskip('selenium.webdriver')
-  binary = shutil.which('chromium') or shutil.which('chromium-browser')
-  driver = shutil.which('chromedriver')
-  if not binary or not driver:
-    pytest.skip('no chromium or no chromedriver; .ci/run installs them')
-  options = webdriver.ChromeOptions()
-  options.binary_location = binary
-  profile = tmp_path_factory.mktemp('profile')
-  for flag in (
-    'headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
-    'disable-background-networking', 'disable-component-update',
-    'disable-sync', 'disable-dev-shm-usage', f'user-data-dir={profile}',
-  ):  # fmt: skip
-    options.add_argument(f'--{flag}')
-  options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-  service = webdriver.ChromeService(executable_path=driver)
-  opened = webdriver.Chrome(options=options, service=service)
-  yield opened
-  opened.quit()
+  with chromium.opened(tmp_path_factory.mktemp('profile')) as opened:
+    yield opened
 
 
 def show(browser, path, *, theme='light', width=1200, media='screen'):
   """Open a page in a theme, at a width in CSS pixels."""
-  browser.execute_cdp_cmd(
-    'Emulation.setEmulatedMedia',
-    {
-      'media': media,
-      'features': [{'name': 'prefers-color-scheme', 'value': theme}],
-    },
-  )
-  browser.execute_cdp_cmd(
-    'Emulation.setDeviceMetricsOverride',
-    {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False},
-  )
+  chromium.look(browser, theme=theme, width=width, media=media)
   browser.get(f'file://{path}')
 
 
@@ -368,7 +341,7 @@ def test_tensorboard_gets_the_table_and_the_timelines(tmp_path):
     names = ('a',)
 
   plan = np.zeros((1, 1, 2), int)
-  with log.Log(tmp_path, plan, 0, Source, 'stop') as run_log:
+  with log.Log(files.path(tmp_path), plan, 0, Source, 'stop') as run_log:
     image = np.zeros((20, 30, 3), np.uint8)
     run_log.show(7, 'tIoU 0.5\nmAP 12.3', {'best': image})
   events = event_accumulator.EventAccumulator(str(tmp_path))
