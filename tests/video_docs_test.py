@@ -39,25 +39,24 @@ def test_docs_video(tmp_path, monkeypatch):
     assert done.returncode == 0, f'{block}\n{done.stdout}'
   data = tmp_path / 'data' / 'shapes'
   metrics = json.loads((tmp_path / 'runs/shapes/metrics.json').read_text())
-  # An action is at most a third of its clip: to say all of it, all the time,
-  # which is what one can know without looking, is worth nothing at tIoU 0.5.
-  at_half = metrics['mAP'][metrics['tiou'].index(0.5)]
-  assert at_half > 0.5
+  # An action is about a quarter of its clip: to say all of it, all the time,
+  # which is what one can know without looking, is worth nothing at tIoU 0.4.
+  assert metrics['mAP'][metrics['tiou'].index(0.4)] > 0.3
   record = json.loads((data / 'features' / 'features.json').read_text())
   run = json.loads((tmp_path / 'runs/shapes/config.json').read_text())
   assert json.loads(run['data']['features']) == record
   results = json.loads((data / 'predictions.json').read_text())['results']
-  best = max(results['unseen'], key=lambda s: s['score'])
   # What docs/make_videos.py prints of it.
-  assert best['label'] == 'slide'
+  best = max(results['unseen'], key=lambda s: s['score'])
   start, end = best['segment']
-  assert min(end, 3.9) - max(start, 2.2) > 0.5 * (
-    max(end, 3.9) - min(start, 2.2)
-  )
+  overlaps = [
+    max(0, min(end, e) - max(start, s)) / (max(end, e) - min(start, s))
+    for s, e in ((1.0, 2.7), (4.5, 6.6))
+  ]
+  assert best['label'] == 'slide' and max(overlaps) > 0.3
   picture = data / 'predictions_timelines' / 'unseen.png'
   assert picture.read_bytes().startswith(b'\x89PNG')
   monkeypatch.chdir(tmp_path)
   model = backtal_jax.load('runs/shapes')
-  (data / 'one').mkdir()
   again = model.predict('data/shapes/unseen.mp4')
   assert sorted(again, key=str) == sorted(results['unseen'], key=str)
