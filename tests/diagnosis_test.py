@@ -467,7 +467,7 @@ def test_command_line(tmp_path, capsys):
   with pytest.raises(SystemExit) as told:
     diagnosis.main(arguments)
   assert 'expected a finite number' in told.value.code
-  with pytest.raises(SystemExit, match='expected numbers in'):
+  with pytest.raises(SystemExit, match='expected one number in'):
     diagnosis.main([*arguments, '--theta', '2'])
 
 
