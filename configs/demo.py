@@ -2,7 +2,8 @@
 
   python -m backtal_jax.main --config configs/demo.py
 
-Makes its data on first use.
+Makes its data on first use. The robust recipe (docs/recipe.md), or
+`configs/demo.py:published`.
 """
 
 from configs import recipes, thumos14
