@@ -13,13 +13,11 @@ os.environ.setdefault(
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
 )
 
-# What tests launch has as many, too, so that it finds what they compiled.
-os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
-
 import hypothesis
 import jax
 import pytest
 
+jax.config.update('jax_num_cpu_devices', 8)
 # Tests compile the same few programs over and over, in subprocesses too.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # else: of pytest-xdist
   _CACHE = tempfile.TemporaryDirectory()
