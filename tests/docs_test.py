@@ -40,5 +40,5 @@ def test_docs_data(tmp_path):
     assert done.returncode == 0, f'{block}\n{done.stdout}'
   mine = tmp_path / 'data/mine'
   assert len(list((mine / 'prepared').glob('t*/*.npz'))) == 220
-  assert (mine / 'prepared/tfds/prepared/1.0.0/videos.json').exists()
+  assert (mine / 'prepared/tfds/prepared/1.1.0/videos.json').exists()
   assert (mine / 'train_000.png').read_bytes().startswith(b'\x89PNG')
