@@ -9,8 +9,8 @@ settings are those the official program was tried with on such features, but
 for the published `loss.click`: of 1, 4 and 10 it was chosen on 5 of the 21
 training people (3, 8, 16, 22 and 27), the others training, by the average mAP
 of the last epoch over seeds 0, 1 and 2 (30.2, 33.1 and 32.2). Tried there too,
-and not kept: learning rate 3e-4 for 45 epochs (28.6), and features clipped at ±4
-(30.2, with loss.click 4 35.3; but the data set is defined without). The test
+and not kept: learning rate 3e-4 for 45 epochs (28.6), and features clipped at
+±4 (30.2, with loss.click 4 35.3; but the data set is defined without). The test
 people chose nothing, and the last epoch is what is reported.
 """
 

@@ -135,7 +135,7 @@ def _cell(values):
 
 
 def draw(found, path):
-  """Draw every run as a point, and the 95 % interval of the mean (t)."""
+  """Draw every run, and the 95 % interval of the mean (t) from three on."""
   from matplotlib import figure as figures  # not needed to train
   from scipy import stats
 
@@ -150,13 +150,14 @@ def draw(found, path):
       axes.plot(values, [y + shift] * len(values), '.', color=color, alpha=0.5)
       mean, count = np.mean(values), len(values)
       half = 0.0
-      if count > 1:
+      if count > 2:
         error = np.std(values, ddof=1) / count**0.5
         half = error * stats.t.ppf(0.975, count - 1)
       axes.errorbar(mean, y + shift, xerr=half, fmt='o', color=color, capsize=3,
                     label=recipe if y == 0 else None)  # fmt: skip
   axes.set_yticks(range(len(CONDITIONS)), CONDITIONS)
-  axes.set(xlabel='average mAP@0.1:0.7, %', ylim=(len(CONDITIONS) - 0.5, -0.5))
+  axes.set(xlabel='average mAP@0.1:0.7, %', xlim=(-2, 102))
+  axes.set_ylim(len(CONDITIONS) - 0.5, -0.5)
   axes.grid(alpha=0.3)
   figure.legend(loc='outside upper center', ncols=2)
   with files.atomic(files.path(path)) as f:
