@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from backtal_jax import localization
+from backtal_jax.data import annotations
 from backtal_jax.metrics import detection_map, segments
 from benchmarks import measure
 from configs import activitynet12, hacs, thumos14
@@ -134,18 +135,23 @@ def run_detection_map() -> dict:
 
 def _read(actions, guesses):
   """Make a segments.Truth and Segments of rows {video: [(label, …)]}."""
-  keys = ('label', 'segment', 'score')
-  entries = lambda rows: [
-    dict(zip(keys, (label, [start, end], *score), strict=False))
-    for label, start, end, *score in rows
-  ]
-  database = {
-    video: {'subset': 'test', 'annotations': entries(rows)}
-    for video, rows in actions.items()
+  videos = {
+    name: annotations.AnnotatedVideo(
+      name, 'test', None, None,
+      tuple(annotations.Segment(start, end, label)
+            for label, start, end in rows),
+    )
+    for name, rows in actions.items()
+  }  # fmt: skip
+  truth = segments.make_truth(annotations.Annotations(videos, ()), 'test')
+  results = {
+    name: [
+      {'label': label, 'segment': [start, end], 'score': score}
+      for label, start, end, score in rows
+    ]
+    for name, rows in guesses.items()
   }
-  results = {video: entries(rows) for video, rows in guesses.items()}
-  truth = segments.read_truth({'database': database}, 'test')
-  return truth, segments.read_predictions({'results': results}, truth)[0]
+  return truth, segments.parse_predictions({'results': results}, truth)
 
 
 def _of_class(rows, label):
