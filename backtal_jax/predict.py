@@ -34,12 +34,7 @@ _SHOWN = 10
 def predict_step(
   params: dict, feature: jax.Array | np.ndarray, *, model: Any
 ) -> dict:
-  """Run the suppressed branch.
-
-  Args:
-    params: Model parameters.
-    feature: [B, T, D].
-    model: a models.BackTAL.
+  """Run the suppressed branch of a models.BackTAL on features [B, T, D].
 
   Returns:
     cas [B, T, C+1] logits, score [B, C+1] softmax, magnitude [B, T] of the
@@ -64,8 +59,8 @@ def predict_batches(
   """Predict every video of some batches.
 
   Args:
-    model: a models.BackTAL.
-    params: Parameters of the model, on every device of the mesh.
+    model: A models.BackTAL.
+    params: Model parameters, on every device of the mesh.
     batches: Dicts of this host's feature [b, T, D] and mask [b], which is 0
       for the rows that only fill the batch, and whatever else.
     mesh: Devices.
@@ -95,13 +90,13 @@ def localize(
     curves: What `predict_batches` yields of the video.
     frame_num: Length in frames.
     duration: Length in seconds.
-    options: config.localization, see localization.localize.
+    options: config.localization.
 
   Returns:
     Labels, segments and scores, see localization.localize.
 
   Raises:
-    errors.InputError: the video has no length; the network returns NaN.
+    errors.InputError: The video has no length; the network returns NaN.
   """
   if not (frame_num > 0 and 0 < duration < np.inf):
     raise errors.InputError(
@@ -128,14 +123,7 @@ def restore(
   checkpoint: epath.PathLike,
   mesh: jax.sharding.Mesh,
 ) -> tuple:
-  """Return a checkpoint's parameters, on every device, and its epoch.
-
-  Args:
-    model: a models.BackTAL.
-    num_snippets: T.
-    checkpoint: see checkpoints.restore_params.
-    mesh: Devices.
-  """
+  """Do what checkpoints.restore_params does, onto every device of a mesh."""
   replicated = sharding.replicated(mesh)
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
@@ -146,29 +134,17 @@ def restore(
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A trained network with its localisation, made by `load`.
-
-  Attributes:
-    network: The models.BackTAL.
-    params: Its parameters, on every device of the mesh.
-    mesh: Devices.
-    shape: (T, D) of the network's input.
-    classes: C names in index order.
-    epoch: Epoch of the checkpoint, -1 where unknown.
-    localization: Options of localization.localize.
-    batch_size: How many videos are predicted at once.
-    read: Reads a feature file or encodes a video, see video.reader.
-  """
+  """A trained network with its localisation, made by `load`."""
 
   network: models.BackTAL
-  params: dict = dataclasses.field(repr=False)
+  params: dict = dataclasses.field(repr=False)  # on every device of the mesh
   mesh: jax.sharding.Mesh
-  shape: tuple[int, int]
-  classes: tuple[str, ...]
-  epoch: int
-  localization: dict
-  batch_size: int
-  read: reader.Reader
+  shape: tuple[int, int]  # (T, D) of the network's input
+  classes: tuple[str, ...]  # in index order
+  epoch: int  # of the checkpoint, -1 where unknown
+  localization: dict  # options of localization.localize
+  batch_size: int  # how many videos are predicted at once
+  read: reader.Reader  # reads a feature file or encodes a video
 
   def predict(
     self,
@@ -182,8 +158,8 @@ class Model:
     Args:
       features: [T', D] or [D, T'], any T'; resampled to T. Or the path of a
         video or of a feature file.
-      duration: seconds; of a path, where the file does not say.
-      frame_num: how many frames it has, which segments are made of; by
+      duration: Seconds; of a path, where the file does not say.
+      frame_num: How many frames it has, which segments are made of; by
         default as many as 30 frames a second make.
 
     Returns:
@@ -191,7 +167,7 @@ class Model:
       by descending score.
 
     Raises:
-      errors.InputError: the features or the duration cannot be used.
+      errors.InputError: The features or the duration cannot be used.
     """
     if isinstance(features, str | os.PathLike):
       video = self.read(features, duration)
@@ -205,11 +181,7 @@ class Model:
   def predict_videos(
     self, videos: Iterable, batch_size: int | None = None
   ) -> Iterator:
-    """Find the segments of many videos, a batch at a time.
-
-    Args:
-      videos: an iterable of sources.Example, features [T, D].
-      batch_size: by default `batch_size`.
+    """Find the segments of many sources.Example, a batch at a time.
 
     Yields:
       Of each in turn: the video; its cas, score, magnitude and foreground (see
@@ -248,54 +220,63 @@ def load(
   """Load a checkpoint to predict with.
 
   Args:
-    checkpoint: see checkpoints.restore_params.
-    config: by default that of the workdir; a PyTorch file has none.
-    classes: names in index order; by default those of the workdir, else of
+    checkpoint: See checkpoints.restore_params.
+    config: By default that of the workdir; a PyTorch file has none.
+    classes: Names in index order; by default those of the workdir, else of
       the ground truth that the config names.
     **weights: rgb, flow and preset, to predict videos, see video.reader.
 
   Raises:
-    errors.InputError: something is missing, or the one does not fit the other.
+    errors.InputError: Something is missing, or the one does not fit the other.
   """
   workdir = checkpoints.workdir_of(checkpoint)
   if config is None:
-    if workdir is None:
-      if not checkpoints.is_torch(checkpoint):
-        checkpoints.locate(checkpoint)
-      raise errors.InputError(
-        f'{checkpoint}: holds no config; expected one beside it, say '
-        'config=configs.thumos14.get_config()'
-      )
-    config = ml_collections.ConfigDict(files.read_json(workdir / 'config.json'))
-    config.mesh = ()  # the devices here, not those of the run
+    config = _config_of(checkpoint, workdir)
+  data = config.data
   if classes is None:
-    if workdir is not None and (workdir / 'classes.json').exists():
-      classes = files.read_json(workdir / 'classes.json')
+    path = workdir and workdir / 'classes.json'
+    if path and path.exists():
+      classes = files.read_json(path)
     else:
-      classes = annotations.find_ground_truth(
-        config.data.ground_truth, config.data.root
-      ).classes
+      truth = annotations.find_ground_truth(data.ground_truth, data.root)
+      classes = truth.classes
   if len(classes) != config.model.num_classes:
     raise errors.InputError(
       f'{len(classes)} class names, config.model.num_classes is '
       f'{config.model.num_classes}'
     )
   record = feature_records.of_config(config, workdir)
-  network = models.BackTAL(**config.model)
-  mesh = sharding.make_mesh(config.mesh)
-  shape = config.data.num_snippets, config.model.feature_dim
-  params, epoch = restore(network, shape[0], checkpoint, mesh)
-  return Model(
-    network,
-    params,
-    mesh,
-    shape,
-    tuple(classes),
-    epoch,
-    dict(config.localization),
-    config.eval.batch_size,
-    reader.Reader(record, shape, mesh, **weights),
+  network, mesh = (
+    models.BackTAL(**config.model),
+    sharding.make_mesh(config.mesh),
   )
+  shape = data.num_snippets, config.model.feature_dim
+  params, epoch = restore(network, data.num_snippets, checkpoint, mesh)
+  return Model(
+    network=network,
+    params=params,
+    mesh=mesh,
+    shape=shape,
+    classes=tuple(classes),
+    epoch=epoch,
+    localization=dict(config.localization),
+    batch_size=config.eval.batch_size,
+    read=reader.Reader(record, shape, mesh, **weights),
+  )
+
+
+def _config_of(checkpoint, workdir):
+  """Return the config of a workdir, for the devices here."""
+  if workdir is None:
+    if not checkpoints.is_torch(checkpoint):
+      checkpoints.locate(checkpoint)
+    raise errors.InputError(
+      f'{checkpoint}: holds no config; expected one beside it, say '
+      'config=configs.thumos14.get_config()'
+    )
+  config = ml_collections.ConfigDict(files.read_json(workdir / 'config.json'))
+  config.mesh = ()  # not those of the run
+  return config
 
 
 def predict(
@@ -307,29 +288,27 @@ def predict(
   duration: float | None = None,
   plot: bool = False,
   **weights: Any,
-) -> Any:
+) -> None:
   """Predict a file or a folder: a JSON file, a table and, asked for, pictures.
 
   Args:
     config: Config of the model.
-    checkpoint: see `load`.
-    input: a feature file (see feature_files.read_video), a video, or a folder
+    checkpoint: See `load`.
+    input: A feature file (see feature_files.read_video), a video, or a folder
       of the ones or of the others.
-    output: gets the predictions in ActivityNet's form.
-    duration: seconds, of files that tell none.
-    plot: whether to draw a timeline of each video, OUTPUT_timelines/VIDEO.png.
-    **weights: see `load`.
+    output: Gets the predictions in ActivityNet's form.
+    duration: Seconds, of files that tell none.
+    plot: Whether to draw a timeline of each video, OUTPUT_timelines/VIDEO.png.
+    **weights: See `load`.
 
   Raises:
-    errors.InputError: a user error; nothing is written to `output` then.
+    errors.InputError: A user error; nothing is written to `output` then.
   """
   output, results, tables = files.path(output), {}, []
   if output.is_dir():
     raise errors.InputError(f'{output}: a folder, expected a file to write')
   model = load(checkpoint, config=config, **weights)
-  truth = (
-    _read_truth(config.data.ground_truth, config.data.root) if plot else {}
-  )
+  truth = _read_truth(config.data) if plot else {}
   paths = reader.find(input)
   videos = (model.read(path, duration) for path in paths)
   for path, (video, curves, segments) in zip(
@@ -341,8 +320,7 @@ def predict(
     tables.append(_table(video, segments))
     if plot:
       picture = f'{output.stem}_timelines/{video.name.replace("/", "_")}.png'
-      strip = decode.read_strip(path) if decode.is_video(path) else ()
-      figure = draw(model, video, curves, segments, truth, strip)
+      figure = _draw(model, path, video, curves, segments, truth)
       with files.atomic(output.parent / picture) as f:
         figure.savefig(f, format='png', dpi=100)
   results = localization.format_results(dict(sorted(results.items())))
@@ -350,22 +328,8 @@ def predict(
   print(*tables, sep='\n')  # what is asked for is safe by now
 
 
-def draw(
-  model: Any,
-  video: Any,
-  curves: dict,
-  segments: Any,
-  truth: Any,
-  strip: Sequence = (),
-) -> Any:
-  """Draw the timeline of a video, see timelines.draw.
-
-  Args:
-    model: a Model.
-    video, curves, segments: as Model.predict_videos yields them.
-    truth: {name: annotations.AnnotatedVideo}, may lack the video.
-    strip: Pictures of equal parts of the video.
-  """
+def _draw(model, path, video, curves, segments, truth):
+  """Draw the timeline of what Model.predict_videos yields of a file."""
   from backtal_jax.report import timelines  # not needed to predict
 
   found = [model.classes.index(segment['label']) for segment in segments]
@@ -379,14 +343,14 @@ def draw(
     segments,
     known.listed() if known else (),
     outputs.take(curves, video.click, found, model.classes, read),
-    strip,
+    decode.read_strip(path) if decode.is_video(path) else (),
   )
 
 
-def _read_truth(name, root):
+def _read_truth(data):
   """Return the videos of the ground truth, none where there is no such file."""
   try:
-    path = files.find(name, root)
+    path = files.find(data.ground_truth, data.root)
   except errors.InputError:
     return {}
   return annotations.read_ground_truth(path).videos
