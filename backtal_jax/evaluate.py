@@ -1,9 +1,9 @@
 """A split of videos to segments, and segments to metrics."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 from absl import logging
@@ -16,43 +16,36 @@ from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
 
 
 class Evaluator:
-  """Scores parameters on the evaluation split.
+  """Scores parameters on the evaluation split of a config.
 
   Args:
-    model: a models.BackTAL.
-    source: videos of the split.
-    ground_truth: annotations of all splits.
-    mesh: devices.
-    subset: name of the split in the ground truth.
-    batch_size: B over all devices.
-    tiou: thresholds of mAP.
-    options: config.localization, see localization.localize.
+    config: Config of the model and the evaluation.
+    model: A models.BackTAL.
+    source: Videos of the split.
+    ground_truth: Annotations of all splits.
+    mesh: Devices.
 
   Attributes:
-    truth: annotations of the split in columns.
+    truth: Annotations of the split, in columns.
 
   Raises:
-    errors.InputError: the ground truth has other classes or lacks a video.
+    errors.InputError: The ground truth has other classes or lacks a video.
   """
 
   def __init__(
     self,
+    config: ml_collections.ConfigDict,
     model: Any,
     source: Any,
     ground_truth: annotations.Annotations,
-    mesh: Any,
-    *,
-    subset: str,
-    batch_size: int,
-    tiou: Sequence[float],
-    options: dict,
+    mesh: jax.sharding.Mesh,
   ) -> None:
-    self._model, self._source, self.mesh = model, source, mesh
-    self._batch_size, self._tiou = batch_size, list(tiou)
-    self._options, self.classes = options, ground_truth.classes
-    if len(self.classes) != model.num_classes:
+    self._model, self._source, self._mesh = model, source, mesh
+    self._options, self._eval = dict(config.localization), config.eval
+    self._classes, subset = ground_truth.classes, config.data.eval_split
+    if len(self._classes) != model.num_classes:
       raise errors.InputError(
-        f'{ground_truth.path}: has {len(self.classes)} classes, '
+        f'{ground_truth.path}: has {len(self._classes)} classes, '
         f'config.model.num_classes is {model.num_classes}'
       )
     self.truth = segments.make_truth(ground_truth, subset)
@@ -75,58 +68,34 @@ class Evaluator:
 
   def __call__(self, params: dict, epoch: int) -> outputs.Results:
     """Evaluate the parameters of an epoch; every host returns the same."""
-    start, found, right, curves = time.time(), {}, [], {}
-    plan = pipeline.eval_plan(
-      len(self._source), sharding.batch_size(self._batch_size, self.mesh)
-    )
-    loaded = pipeline.batches(self._source, sharding.local_columns(plan))
+    start, rows = time.time(), {}
+    size = sharding.batch_size(self._eval.batch_size, self._mesh)
+    plan = sharding.local_columns(pipeline.eval_plan(len(self._source), size))
+    params = sharding.replicate(params, self._mesh)
     for batch, row, video in predict.predict_batches(
-      self._model, params, loaded, self.mesh
+      self._model, params, pipeline.batches(self._source, plan), self._mesh
     ):
       name, label = self._names[batch['video_index'][row]], batch['label'][row]
-      found[name] = predict.localize(
+      found = predict.localize(
         name, video, batch['frame_num'][row], batch['duration'][row],
         self._options,
       )  # fmt: skip
       predicted = video['score'][:-1] >= self._options['class_threshold']
-      right.append(bool((predicted == (label == 1)).all()))
-      shown = [*np.flatnonzero(label == 1), *found[name][0]]
-      curves[name] = outputs.take(
-        video,
-        batch['click'][row],
-        shown,
-        self.classes,
-        self._options.get('read', 'logits'),
+      shown = [*np.flatnonzero(label == 1), *found[0]]
+      curves = outputs.take(
+        video, batch['click'][row], shown, self._classes, self._options['read']
       )
-    shares = hosts.gather_objects([found, right, curves])
-    found = {k: v for part, _, _ in shares for k, v in part.items()}
-    right = [r for _, part, _ in shares for r in part]
-    curves = {k: v for _, _, part in shares for k, v in part.items()}
-    columns = segments.make_predictions(found, self.classes, self.truth)
-    metrics = detection_map.detection_map(self.truth, columns, self._tiou)
-    metrics |= {'accuracy': float(np.mean(right)), 'epoch': epoch}
+      rows[name] = found, bool((predicted == (label == 1)).all()), curves
+    shares = hosts.gather_objects(rows)
+    rows = {name: row for share in shares for name, row in share.items()}
+    found, right, curves = (
+      {name: row[i] for name, row in rows.items()} for i in range(3)
+    )
+    columns = segments.make_predictions(found, self._classes, self.truth)
+    metrics = detection_map.detection_map(self.truth, columns, self._eval.tiou)
+    metrics |= {'accuracy': float(np.mean([*right.values()])), 'epoch': epoch}
     logging.info('%d videos in %.1f s', len(found), time.time() - start)
-    return outputs.Results(metrics, found, self.classes, columns, curves)
-
-
-def make_evaluator(
-  config: ml_collections.ConfigDict,
-  model: models.BackTAL,
-  source: Any,
-  ground_truth: annotations.Annotations,
-  mesh: Any,
-) -> Evaluator:
-  """Make the Evaluator of a config."""
-  return Evaluator(
-    model,
-    source,
-    ground_truth,
-    mesh,
-    subset=config.data.eval_split,
-    batch_size=config.eval.batch_size,
-    tiou=config.eval.tiou,
-    options=dict(config.localization),
-  )
+    return outputs.Results(metrics, found, self._classes, columns, curves)
 
 
 def make_source(config: ml_collections.ConfigDict, split: str) -> Any:
@@ -148,36 +117,28 @@ def evaluate(
   checkpoint: epath.PathLike,
   workdir: epath.PathLike,
 ) -> dict:
-  """Score a checkpoint on the evaluation split.
+  """Score a checkpoint (see checkpoints.restore_params) on a config's split.
 
-  Args:
-    config: Config of the model and the evaluation.
-    checkpoint: see checkpoints.restore_params.
-    workdir: gets predictions.json and metrics.json.
+  Predictions, curves and metrics go to the workdir.
 
   Returns:
     The metrics.
 
   Raises:
-    errors.InputError: a user error.
+    errors.InputError: A user error.
   """
   fields.check(config)
-  workdir = files.path(workdir)
+  workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
   workdirs.check(workdir, config)
-  mesh = sharding.make_mesh(config.mesh)
-  model = models.BackTAL(**config.model)
-  length = config.data.num_snippets
+  model, data = models.BackTAL(**config.model), config.data
   trained = checkpoints.workdir_of(checkpoint)
   feature_records.of_config(config, trained)
-  params, epoch = predict.restore(model, length, checkpoint, mesh)
-  source = make_source(config, config.data.eval_split)
-  truth = annotations.find_ground_truth(
-    config.data.ground_truth, config.data.root
-  )
+  params, epoch = predict.restore(model, data.num_snippets, checkpoint, mesh)
+  source = make_source(config, data.eval_split)
+  truth = annotations.find_ground_truth(data.ground_truth, data.root)
   if trained is not None:
     outputs.check_classes(trained, truth)
-  evaluator = make_evaluator(config, model, source, truth, mesh)
-  results = evaluator(params, epoch)
+  results = Evaluator(config, model, source, truth, mesh)(params, epoch)
   workdirs.claim(workdir, config)
   outputs.write(workdir, results)
   return results.metrics

@@ -1,9 +1,8 @@
 """Training: state, step and loop."""
 
-import contextlib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,30 +48,13 @@ def make_optimizer(
   )
 
 
-def make_loss(topk_ratio: float, **options: Any) -> Callable:
-  """Return losses.total of a config's numbers.
-
-  Args:
-    topk_ratio: config.model.topk_ratio.
-    options: config.loss.
-  """
+def make_loss(config: ml_collections.ConfigDict) -> Callable:
+  """Return losses.total with the numbers of a config."""
+  options = dict(config.loss)
   weights = {name: options.pop(name) for name in losses.TERMS}
+  topk_ratio = config.model.topk_ratio
   return functools.partial(
     losses.total, weights=weights, topk_ratio=topk_ratio, **options
-  )
-
-
-def create_state(
-  model: models.BackTAL,
-  optimizer: optax.GradientTransformation,
-  rng: jax.Array,
-  *,
-  num_snippets: int,
-) -> TrainState:
-  """Sample the parameters from a key."""
-  params = models.init(model, rng, num_snippets)
-  return TrainState(
-    jnp.zeros((), jnp.int32), params, optimizer.init(params), rng
   )
 
 
@@ -92,19 +74,19 @@ def train_step(
   num_steps: int | None = None,
   layout: Any = None,
   remat: bool = False,
-) -> tuple:
+) -> tuple[TrainState, dict]:
   """Do one step of Adam.
 
   Args:
-    state: a TrainState.
+    state: What training has come to.
     batch: feature [B, T, D], label [B, C], click [B, T], mask [B].
-    model: a models.BackTAL.
+    model: A models.BackTAL.
     optimizer: What `make_optimizer` returns.
-    loss: outputs, label, click, mask -> (sum, terms), see losses.total.
+    loss: What `make_loss` returns.
     num_steps: Steps of the whole training, for a loss that changes over it.
     layout: (of use, of storage) shardings of the parameters, where they
       differ; the compiler gathers the ones and scatters the gradients.
-    remat: compute what is wide between layers again for the gradient.
+    remat: Whether to compute what is wide between layers again.
 
   Returns:
     The new state (all but its step is the old one where the loss or the
@@ -119,11 +101,9 @@ def train_step(
     rngs = {'dropout': rng}
     return model.apply({'params': params}, feature, train=True, rngs=rngs)
 
-  if remat:
-    apply = rematerialise(apply)
-
   def loss_fn(params):
-    outputs = apply(params, batch['feature'])
+    network = rematerialise(apply) if remat else apply
+    outputs = network(params, batch['feature'])
     return loss(outputs, batch['label'], batch['click'], batch['mask'])
 
   params = state.params
@@ -144,46 +124,45 @@ def train_step(
   return new._replace(step=state.step + 1), metrics
 
 
-def make_train_step(
-  model: Any,
-  optimizer: optax.GradientTransformation,
-  loss: Callable,
-  *,
+def build(
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
   num_steps: int | None = None,
-  layout: Any = None,
-  mesh: jax.sharding.Mesh | None = None,
-  remat: bool = False,
 ) -> Any:
-  """Jit `train_step`, the old state's memory reused.
+  """Unpack a config into what trains for `num_steps` steps.
 
-  Args:
-    model: A models.BackTAL.
-    optimizer: What `make_optimizer` returns.
-    loss: What `make_loss` returns.
-    num_steps: Steps of the whole training, for a loss that changes over it.
-    layout: Where the state's arrays live, see sharding.layout; without it, on
-      JAX's default device.
-    mesh: Devices of the layout.
-    remat: Whether to compute what is wide between layers again.
+  Returns:
+    The models.BackTAL; a function that samples a first state; where a state's
+    arrays live; and the jitted step, which reuses the old state's memory.
   """
-  params, out = None, None
-  if layout is not None and mesh is not None:
-    # Also where the compiler would choose the same: another kind of sharding
-    # object coming out than went in is another trace.
-    whole = sharding.replicated(mesh)
-    out = layout, whole
-    if not all(s.is_fully_replicated for s in jax.tree.leaves(layout)):
-      params = whole, layout.params
+  model, options = models.BackTAL(**config.model), config.train
+  optimizer = make_optimizer(
+    options.learning_rate, options.weight_decay, options.betas
+  )
+
+  def sample(rng):
+    params = models.init(model, rng, config.data.num_snippets)
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, optimizer.init(params), rng)
+
+  rng, whole = jax.random.key(options.seed), sharding.replicated(mesh)
+  shapes = jax.eval_shape(sample, rng)
+  layout = sharding.layout(shapes, mesh, options.shard_state)
   step = functools.partial(
     train_step,
     model=model,
     optimizer=optimizer,
-    loss=loss,
+    loss=make_loss(config),
     num_steps=num_steps,
-    layout=params,
-    remat=remat,
+    layout=(whole, layout.params) if options.shard_state else None,
+    remat=options.remat,
   )
-  return jax.jit(step, donate_argnums=0, out_shardings=out)
+  # The key is an argument: what is compiled, and kept, serves every seed.
+  new_state = functools.partial(jax.jit(sample, out_shardings=layout), rng)
+  # Shardings also where the compiler would choose the same: another kind of
+  # sharding object coming out than went in is another trace.
+  step = jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
+  return model, new_state, layout, step
 
 
 def initial_state(
@@ -191,13 +170,10 @@ def initial_state(
   manager: ocp.CheckpointManager,
   init_checkpoint: epath.PathLike = '',
 ) -> TrainState:
-  """Return the latest state, or a new one, laid out over the devices.
+  """Return the latest state of a run or, of a new one, what `build` samples.
 
-  Args:
-    new_state: Returns a state, see `build`.
-    manager: Checkpoints of the workdir.
-    init_checkpoint: Where the parameters of a new state come from, if not
-      sampled; see checkpoints.restore_params.
+  The parameters of the latter come from `init_checkpoint`, if there is one,
+  see checkpoints.restore_params.
   """
   state = new_state()
   restored = checkpoints.restore(manager, state)
@@ -209,72 +185,26 @@ def initial_state(
   return state
 
 
-def build(
-  config: ml_collections.ConfigDict,
-  mesh: jax.sharding.Mesh,
-  num_steps: int | None = None,
-) -> Any:
-  """Unpack a config into what trains.
-
-  Args:
-    config: A whole config.
-    mesh: Devices.
-    num_steps: Steps of the whole training.
-
-  Returns:
-    The models.BackTAL; a function that samples a first state; where a state's
-    arrays live; and the jitted step.
-  """
-  model, options = models.BackTAL(**config.model), config.train
-  optimizer = make_optimizer(
-    options.learning_rate, options.weight_decay, options.betas
-  )
-  sample = functools.partial(
-    create_state, model, optimizer, num_snippets=config.data.num_snippets
-  )
-  rng = jax.random.key(options.seed)
-  shapes = jax.eval_shape(sample, rng)
-  layout = sharding.layout(shapes, mesh, options.shard_state)
-  # The key is an argument: what is compiled, and kept, serves every seed.
-  new_state = functools.partial(jax.jit(sample, out_shardings=layout), rng)
-  loss = make_loss(config.model.topk_ratio, **config.loss)
-  step = make_train_step(
-    model,
-    optimizer,
-    loss,
-    num_steps=num_steps,
-    layout=layout,
-    mesh=mesh,
-    remat=options.remat,
-  )
-  return model, new_state, layout, step
-
-
-def load(
-  source: Any,
-  plan: np.ndarray,
-  mesh: jax.sharding.Mesh,
-  *,
-  clicks: Callable | None = None,
-  placement: str = 'host',
-  dtype: Any = 'float32',
-) -> Any:
-  """Yield the plan's batches, as `train_step` takes them and on this host.
+def make_plan(
+  source: Any, where: object, batch_size: int, *, seed: int, num_epochs: int
+) -> np.ndarray:
+  """Return the index plan [steps, B, 2] of a run, over the labelled videos.
 
   Args:
     source: Videos.
-    plan: [steps, B, 2] of (epoch, video).
-    mesh: Devices.
-    clicks: See pipeline.batches.
-    placement: Where the features wait, on the 'host' or on every 'device'.
-    dtype: What they are on a device.
+    where: What errors call the source.
+    batch_size: B over all devices.
+    seed: Seed of the order.
+    num_epochs: Number of passes over the videos.
   """
-  complete = lambda batch: batch
-  if placement == 'device':
-    source, complete = resident.load(source, mesh, dtype)
-  loaded = pipeline.batches(source, sharding.local_columns(plan), clicks)
-  for on_device, batch in sharding.prefetch(loaded, mesh, _TRAIN_KEYS):
-    yield complete(on_device), batch
+  labelled = np.flatnonzero(source.labels().any(axis=1))
+  if len(labelled) < len(source):
+    print(f'{len(source) - len(labelled)} videos without a label are dropped')
+  if not len(labelled):
+    raise errors.InputError(f'{where}: no video has a label')
+  return pipeline.train_plan(
+    labelled, batch_size, seed=seed, num_epochs=num_epochs
+  )
 
 
 def open_training(
@@ -282,13 +212,9 @@ def open_training(
 ) -> tuple[Any, np.ndarray, annotations.Annotations, Callable | None]:
   """Open the training split and what supervises it; say whom clicks reach.
 
-  Args:
-    config: A whole config.
-    mesh: Devices.
-
   Returns:
     The source, the index plan of the whole run, the ground truth, and
-    config.data.clicks as `load` takes them.
+    config.data.clicks as pipeline.batches takes them.
 
   Raises:
     errors.InputError: The split, its labels or the clicks cannot be used.
@@ -318,157 +244,112 @@ def open_training(
   return source, plan, truth, clicks
 
 
-def train_and_evaluate(
+def load(
   config: ml_collections.ConfigDict,
-  workdir: epath.PathLike,
-  draw: Callable | None = None,
-) -> Any:
-  """Train from the latest checkpoint in `workdir`, or from the start.
+  source: Any,
+  plan: np.ndarray,
+  mesh: jax.sharding.Mesh,
+  clicks: Callable | None = None,
+) -> Iterator[tuple[dict, dict]]:
+  """Yield the batches of a plan, as `train_step` takes them and on this host.
 
-  Args:
-    config: Config of the run.
-    workdir: Gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
-      and predictions.json and metrics.json of the best epoch.
-    draw: A function of segments.Truth and outputs.Results that returns the
-      images that TensorBoard gets at the end, {name: [height, width, 3] uint8}.
-
-  Returns:
-    The metrics of the best epoch.
-
-  Raises:
-    errors.InputError: a user error, or a loss that is not finite.
+  Where the features wait, config.data.placement says.
   """
-  fields.check(config)
-  workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
-  data, options = config.data, config.train
-  source, plan, truth, clicks = open_training(config, mesh)
-  outputs.check_classes(workdir, truth)
-  model, new_state, _, step_fn = build(config, mesh, len(plan))
-  eval_source = evaluate.make_source(config, data.eval_split)
-  evaluator = evaluate.make_evaluator(config, model, eval_source, truth, mesh)
-  with (
-    workdirs.lock(workdir),
-    hosts.Preemption() as preemption,
-    _open(workdir, config, evaluator) as manager,
-  ):
-    state = initial_state(new_state, manager, config.init_checkpoint)
-    end_of_epoch = make_end_of_epoch(
-      workdir,
-      evaluator,
-      manager,
-      num_epochs=options.num_epochs,
-      eval_every=options.eval_every,
-      best_metric=config.eval.best_metric,
-      draw=draw,
-    )
-    start, every = int(state.step), options.checkpoint_every
-    per_epoch = len(plan) // options.num_epochs
-    batches = load(
-      source,
-      plan[start:],
-      mesh,
-      clicks=clicks,
-      placement=data.placement,
-      dtype=config.model.dtype,
-    )
-    with log.Log(workdir, plan, start, source, options.on_nan) as run_log:
-      for step, (on_device, batch) in enumerate(batches, start + 1):
-        state, metrics = step_fn(state, on_device)
-        run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
-        stop = preemption.reached(step)
-        if step % per_epoch == 0:
-          end_of_epoch(step // per_epoch, state, run_log)
-        elif stop or (every and step % every == 0):
-          run_log.flush()
-          checkpoints.save(manager, state, epoch=step // per_epoch)
-        if stop:
-          checkpoints.finish(manager)
-          run_log.say(
-            f'asked to end after step {step}; the same command goes on'
-          )
-          sys.exit(hosts.PREEMPTED)
-    checkpoints.finish(manager)
-  return files.read_json(workdir / 'metrics.json')
-
-
-@contextlib.contextmanager
-def _open(workdir, config, evaluator):
-  """Claim the workdir and open its checkpoints."""
-  workdirs.claim(workdir, config)
-  outputs.write_classes(workdir, evaluator.classes)
-  with checkpoints.manager(workdir) as manager:
-    yield manager
+  complete = lambda batch: batch
+  if config.data.placement == 'device':
+    source, complete = resident.load(source, mesh, config.model.dtype)
+  loaded = pipeline.batches(source, sharding.local_columns(plan), clicks)
+  for on_device, batch in sharding.prefetch(loaded, mesh, _TRAIN_KEYS):
+    yield complete(on_device), batch
 
 
 def make_end_of_epoch(
+  config: ml_collections.ConfigDict,
   workdir: epath.PathLike,
-  evaluator: Any,
-  manager: ocp.CheckpointManager,
-  *,
-  num_epochs: int,
-  eval_every: int,
-  best_metric: str,
+  evaluator: evaluate.Evaluator,
+  best: float,
   draw: Callable | None,
 ) -> Callable:
-  """Return what follows an epoch: evaluation when due, and a checkpoint.
+  """Return what evaluates an epoch when due: (epoch, state, log) -> its value.
 
-  The results of the best epoch are written before its checkpoint: a run that
-  dies between the two evaluates that epoch again when it resumes.
-
-  Args:
-    workdir: Gets the results of the best epoch.
-    evaluator: An evaluate.Evaluator.
-    manager: Checkpoints of the workdir.
-    num_epochs: After the last of them, evaluation is due.
-    eval_every: Epochs between evaluations.
-    best_metric: What epochs are ranked by, see scores.ranking_value.
-    draw: See `train_and_evaluate`.
-
-  Returns:
-    A function of epoch, state and log.
+  The results of the best epoch, that of the largest value, are written before
+  its checkpoint: a run that dies between the two evaluates that epoch again
+  when it resumes.
   """
-  best = manager.best_step()
-  best = checkpoints.UNKNOWN if best is None else manager.metrics(best)['value']
 
   def end_of_epoch(epoch, state, run_log):
     nonlocal best
-    run_log.flush()
-    value, last = checkpoints.UNKNOWN, epoch == num_epochs
-    if epoch % eval_every == 0 or last:
-      params = sharding.replicate(state.params, evaluator.mesh)
-      results = evaluator(params, epoch)
-      value = scores.ranking_value(results.metrics, best_metric)
-      run_log.write(int(state.step), scores.scalars(results.metrics))
-      table = f'epoch {epoch}\n{scores.table(results.metrics)}'
-      run_log.say(table)
-      if draw and last and hosts.is_main_process():
-        images = draw(evaluator.truth, results)
-        run_log.show(int(state.step), table, images)
-      if value > best:
-        best = value
-        outputs.write(workdir, results)
-    checkpoints.save(manager, state, epoch=epoch, value=value)
+    last = epoch == config.train.num_epochs
+    if epoch % config.train.eval_every and not last:
+      return checkpoints.UNKNOWN
+    results, step = evaluator(state.params, epoch), int(state.step)
+    value = scores.ranking_value(results.metrics, config.eval.best_metric)
+    run_log.write(step, scores.scalars(results.metrics))
+    table = f'epoch {epoch}\n{scores.table(results.metrics)}'
+    run_log.say(table)
+    if draw and last and hosts.is_main_process():
+      run_log.show(step, table, draw(evaluator.truth, results))
+    if value > best:
+      best = value
+      outputs.write(workdir, results)
+    return value
 
   return end_of_epoch
 
 
-def make_plan(
-  source: Any, where: object, batch_size: int, *, seed: int, num_epochs: int
-) -> np.ndarray:
-  """Return the index plan of the whole run, over the labelled videos.
+def train_and_evaluate(
+  config: ml_collections.ConfigDict,
+  workdir: epath.PathLike,
+  draw: Callable | None = None,
+) -> dict:
+  """Train from the latest checkpoint in `workdir`, or from the start.
+
+  The workdir gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
+  and the results of the best epoch, whose metrics are returned.
 
   Args:
-    source: Videos.
-    where: What errors call the source.
-    batch_size: B over all devices.
-    seed: Of the order.
-    num_epochs: How many.
+    config: Config of the run.
+    workdir: Folder of the run.
+    draw: A function of segments.Truth and outputs.Results that returns the
+      images that TensorBoard gets at the end, {name: [height, width, 3] uint8}.
+
+  Raises:
+    errors.InputError: A user error, or a loss that is not finite.
   """
-  labelled = np.flatnonzero(source.labels().any(axis=1))
-  if len(labelled) < len(source):
-    print(f'{len(source) - len(labelled)} videos without a label are dropped')
-  if not len(labelled):
-    raise errors.InputError(f'{where}: no video has a label')
-  return pipeline.train_plan(
-    labelled, batch_size, seed=seed, num_epochs=num_epochs
-  )
+  fields.check(config)
+  options = config.train
+  workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
+  source, plan, truth, clicks = open_training(config, mesh)
+  outputs.check_classes(workdir, truth)
+  model, new_state, _, step_fn = build(config, mesh, len(plan))
+  eval_source = evaluate.make_source(config, config.data.eval_split)
+  evaluator = evaluate.Evaluator(config, model, eval_source, truth, mesh)
+  with (
+    workdirs.lock(workdir, config),
+    hosts.Preemption() as preemption,
+    checkpoints.manager(workdir) as manager,
+  ):
+    outputs.write_classes(workdir, truth.classes)
+    state = initial_state(new_state, manager, config.init_checkpoint)
+    best, start = checkpoints.best_value(manager), int(state.step)
+    end_of_epoch = make_end_of_epoch(config, workdir, evaluator, best, draw)
+    batches = load(config, source, plan[start:], mesh, clicks)
+    per_epoch, every = len(plan) // options.num_epochs, options.checkpoint_every
+    with log.Log(workdir, plan, start, source, options.on_nan) as run_log:
+      for step, (on_device, batch) in enumerate(batches, start + 1):
+        state, metrics = step_fn(state, on_device)
+        run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
+        epoch, rest = divmod(step, per_epoch)
+        stop, value = preemption.reached(step), checkpoints.UNKNOWN
+        if not rest or stop or (every and step % every == 0):
+          run_log.flush()
+          if not rest:
+            value = end_of_epoch(epoch, state, run_log)
+          checkpoints.save(manager, state, epoch=epoch, value=value)
+        if stop:
+          checkpoints.finish(manager)
+          ended = f'asked to end after step {step}; the same command goes on'
+          run_log.say(ended)
+          sys.exit(hosts.PREEMPTED)
+    checkpoints.finish(manager)
+  return files.read_json(workdir / 'metrics.json')

@@ -4,6 +4,8 @@ The limit is the least arithmetic (method.md, section 2) at the rate of a
 large square product.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,9 +64,13 @@ def _make(config, size, model):
   state = train.TrainState(
     jnp.int32(0), fresh, optimizer.init(fresh), jax.random.key(0)
   )
-  loss = train.make_loss(config.model.topk_ratio, **config.loss)
-  step = train.make_train_step(model, optimizer, loss)
-  step = step.lower(state, batch).compile()
+  step = functools.partial(
+    train.train_step,
+    model=model,
+    optimizer=optimizer,
+    loss=train.make_loss(config),
+  )
+  step = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
   infer = predict.predict_step.lower(params, batch['feature'], model=model)
   infer = infer.compile()
 

@@ -297,14 +297,11 @@ def test_what_check_passes_an_evaluation_takes(root, name):
   def evaluator():
     shape = dict(zip(_FIELDS, SHAPE, strict=True))
     return evaluate.Evaluator(
+      demo.get_config(),
       models.BackTAL(num_classes=SHAPE[2], feature_dim=SHAPE[1]),
       sources.NpzSource(root / 'test', **shape),
       annotations.find_ground_truth('ground_truth.json', root),
       sharding.make_mesh((1,)),
-      subset='test',
-      batch_size=1,
-      tiou=[0.5],
-      options={},
     )
 
   if usable:

@@ -161,11 +161,11 @@ def test_when_all_checkpoints_are_damaged_the_run_says_so(demo_root, tmp_path):
 
 def test_a_second_run_in_a_workdir_is_refused(tmp_path):
   folder = epath.Path(tmp_path / 'w')
-  with workdirs.lock(folder):
+  with workdirs.lock(folder, tiny_config(tmp_path)):
     refused = pytest.raises(errors.InputError, match='another run is using it')
-    with refused, workdirs.lock(folder):
+    with refused, workdirs.lock(folder, tiny_config(tmp_path)):
       pass
-  with workdirs.lock(folder):
+  with workdirs.lock(folder, tiny_config(tmp_path)):
     pass
 
 

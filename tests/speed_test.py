@@ -1,7 +1,5 @@
 """What makes it fast changes no number."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +124,7 @@ def _demo(root):
 def _train(config, steps, placement='host', **changes):
   """Train for some steps; return losses, parameters, the last batch."""
   config.train.update(changes)
+  config.data.placement = placement
   mesh = sharding.make_mesh(config.mesh)
   source = evaluate.make_source(config, config.data.train_split)
   plan = train.make_plan(
@@ -133,10 +132,7 @@ def _train(config, steps, placement='host', **changes):
   )
   _, new_state, layout, step = train.build(config, mesh)
   state, found = jax.device_put(new_state(), layout), []
-  batches = train.load(
-    source, plan[:steps], mesh, placement=placement, dtype=config.model.dtype
-  )
-  for batch, _ in itertools.islice(batches, steps):
+  for batch, _ in train.load(config, source, plan[:steps], mesh):
     state, metrics = step(state, batch)
     found.append({k: float(v) for k, v in metrics.items()})
   return found, state.params, batch

@@ -199,7 +199,7 @@ def test_main_refuses_labels_of_another_order_before_it_trains(root):
     train.train_and_evaluate(config, workdir)
   assert not workdir.exists()
   with pytest.raises(errors.InputError, match='cls_label says'):
-    evaluate.make_evaluator(
+    evaluate.Evaluator(
       config, train.models.BackTAL(**config.model), open_split(root, 'test'),
       truth(root), None,
     )  # fmt: skip

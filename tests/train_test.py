@@ -154,19 +154,19 @@ def _run_until(config, workdir, last_step):
   class Died(Exception):
     pass
 
-  def make_step(*args, **kwargs):
-    step = original(*args, **kwargs)
+  def build(*args):
+    *others, step = original(*args)
 
     def dying(state, batch):
       if int(state.step) == last_step:
         raise Died
       return step(state, batch)
 
-    return dying
+    return *others, dying
 
-  original = train.make_train_step
+  original = train.build
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'make_train_step', make_step)
+    patch.setattr(train, 'build', build)
     with pytest.raises(Died):
       train.train_and_evaluate(config, workdir)
 

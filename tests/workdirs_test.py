@@ -87,7 +87,7 @@ def test_a_file_system_without_locks_is_a_warning(
     raise OSError(number, os.strerror(number))
 
   monkeypatch.setattr(fcntl, 'flock', flock)
-  with workdirs.lock(epath.Path(tmp_path / 'w')):
+  with workdirs.lock(epath.Path(tmp_path / 'w'), _config()):
     pass
   said = capsys.readouterr().err
   assert said.startswith(f'{tmp_path}/w/.lock: this file system has no locks')
@@ -105,7 +105,7 @@ def test_whatever_else_the_system_says_of_a_lock_carries_its_path(
   with (
     pytest.raises(SystemExit, match=message),
     errors.one_line(),
-    workdirs.lock(epath.Path(tmp_path / 'w')),
+    workdirs.lock(epath.Path(tmp_path / 'w'), _config()),
   ):
     pass
 

@@ -103,6 +103,12 @@ def save(
     )
 
 
+def best_value(manager: ocp.CheckpointManager) -> float:
+  """Return the value of the best checkpoint, UNKNOWN where there is none."""
+  step = manager.best_step()
+  return UNKNOWN if step is None else manager.metrics(step)['value']
+
+
 def finish(manager: ocp.CheckpointManager) -> None:
   """Wait until everything saved is on disk."""
   with _writing(manager):

@@ -15,26 +15,22 @@ from configs import thumos14
 
 
 @contextlib.contextmanager
-def lock(workdir: epath.PathLike) -> Iterator[None]:
-  """Keep other runs out of the workdir; a run that dies lets go.
+def lock(
+  workdir: epath.PathLike, config: ml_collections.ConfigDict
+) -> Iterator[None]:
+  """Claim the workdir, and keep other runs out; a run that dies lets go.
 
   Raises:
-    errors.InputError: another run is in it.
+    errors.InputError: Another run is in it, or see `check`.
   """
-  if not hosts.is_main_process():
-    yield
-    return
-  workdir.mkdir(parents=True, exist_ok=True)
-  if not os.path.isdir(workdir):  # a bucket: nothing to lock there
-    yield
-    return
-  path = workdir / '.lock'
-  with open(path, 'w') as f:
-    files.lock(
-      f,
-      path,
-      f'{workdir}: another run is using it; choose another --workdir',
-    )
+  with contextlib.ExitStack() as stack:
+    if hosts.is_main_process():
+      workdir.mkdir(parents=True, exist_ok=True)
+      if os.path.isdir(workdir):  # else a bucket: nothing to lock there
+        path = workdir / '.lock'
+        taken = f'{workdir}: another run is using it; choose another --workdir'
+        files.lock(stack.enter_context(open(path, 'w')), path, taken)
+    claim(workdir, config)
     yield
 
 
