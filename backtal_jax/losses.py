@@ -32,13 +32,9 @@ def classification(
   *,
   background: float,
 ) -> Float[Array, '']:
-  """Cross-entropy of the video score with the normalised video label.
+  """Cross-entropy of the video score (logits) with the normalised video label.
 
-  Args:
-    score: logits.
-    label: Multi-hot classes of each video.
-    mask: 1 for real videos, 0 for padding.
-    background: the background's label, 1 for the base branch, 0 for supp.
+  `background` is the background's own label: 1 for the base branch, 0 for supp.
   """
   target = jnp.pad(label, ((0, 0), (0, 1)), constant_values=background)
   target /= target.sum(axis=1, keepdims=True) + 1e-10
@@ -59,14 +55,10 @@ def click(
   *,
   trim: Float[Array, ''] | float | None = None,
 ) -> Float[Array, '']:
-  """Cross-entropy of the CAS at the annotated snippets of the whole batch.
+  """Cross-entropy of the base CAS at the annotated snippets of a whole batch.
 
-  Args:
-    cas: CAS of the base branch.
-    click: Snippet labels.
-    mask: 1 for real videos, 0 for padding.
-    trim: share of the clicks, those with the largest entropy, that are left
-      out; they are likely wrong.
+  `trim` is the share of the clicks, those with the largest entropy, that are
+  left out; they are likely wrong.
   """
   annotated = (click != IGNORED) * mask[:, None]
   chosen = jax.nn.one_hot(click, cas.shape[-1], dtype=cas.dtype)
@@ -88,12 +80,7 @@ def separation(
 ) -> Float[Array, '']:
   """Push a class's top-k mean above its mean at the clicked background.
 
-  Args:
-    cas: CAS of the base branch.
-    label: Multi-hot classes of each video.
-    click: Snippet labels.
-    mask: 1 for real videos, 0 for padding.
-    topk_ratio: Share of the snippets in the top-k mean.
+  Both are of the base CAS; the top-k are `topk_ratio` of the snippets.
   """
   background = click == cas.shape[-1] - 1
   # Of every class and the background, so that the video score's sort serves.
@@ -146,14 +133,11 @@ def embedding(
   labelled class, one chosen by two classes counting twice.
 
   Args:
-    embedding: unit vectors.
+    embedding: Unit vectors.
     cas: CAS of the suppressed branch; it only chooses snippets, no gradient.
-    label: Multi-hot classes of each video.
-    click: Snippet labels.
-    mask: 1 for real videos, 0 for padding.
     topk_ratio: Share of the snippets that make the video score.
-    similar_min: the least cosine within a set.
-    different_max: the largest cosine between the sets.
+    similar_min: The least cosine within a set.
+    different_max: The largest cosine between the sets.
   """
   background = (click == cas.shape[-1] - 1).astype(cas.dtype)
   labelled = (label == 1).astype(cas.dtype)
@@ -194,19 +178,13 @@ def total(
 
   Args:
     outputs: What the network computes in training.
-    label: Multi-hot classes of each video.
-    clicks: Snippet labels.
-    mask: 1 or True for real videos.
     weights: Weight of each of TERMS.
     topk_ratio: Share of the snippets that make the video score.
-    separation_topk_ratio: See `separation`.
-    similar_min: See `embedding`.
-    different_max: See `embedding`.
-    progress: share of the training that is done.
-    label_warmup: share over which the terms of the video labels, base and
+    progress: Share of the training that is done.
+    label_warmup: Share over which the terms of the video labels, base and
       supp, grow from nothing to their weight; 0 is off.
     click_trim: See `click`; 0 is off.
-    click_trim_from: share of the training before which nothing is trimmed.
+    click_trim_from: Share of the training before which nothing is trimmed.
 
   Returns:
     The sum, and every computed term before its weight.
