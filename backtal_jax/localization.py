@@ -36,16 +36,17 @@ def localize(
     cas: [T, C] or [T, C+1] logits, background last; probabilities need it.
     score: [C+1] softmax of the video scores, background last.
     magnitude: [T] norms of the features; unused without magnitude_thresholds.
-    frame_num, duration: length of the video in frames and in seconds.
-    class_threshold: classes with a lower score are not looked for.
+    frame_num: Length of the video in frames.
+    duration: Length of the video in seconds.
+    class_threshold: Classes with a lower score are not looked for.
     cas_thresholds: (start, stop, step) ≥ 0 on the normalised CAS; () is none.
     magnitude_thresholds: (start, stop, step) on the normalised magnitude.
-    outer_ratio: reach of a run's surroundings, in lengths of the run.
-    confidence_weight: weight of the class's score in a segment's score.
-    nms_tiou: overlap from which the lower scored of two segments is dropped.
-    trim: part of its length that a segment loses at each end.
-    whole_video_score: score of [0, duration] beside CAS segments; 0 is none.
-    read: what is localised, see `activation`.
+    outer_ratio: Reach of a run's surroundings, in lengths of the run.
+    confidence_weight: Weight of the class's score in a segment's score.
+    nms_tiou: Overlap from which the lower scored of two segments is dropped.
+    trim: Part of its length that a segment loses at each end.
+    whole_video_score: Score of [0, duration] beside CAS segments; 0 is none.
+    read: What is localised, see `activation`.
 
   Returns:
     labels [N] int, segments [N, 2] in seconds and scores [N], by class, then
@@ -69,12 +70,10 @@ def localize(
 
 
 def activation(cas: np.ndarray, read: str) -> np.ndarray:
-  """Return what is localised of a CAS.
+  """Return what is localised of a CAS [T, C+1], background last.
 
-  Args:
-    cas: [T, C+1] logits, background last.
-    read: 'logits', as they are; 'probabilities', their softmax, which a
-      class shares with the background and the other classes.
+  That is its `read`: 'logits', as they are, or 'probabilities', their softmax,
+  which a class shares with the background and the other classes.
   """
   cas = np.asarray(cas)
   if read == 'logits':
@@ -120,12 +119,13 @@ def suppress(
 ) -> np.ndarray:
   """Drop every segment that overlaps one with a higher score too much.
 
-  Lengths are counted as end − start + 1 seconds, as the official program does.
+  Lengths are counted as end − start + 1 seconds, as the official program does;
+  the earlier of two equal scores goes first.
 
   Args:
     segments: [N, 2] seconds.
-    scores: [N]; the earlier of two equal ones goes first.
-    tiou: overlap from which a segment is dropped.
+    scores: [N].
+    tiou: Overlap from which a segment is dropped.
 
   Returns:
     Indices of the kept segments, by descending score.
@@ -209,21 +209,14 @@ def _rank(runs, scores, duration, trim, whole_video_score, nms_tiou):
 
 
 def _find_runs(reached):
-  """Find the runs of consecutive True frames in every row.
-
-  Args:
-    reached: [K, F] bool, one row a threshold.
-
-  Returns:
-    row [N] and runs [N, 2], first frame and the one after the last, by row and
-    then by frame. A row that is True in frame 0 only has none.
-  """
+  """Find rows [N] and runs [N, 2], the ends excluded, of True in [K, F]."""
   rows, frames = reached.shape
   padded = np.zeros(rows * (frames + 1) + 1, bool)
   padded[1:].reshape(rows, frames + 1)[:, :-1] = reached
   edges = np.flatnonzero(padded[1:] != padded[:-1]).reshape(-1, 2)
   row = edges[:, 0] // (frames + 1)
   runs = edges - row[:, None] * (frames + 1)
+  # A row that is True in frame 0 alone has none, as the official program.
   alone = (runs[:, 1] == 1) & (np.bincount(row, minlength=rows)[row] == 1)
   return row[~alone], runs[~alone]
 

@@ -139,37 +139,23 @@ class Backbone(nn.Module):
 
 
 class BackTAL(nn.Module):
-  """Features to class activation sequences, video scores and embeddings.
+  """Features to class activation sequences, video scores and embeddings."""
 
-  Attributes:
-    num_classes: C, without the background.
-    feature_dim: D.
-    hidden_dim: H, the width of the two affinity convolutions.
-    reduce_dim: inner width of embedding and filter.
-    embedding_dim: E.
-    affinity: 'official' or 'paper'.
-    topk_ratio: share of the snippets whose mean is the video score.
-    dropout_rate: share of the second layer that is dropped in training.
-    dtype: Type of activations and products, float32 or bfloat16.
-  """
-
-  num_classes: int
-  feature_dim: int = 2048
-  hidden_dim: int = 2048
-  reduce_dim: int = 512
-  embedding_dim: int = 32
-  affinity: str = 'official'
-  topk_ratio: float = 0.125
-  dropout_rate: float = 0.7
-  dtype: Any = jnp.float32
+  num_classes: int  # C, without the background
+  feature_dim: int = 2048  # D
+  hidden_dim: int = 2048  # H, the width of the two affinity convolutions
+  reduce_dim: int = 512  # inner width of embedding and filter
+  embedding_dim: int = 32  # E
+  affinity: str = 'official'  # or 'paper'
+  topk_ratio: float = 0.125  # snippets whose mean is the video score
+  dropout_rate: float = 0.7  # of the second layer, in training
+  dtype: Any = jnp.float32  # of activations and products, or bfloat16
 
   @nn.compact
   def __call__(self, feature: Float[Array, 'B T D'], *, train: bool) -> Outputs:
-    """Run both branches when training, the suppressed one alone otherwise.
+    """Run the suppressed branch; to `train`, the base branch and dropout too.
 
-    Args:
-      feature: [B, T, D], any float type.
-      train: with dropout (an rng named 'dropout') and the base branch.
+    Features are of any float type; dropout needs an rng of that name.
     """
     dtype = jnp.dtype(self.dtype)
     x = feature.astype(dtype)
