@@ -70,7 +70,9 @@ def average_recall(
   order = np.lexsort((-predictions.score, predictions.video))
   place = np.empty(len(order), int)
   place[order] = places(predictions.video[order] + 1, len(truth.videos) + 1)
-  rank, target, overlap = pairs(truth, predictions, min(_RECALL_TIOU))
+  rank, target, overlap = matching.pairs(
+    truth, predictions, min(_RECALL_TIOU), any_class=True
+  )
   recall = np.zeros(len(_PROPOSALS))
   for threshold in _RECALL_TIOU:
     near = overlap >= threshold
@@ -84,11 +86,7 @@ def average_recall(
 def video_ap(
   truth: segments.Truth, predictions: segments.Segments, theta: float
 ) -> Any:
-  """Compute an AP for every video: its predictions of all classes together.
-
-  Returns:
-    [videos], NaN without ground truth.
-  """
+  """Compute [videos] the AP of all predictions together, NaN without truth."""
   rank, matched = matching.match(truth, predictions, [theta])
   hit = np.zeros(len(rank), bool)
   hit[rank] = matched[0] >= 0
@@ -106,7 +104,7 @@ def precision_recall(
   tiou: Sequence[float],
   steps: int = 101,
 ) -> np.ndarray:
-  """Return the mean over classes of the precision envelope.
+  """Average the precision envelope over classes.
 
   Returns:
     [len(tiou), steps] at equal steps of recall from 0 to 1.
@@ -129,25 +127,8 @@ def precision_recall(
   return total / len(count)
 
 
-def pairs(
-  truth: segments.Truth, predictions: segments.Segments, least: float
-) -> Any:
-  """List matching.pairs of any two classes."""
-  segments = truth.segments._replace(label=np.zeros_like(truth.segments.label))
-  return matching.pairs(
-    truth._replace(labels=['any'], segments=segments),
-    predictions._replace(label=np.zeros_like(predictions.label)),
-    least,
-  )
-
-
 def places(key: np.ndarray, size: int) -> np.ndarray:
-  """Return the place of each key [N] within its run of equal ones.
-
-  Args:
-    key: [N] ascending, in 0…size - 1.
-    size: Size of the range of keys.
-  """
+  """Return the place of each ascending key [N] < size in its run of equals."""
   return np.arange(len(key)) - np.searchsorted(key, np.arange(size))[key]
 
 

@@ -9,12 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtal_jax.metrics import (
-  average_precision,
-  diagnosis,
-  matching,
-  segments,
-)
+from backtal_jax.metrics import average_precision as precision
+from backtal_jax.metrics import diagnosis, matching, segments
 
 # Weights held at once; bounds the memory.
 _CHUNK = 1 << 22
@@ -32,14 +28,7 @@ def compare(
 ) -> dict:
   """Score two sets of predictions, and their difference with intervals.
 
-  Args:
-    truth: segments.Truth.
-    before: segments.Segments.
-    after: the same of the other set.
-    tiou: thresholds of mAP.
-    theta: Threshold of the kinds of errors and of the classes' AP.
-    resamples: Number of samples.
-    seed: Seed of the samples.
+  mAP is at `tiou`; the kinds of errors and the classes' AP are at `theta`.
 
   Returns:
     {'average_mAP', 'mAP@…' of every tIoU, 'kinds': {kind: share of the best
@@ -91,7 +80,7 @@ def _resample(truth, predictions, levels, samples):
   shares = samples @ by_kind
   parts = max(1, samples.shape[0] * len(order) // _CHUNK)
   ap = [
-    average_precision.average_precisions(
+    precision.average_precisions(
       label, matched >= 0, part[:, video], part[:, :-1] @ by_class
     )
     for part in np.array_split(samples, parts)

@@ -21,9 +21,7 @@ from backtal_jax.metrics import matching, segments
 def detection_map(
   truth: segments.Truth, predictions: segments.Segments, tiou: Sequence[float]
 ) -> dict:
-  """Compute the mean average precision over classes, for each tIoU.
-
-  The arguments are those of `matching.match`.
+  """Compute the mean average precision over classes, see matching.match.
 
   Returns:
     {'tiou', 'mAP' [tIoU], 'average_mAP', 'ap_per_class': {label: [tIoU]}},
@@ -48,7 +46,7 @@ def average_precision(hit: np.ndarray, num_truth: int) -> Any:
 
   Args:
     hit: [..., N] bool: which predictions are right, best score first.
-    num_truth: number of ground-truth segments, at least 1.
+    num_truth: Number of ground-truth segments, at least 1.
 
   Returns:
     [...] average precision, 0 without predictions.
@@ -63,13 +61,9 @@ def parse_tiou(
 ) -> list[float]:
   """Read '0.3,0.5' or 'start:step:stop' (stop included) as decimal literals.
 
-  Args:
-    text: value of the option.
-    option: what errors call it.
-    most: how many numbers there may be.
-
   Raises:
-    errors.InputError: it is neither, or a threshold is not in (0, 1].
+    errors.InputError: Names `option`: it is neither, has more than `most`
+      numbers, or one that is not in (0, 1].
   """
   try:
     if ':' in text:
@@ -108,8 +102,7 @@ def format_table(result: dict, truth: segments.Truth) -> str:
 def make_parser(text: str) -> command_line.Parser:
   """Make a command line for ground truth and predictions.
 
-  Args:
-    text: docstring of the command's module.
+  `text` is the docstring of the command's module.
   """
   parser = command_line.Parser(description=text.splitlines()[0])
   add = functools.partial(parser.add_argument, required=True)

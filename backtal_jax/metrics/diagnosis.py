@@ -47,11 +47,7 @@ def diagnose(
 ) -> dict:
   """Split errors into kinds, and count what was missed.
 
-  Args:
-    truth: a segments.Truth.
-    predictions: a segments.Segments.
-    tiou: thresholds that `gain` and `normalised_mAP` average over.
-    theta: threshold of everything else.
+  `gain` and `normalised_mAP` average over `tiou`, all else is at `theta`.
 
   Returns:
     {'theta', 'tiou', 'count': {kind: number} of every class's best TOP·G,
@@ -60,8 +56,7 @@ def diagnose(
       best TOP·G (DETAD section 4.2, without its normalisation)},
     'missed': number of ground truths no prediction was matched with,
     'normalised_mAP' of all, and 'characteristics': see there,
-    'recall': {'proposals', 'average_recall'}, see
-      `average_precision.average_recall`,
+    'recall': see average_precision.average_recall,
     'classes': {label: {'segments', 'ap' at theta, 'average_ap', kind: number}}
     }; mAP and recall as fractions of 1.
   """
@@ -95,14 +90,11 @@ def diagnose(
 
 
 def best(label: np.ndarray, count: np.ndarray) -> np.ndarray:
-  """Mark the best TOP·G predictions of every class.
+  """Mark the best TOP·G predictions [N] of every class.
 
   Args:
     label: [N] classes, ascending, and by descending score within a class.
     count: [C] ground truths (G) of every class.
-
-  Returns:
-    [N] bool.
   """
   return average_precision.places(label, len(count)) < TOP * count[label]
 
@@ -126,10 +118,10 @@ def error_kinds(
     * background: less, or nothing at all.
 
   Args:
-    truth: a segments.Truth.
-    predictions: a segments.Segments.
-    tiou: thresholds θ.
-    match: what matching.match returns, if already known.
+    truth: Annotations of the split.
+    predictions: Predictions on it.
+    tiou: Thresholds θ.
+    match: What matching.match returns, if already known.
 
   Returns:
     [len(tiou), N] indices into KINDS, in the order of `predictions`.
@@ -137,8 +129,8 @@ def error_kinds(
   order, matched = match or matching.match(truth, predictions, tiou)
   hit = np.zeros(matched.shape, bool)
   hit[:, order] = matched >= 0
-  rank, target, overlap = average_precision.pairs(
-    truth, predictions, min(NEAR, *tiou)
+  rank, target, overlap = matching.pairs(
+    truth, predictions, min(NEAR, *tiou), any_class=True
   )
   nearest = np.zeros(len(order))
   np.maximum.at(nearest, rank, overlap)
@@ -162,7 +154,7 @@ def characteristics(
   seconds, instances are those of the class in the video (section 3).
 
   Args:
-    truth: a segments.Truth.
+    truth: Annotations of the split.
     label: [N] classes of the predictions in the order of `matched`.
     matched: [T, N] and order as of matching.match.
     missed: [G] bool.

@@ -16,10 +16,7 @@ def match(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Let each prediction, best score first, take the best ground truth left.
 
-  Args:
-    truth: a segments.Truth.
-    predictions: a segments.Segments.
-    tiou: thresholds in (0, 1], the least overlap of a match.
+  The least overlap of a match is each of `tiou`, in (0, 1].
 
   Returns:
     order [N]: the predictions by class, then by descending score; and matched
@@ -40,7 +37,10 @@ def match(
 
 
 def pairs(
-  truth: segments.Truth, predictions: segments.Segments, least: float
+  truth: segments.Truth,
+  predictions: segments.Segments,
+  least: float,
+  any_class: bool = False,
 ) -> tuple[np.ndarray, ...]:
   """List pairs in the same video and class that overlap by `least` or more.
 
@@ -48,8 +48,10 @@ def pairs(
     Index into `predictions`, index into truth.segments and tIoU of each pair,
     ordered by prediction, descending tIoU and ground truth.
   """
-  key = truth.segments.video * len(truth.labels) + truth.segments.label
-  wanted = predictions.video * len(truth.labels) + predictions.label
+  key, wanted = (
+    x.video if any_class else x.video * len(truth.labels) + x.label
+    for x in (truth.segments, predictions)
+  )
   by_key = np.argsort(key, kind='stable')
   first = np.searchsorted(key, wanted, sorter=by_key)
   count = np.searchsorted(key, wanted, 'right', sorter=by_key) - first
@@ -73,19 +75,14 @@ def pairs(
 
 
 def _assign(first, last, target, num_truth):
-  """Let predictions, best first, each take the first of its targets left.
+  """Let each of N predictions, best first, take the first target left to it.
 
-  Taking turns can't be vectorised. But as all targets prefer the same
-  predictions, deferred acceptance ends alike: all ask at once, every target
-  holds on to the best so far, and those it refuses ask their next one.
-
-  Args:
-    first, last: [N] where the targets of each prediction are in `target`.
-    target: indices below num_truth, each prediction's best first.
-
-  Returns:
-    [num_truth] the prediction that takes each target, N for none.
+  Its own are target[first:last], best first; returned is the prediction that
+  takes each of all [num_truth], N for none.
   """
+  # Taking turns can't be vectorised. But as all targets prefer the same
+  # predictions, deferred acceptance ends alike: all ask at once, every target
+  # holds on to the best so far, and those it refuses ask their next one.
   at, taker = first.copy(), np.full(num_truth, len(first))
   asking = np.flatnonzero(at < last)
   while asking.size:

@@ -30,10 +30,8 @@ def ranking_value(metrics: dict, best_metric: str) -> float:
 def beside(metrics: dict, published: Iterable = ()) -> list[tuple]:
   """Return (name, percent, published percent, difference) of every number.
 
-  Args:
-    metrics: What a run's metrics.json holds.
-    published: config.eval.published, pairs of a name and percent; where a
-      number has none, the last two are None.
+  The last two are None where `published`, pairs of a name and percent as in
+  config.eval, does not have it.
   """
   published, rows = dict(published), []
   for name, value in named(metrics).items():

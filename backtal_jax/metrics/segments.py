@@ -40,14 +40,10 @@ class Truth(NamedTuple):
 
 
 def make_truth(ground_truth: annotations.Annotations, subset: str) -> Truth:
-  """Return the annotations of one split.
-
-  Args:
-    ground_truth: annotations of all splits.
-    subset: name of the split, in any letter case.
+  """Return the annotations of one split, whose name is in any letter case.
 
   Raises:
-    errors.InputError: the split has no annotation.
+    errors.InputError: The split has no annotation.
   """
   found = sorted(ground_truth.subset(subset).items())
   rows = [
@@ -74,7 +70,7 @@ def make_predictions(
   classes: Sequence[str],
   truth: Truth,
   where: object = 'predictions',
-) -> Any:
+) -> Segments:
   """Put predictions in columns; a `v_` before a name makes no difference.
 
   Those of a class that the split lacks are left out; their number is logged, as
@@ -83,15 +79,12 @@ def make_predictions(
   Args:
     found: {video: (labels [N], segments [N, 2] in seconds, scores [N])}, labels
       being indices into `classes`.
-    classes: names.
-    truth: what the predictions are to be compared with.
-    where: what error messages call the predictions.
-
-  Returns:
-    Segments.
+    classes: Class names.
+    truth: What the predictions are to be compared with.
+    where: What errors call the predictions.
 
   Raises:
-    errors.InputError: two names mean one video.
+    errors.InputError: Two names mean one video.
   """
   known, _ = annotations.match_names(found, truth.videos)
   names = {}
@@ -101,16 +94,10 @@ def make_predictions(
   place = {video: i for i, video in enumerate(truth.videos)}
   order = sorted(found)
   index = [place.get(known.get(name, name), -1) for name in order]
-  parts = [found[name] for name in order]
-  label, times, score = (
-    np.concatenate([empty, *column])
-    for empty, column in zip(
-      (np.zeros(0, int), np.zeros((0, 2)), np.zeros(0)),
-      zip(*parts, strict=True) if parts else ((), (), ()),
-      strict=True,
-    )
-  )
-  video = np.repeat(np.array(index, int), [len(part[0]) for part in parts])
+  none = np.zeros(0, int), np.zeros((0, 2)), np.zeros(0)
+  parts = [none, *(found[name] for name in order)]
+  label, times, score = map(np.concatenate, zip(*parts, strict=True))
+  video = np.repeat([-1, *index], [len(part[0]) for part in parts])
   number = {label: i for i, label in enumerate(truth.labels)}
   number = np.array([number.get(name, -1) for name in classes], int)[label]
   _warn(where, [classes[i] for i in label[number < 0]], video[number >= 0])
@@ -129,17 +116,13 @@ def _warn(where, absent, video):
 
 def parse_predictions(
   predictions: Any, truth: Truth, where: object = 'predictions'
-) -> Any:
-  """Return the Segments of what a prediction file holds.
+) -> Segments:
+  """Return what a prediction file of ActivityNet's form holds.
 
-  Args:
-    predictions: {'results': {video: [{'label', 'segment', 'score'}]}},
-      ActivityNet's form.
-    truth: see `make_predictions`.
-    where: what error messages call the predictions.
+  That is {'results': {video: [{'label', 'segment', 'score'}]}}.
 
   Raises:
-    errors.InputError: it has another form, or see `make_predictions`.
+    errors.InputError: It has another form, or see `make_predictions`.
   """
   results = predictions.get('results') if isinstance(predictions, dict) else ()
   if not isinstance(results, dict):
@@ -167,10 +150,7 @@ def read(
 ) -> tuple[Truth, Segments]:
   """Read both files of a metric, see `make_truth` and `parse_predictions`.
 
-  Args:
-    ground_truth: path of a file or folder of any format.
-    subset: name of the split.
-    predictions: path of a file in ActivityNet's form.
+  The ground truth may be a file or a folder of any format.
   """
   truth = make_truth(annotations.read_ground_truth(ground_truth), subset)
   found = files.read_json(predictions)
