@@ -117,6 +117,7 @@ FIELDS = {
   'model.embedding_dim': _integer(1),
   'model.affinity': _one_of('official', 'paper'),
   'model.topk_ratio': _SHARE,
+  'model.topk_by': _one_of('logits', 'probabilities'),
   'model.dropout_rate': _number(
     'at least 0, less than 1', lambda v: 0 <= v < 1
   ),
@@ -133,6 +134,7 @@ FIELDS = {
   'loss.label_warmup': _FRACTION,
   'loss.click_trim': _number('at least 0, less than 1', lambda v: 0 <= v < 1),
   'loss.click_trim_from': _FRACTION,
+  'loss.click_reach': _integer(0),
   'data.name': _TEXT,
   'data.root': _TEXT,
   'data.generate': _SWITCH,

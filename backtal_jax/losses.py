@@ -10,9 +10,12 @@ was clicked, a class where an action was, IGNORED elsewhere; `mask` [B], 0 for
 videos that only fill the batch.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from backtal_jax import IGNORED, models
 
@@ -77,14 +80,16 @@ def separation(
   mask: Float[Array, 'B'],
   *,
   topk_ratio: float,
+  choose: Callable = models.choose,
 ) -> Float[Array, '']:
   """Push a class's top-k mean above its mean at the clicked background.
 
-  Both are of the base CAS; the top-k are `topk_ratio` of the snippets.
+  Both are of the base CAS; the top-k are `topk_ratio` of the snippets, chosen
+  by `choose` (see models.choose).
   """
   background = click == cas.shape[-1] - 1
   # Of every class and the background, so that the video score's sort serves.
-  top = models.video_score(cas, topk_ratio)[:, :-1]
+  top = models.video_score(cas, topk_ratio, choose)[:, :-1]
   cas = cas[..., :-1]
   clicks = background.sum(axis=1)[:, None]
   low = (cas * background[..., None]).sum(axis=1) / jnp.maximum(clicks, 1)
@@ -126,6 +131,7 @@ def embedding(
   topk_ratio: float,
   similar_min: float,
   different_max: float,
+  choose: Callable = models.choose,
 ) -> Float[Array, '']:
   """Pull action snippets together, background ones too, and both apart.
 
@@ -138,12 +144,12 @@ def embedding(
     topk_ratio: Share of the snippets that make the video score.
     similar_min: The least cosine within a set.
     different_max: The largest cosine between the sets.
+    choose: See models.choose.
   """
   background = (click == cas.shape[-1] - 1).astype(cas.dtype)
   labelled = (label == 1).astype(cas.dtype)
-  k = models.topk_size(cas.shape[1], topk_ratio)
   # Of every class and the background, so that the video score's sort serves.
-  chosen = models.topk_mask(cas, k)[..., :-1]
+  chosen = choose(cas, topk_ratio)[..., :-1]
   action = (chosen * labelled[:, None, :]).sum(axis=-1)
   similarity = jnp.einsum(
     'bte,bse->bts', embedding, embedding, precision=jax.lax.Precision.HIGHEST
@@ -156,6 +162,13 @@ def embedding(
   )
   valid = mask * (background.sum(axis=1) > 0) * (labelled.sum(axis=1) > 0)
   return _mean(loss, valid)
+
+
+def _spread(marked: Bool[Array, 'B T'], reach: int) -> Float[Array, 'B T']:
+  """Mark what is less than `reach` snippets from a marked one."""
+  window, step = (1, 2 * reach - 1), (1, 1)
+  marked = marked.astype(jnp.float32)
+  return jax.lax.reduce_window(marked, 0.0, jax.lax.max, window, step, 'SAME')
 
 
 def total(
@@ -173,6 +186,8 @@ def total(
   label_warmup: float = 0.0,
   click_trim: float = 0.0,
   click_trim_from: float = 0.0,
+  click_reach: int = 0,
+  topk_by: str = 'logits',
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Sum the weighted terms; a term of weight 0 is not even computed.
 
@@ -185,6 +200,9 @@ def total(
       supp, grow from nothing to their weight; 0 is off.
     click_trim: See `click`; 0 is off.
     click_trim_from: Share of the training before which nothing is trimmed.
+    click_reach: Snippets less than this far from a background click stand for
+      no class, see models.choose; 0 is off.
+    topk_by: See models.choose.
 
   Returns:
     The sum, and every computed term before its weight.
@@ -192,27 +210,38 @@ def total(
   mask, trim = mask.astype(jnp.float32), None
   if click_trim:
     trim = jnp.where(progress >= click_trim_from, click_trim, 0.0)
-  score_base, cas_base = outputs.score_base, outputs.cas_base
+  score_base, score_supp = outputs.score_base, outputs.score_supp
+  cas_base, cas_supp = outputs.cas_base, outputs.cas_supp
   assert score_base is not None and cas_base is not None, 'not of training'
+  choose = functools.partial(models.choose, by=topk_by)
+  if click_reach:
+    near = _spread(clicks == cas_base.shape[-1] - 1, click_reach)
+    choose = functools.partial(choose, barred=near)
+    score_base = models.video_score(cas_base, topk_ratio, choose)
+    score_supp = models.video_score(cas_supp, topk_ratio, choose)
   terms = {
     'base': lambda: classification(score_base, label, mask, background=1.0),
-    'supp': lambda: classification(
-      outputs.score_supp, label, mask, background=0.0
-    ),
+    'supp': lambda: classification(score_supp, label, mask, background=0.0),
     'sparsity': lambda: sparsity(outputs.foreground, mask),
     'click': lambda: click(cas_base, clicks, mask, trim=trim),
     'separation': lambda: separation(
-      cas_base, label, clicks, mask, topk_ratio=separation_topk_ratio
+      cas_base,
+      label,
+      clicks,
+      mask,
+      topk_ratio=separation_topk_ratio,
+      choose=choose,
     ),
     'embedding': lambda: embedding(
       outputs.embedding,
-      outputs.cas_supp,
+      cas_supp,
       label,
       clicks,
       mask,
       topk_ratio=topk_ratio,
       similar_min=similar_min,
       different_max=different_max,
+      choose=choose,
     ),
   }
   computed = {name: terms[name]() for name, w in weights.items() if w}

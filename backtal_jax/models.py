@@ -6,6 +6,7 @@ Everything in float32 but activations and products, which are in `dtype`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -48,12 +49,40 @@ def topk_mask(cas: Float[Array, 'B T C'], k: int) -> Float[Array, 'B T C']:
   return (above | tied).astype(cas.dtype)
 
 
+def choose(
+  cas: Float[Array, 'B T C1'],
+  ratio: float,
+  by: str = 'logits',
+  barred: Float[Array, 'B T'] | None = None,
+) -> Float[Array, 'B T C1']:
+  """Mark the K = int(T · ratio) snippets that stand for each class.
+
+  Args:
+    cas: logits, background last.
+    ratio: share of the snippets.
+    by: what a class's snippets are the largest of, its 'logits' or its
+      'probabilities', which fall where the background's logit is high; the
+      background's own are the largest of its logits either way.
+    barred: 1 at snippets that stand for no class while there are others.
+  """
+  key = cas
+  if by == 'probabilities':
+    key = jnp.concatenate(
+      [jax.nn.log_softmax(cas)[..., :-1], cas[..., -1:]], axis=-1
+    )
+  if barred is not None:
+    # Below all others, yet in their order; the background keeps its own.
+    is_class = jnp.arange(cas.shape[-1]) < cas.shape[-1] - 1
+    key -= 1e3 * barred[..., None] * is_class
+  return topk_mask(key, topk_size(cas.shape[1], ratio))
+
+
 def video_score(
-  cas: Float[Array, 'B T C'], ratio: float
-) -> Float[Array, 'B C']:
-  """Average the K = int(T · ratio) largest logits of every class."""
+  cas: Float[Array, 'B T C1'], ratio: float, select: Callable = choose
+) -> Float[Array, 'B C1']:
+  """Average every class's logits at its chosen snippets, see `choose`."""
   k = topk_size(cas.shape[1], ratio)
-  return (topk_mask(cas, k) * cas).sum(axis=1) / k
+  return (select(cas, ratio) * cas).sum(axis=1) / k
 
 
 leaky_relu = nn.leaky_relu  # its own slope is the official one
@@ -148,6 +177,7 @@ class BackTAL(nn.Module):
   embedding_dim: int = 32  # E
   affinity: str = 'official'  # or 'paper'
   topk_ratio: float = 0.125  # snippets whose mean is the video score
+  topk_by: str = 'logits'  # or 'probabilities', see `choose`
   dropout_rate: float = 0.7  # of the second layer, in training
   dtype: Any = jnp.float32  # of activations and products, or bfloat16
 
@@ -172,7 +202,8 @@ class BackTAL(nn.Module):
       dtype,
       name='backbone',
     )(x, layers.similarities(embedding), gates, train)
-    score = [video_score(c, self.topk_ratio) for c in cas]
+    select = functools.partial(choose, by=self.topk_by)
+    score = [video_score(c, self.topk_ratio, select) for c in cas]
     return Outputs(
       score_base=score[0] if train else None,
       cas_base=cas[0] if train else None,

@@ -52,10 +52,11 @@ def make_loss(config: ml_collections.ConfigDict) -> Callable:
   """Return losses.total with the numbers of a config."""
   options = dict(config.loss)
   weights = {name: options.pop(name) for name in losses.TERMS}
-  topk_ratio = config.model.topk_ratio
+  model = config.model
   return functools.partial(
-    losses.total, weights=weights, topk_ratio=topk_ratio, **options
-  )
+    losses.total, weights=weights, topk_ratio=model.topk_ratio,
+    topk_by=model.topk_by, **options,
+  )  # fmt: skip
 
 
 def rematerialise(apply: Callable) -> Callable:

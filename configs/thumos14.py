@@ -28,6 +28,7 @@ def get_config(recipe='published'):
   c.model.affinity = 'official'  # official | paper; published: official
   # Share of the snippets in the video score; more than 0, at most 1.
   c.model.topk_ratio = 0.125
+  c.model.topk_by = 'logits'  # that choose them: logits | probabilities
   # Share dropped before the classifier; at least 0, less than 1.
   c.model.dropout_rate = 0.7
   c.model.dtype = 'float32'  # of activations, products: float32 | bfloat16
@@ -54,6 +55,9 @@ def get_config(recipe='published'):
   # the training, is done (at least 0, at most 1).
   c.loss.click_trim = 0.0
   c.loss.click_trim_from = 0.0
+  # Snippets less than this far from a background click do not count for any
+  # class in the video score and the terms; at least 0, which is off.
+  c.loss.click_reach = 0
 
   c.data = ml_collections.ConfigDict()
   c.data.name = 'THUMOS14'

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from golden import KINDS, Case
 
-from backtal_jax import IGNORED, losses
+from backtal_jax import IGNORED, losses, models
 
 _THEIRS = {'sparsity': 'norm'}
 
@@ -198,6 +198,32 @@ def test_clicks_are_trusted_until_the_share_of_training_is_done():
   _, trimmed = _with(case, 0.3, **fields)
   assert 0 < trimmed['click'] < terms['click']
   assert trimmed | {'click': 0} == terms | {'click': 0}
+
+
+def test_what_was_clicked_stands_for_no_class():
+  # Two classes, the first in the video; a click on snippet 1 reaches 0 and 2.
+  cas = np.zeros((1, 8, 3), np.float32)
+  cas[0, :, 0] = [5, 9, 4, 3, 1, 2, 0, 0]
+  out = models.Outputs(
+    score_base=jnp.zeros((1, 3)), cas_base=jnp.asarray(cas),
+    score_supp=jnp.zeros((1, 3)), cas_supp=jnp.asarray(cas),
+    feature_supp=jnp.zeros((1, 8, 1)), embedding=jnp.zeros((1, 8, 1)),
+    foreground=jnp.zeros((1, 8)),
+  )  # fmt: skip
+  click = np.full((1, 8), IGNORED)
+  click[0, 1] = 2
+  found = lambda reach: losses.total(
+    out, jnp.array([[1.0, 0]]), jnp.asarray(click), jnp.ones(1),
+    weights={'supp': 1.0, 'separation': 1.0}, topk_ratio=0.25,
+    separation_topk_ratio=0.25, similar_min=0.5, different_max=0.1,
+    click_reach=reach,
+  )[1]  # fmt: skip
+  # The class's two largest beyond the reach: 5 and 4; 3 and 2; 2 and 1.
+  for reach, top in ((1, 4.5), (2, 2.5), (3, 1.5)):
+    terms = found(reach)
+    assert float(terms['supp']) == pytest.approx(np.log(1 + 2 * np.exp(-top)))
+    separation = np.log(1 + np.exp(9 - top))
+    assert float(terms['separation']) == pytest.approx(separation)
 
 
 def test_separation_by_hand():

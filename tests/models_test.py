@@ -90,6 +90,24 @@ def test_video_score_is_the_mean_of_the_largest_and_so_is_its_gradient():
   np.testing.assert_array_equal(gradient, largest / 4)
 
 
+def test_probabilities_choose_snippets_that_the_background_does_not_claim():
+  # Classes jump and dive, and the background, at four snippets.
+  cas = jnp.array([[[6.0, 0, 6], [5, 5, 0], [4, 0, 0], [0, 1, 0]]])
+  chosen = lambda **how: [
+    sorted(np.flatnonzero(column).tolist())
+    for column in np.asarray(models.choose(cas, 0.5, **how))[0].T
+  ]
+  assert chosen() == [[0, 1], [1, 3], [0, 1]]
+  # p(jump) 0.50, 0.50 less what the background has, 0.96 and 0.21.
+  p = np.asarray(jax.nn.softmax(cas[0]))
+  largest = [sorted(np.argsort(-p[:, c])[:2].tolist()) for c in (0, 1)]
+  assert chosen(by='probabilities') == [*largest, [0, 1]]
+  assert largest[0] != [0, 1]
+  # A barred snippet comes after all others, and is taken where those end.
+  barred = jnp.array([[0.0, 1, 1, 1]])
+  assert chosen(barred=barred) == [[0, 1], [0, 1], [0, 1]]
+
+
 @pytest.mark.parametrize('ratio, k', [(0.125, 93), (0.6, 450), (1e-4, 1)])
 def test_topk_size_truncates_and_is_never_zero(ratio, k):
   assert models.topk_size(750, ratio) == k
