@@ -24,10 +24,12 @@ def apply(config: ml_collections.ConfigDict, name: str):
     raise ValueError(f'recipe {name!r}, expected one of {", ".join(NAMES)}')
   c = config.unlock()
   if name == 'robust':
+    c.model.topk_by = 'probabilities'
     c.loss.click = 1.0
     c.loss.label_warmup = 0.1
     c.loss.click_trim = 0.2
     c.loss.click_trim_from = 0.3
+    c.loss.click_reach = 3
     c.localization.read = 'probabilities'
     c.localization.magnitude_thresholds = ()
   return c.lock()
