@@ -326,7 +326,7 @@ def train_and_evaluate(
   evaluator = evaluate.Evaluator(config, model, eval_source, truth, mesh)
   with (
     workdirs.lock(workdir, config),
-    hosts.Preemption() as preemption,
+    hosts.preemption() as preempted,
     checkpoints.manager(workdir) as manager,
   ):
     outputs.write_classes(workdir, truth.classes)
@@ -340,7 +340,7 @@ def train_and_evaluate(
         state, metrics = step_fn(state, on_device)
         run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
         epoch, rest = divmod(step, per_epoch)
-        stop, value = preemption.reached(step), checkpoints.UNKNOWN
+        stop, value = preempted(step), checkpoints.UNKNOWN
         if not rest or stop or (every and step % every == 0):
           run_log.flush()
           if not rest:

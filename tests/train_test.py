@@ -40,7 +40,7 @@ def tiny_config(root, **fields):
 
 def saved(workdir):
   """Return the latest state and every file of results."""
-  with checkpoints.manager(workdir, create=False) as manager:
+  with checkpoints.manager(workdir) as manager:
     steps = manager.all_steps()
     state = manager.restore(steps[-1])
   arrays = [
@@ -232,7 +232,7 @@ def test_a_new_best_must_be_strictly_greater(demo_root, tmp_path):
     patch.setattr(scores, 'ranking_value', ranking_value)
     metrics = train.train_and_evaluate(config, tmp_path / 'w')
   assert metrics['epoch'] == 2
-  with checkpoints.manager(tmp_path / 'w', create=False) as manager:
+  with checkpoints.manager(tmp_path / 'w') as manager:
     assert manager.best_step() == 8
     assert sorted(manager.all_steps()) == [8, 12, 16]
 
@@ -324,7 +324,7 @@ def test_a_video_that_vanishes_while_training_is_named(demo_root, tmp_path):
     patch.setattr(npz, '_WAITS', (0.01,))
     with pytest.raises(errors.InputError, match='train_050.npz: no such file'):
       train.train_and_evaluate(config, tmp_path / 'w')
-  with checkpoints.manager(tmp_path / 'w', create=False) as manager:
+  with checkpoints.manager(tmp_path / 'w') as manager:
     assert manager.latest_step() in (4, 8)
 
 
@@ -353,7 +353,7 @@ def test_a_loss_that_is_not_finite(demo_root, tmp_path, capsys, on_nan):
       train.train_and_evaluate(config, tmp_path / 'w')
       assert 'step 7: the loss' in capsys.readouterr().out
       expected_step = 8
-  with checkpoints.manager(tmp_path / 'w', create=False) as manager:
+  with checkpoints.manager(tmp_path / 'w') as manager:
     assert manager.latest_step() == expected_step
     params = manager.restore(expected_step)['params']
   assert all(np.isfinite(p).all() for p in jax.tree.leaves(params))
