@@ -78,26 +78,20 @@ def test_masked_videos_count_nowhere(kind):
     np.testing.assert_allclose(a, b, 1e-4, 1e-6)
 
 
-def _case_with(**changes):
-  case = Case('thumos14')
-  case.batch |= changes
-  return case
-
-
-def test_without_clicks_the_click_terms_are_zero_and_all_is_finite():
+def test_the_click_terms_without_clicks_and_without_a_video():
   batch = Case('thumos14').batch
-  case = _case_with(click=jnp.full_like(batch['click'], IGNORED))
-  (_, terms), grads = _grads('thumos14', case.batch)
+  none = batch | {'click': jnp.full_like(batch['click'], IGNORED)}
+  (_, terms), grads = _grads('thumos14', none)
   assert terms['click'] == terms['separation'] == terms['embedding'] == 0
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-
-
-def test_action_clicks_alone_leave_the_background_terms_zero():
-  batch = Case('thumos14').batch
-  case = _case_with(click=jnp.where(batch['click'] == 6, 2, batch['click']))
-  (_, terms), _ = _grads('thumos14', case.batch)
+  click = jnp.where(batch['click'] == 6, 2, batch['click'])  # on actions alone
+  (_, terms), _ = _grads('thumos14', batch | {'click': click})
   assert terms['click'] > 0
   assert terms['separation'] == terms['embedding'] == 0
+  empty = batch | {'mask': jnp.zeros(4, bool)}
+  (total, _), grads = _grads('thumos14', empty)
+  assert total == 0
+  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize('term', ['separation', 'embedding'])
@@ -111,34 +105,11 @@ def test_a_video_without_label_is_left_out_of_sum_and_count(term):
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
-def test_an_empty_batch_has_no_loss():
-  case = _case_with(mask=jnp.zeros(4, bool))
-  (total, _), grads = _grads('thumos14', case.batch)
-  assert total == 0
-  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
-
-
 def test_a_weight_of_zero_switches_a_term_off():
-  case = Case('thumos14')
-  out = case.model.apply(
-    {'params': case.params}, case.batch['feature'], train=True
-  )
-  weights = dict.fromkeys(
-    ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding'), 0.0
-  )
-  options = {
-    'topk_ratio': 0.125,
-    'separation_topk_ratio': 0.125,
-    'similar_min': 0.5,
-    'different_max': 0.1,
-  }
-  b = case.batch
-  total, terms = losses.total(
-    out, b['label'], b['click'], b['mask'], weights=weights | {'base': 2.0},
-    **options,
-  )  # fmt: skip
+  weights = dict.fromkeys(losses.TERMS, 0.0) | {'base': 2.0}
+  total, terms = _with(Case('thumos14'), 1.0, weights=weights)
   assert list(terms) == ['base']
-  np.testing.assert_allclose(total, 2 * terms['base'])
+  np.testing.assert_allclose(total, 2 * terms['base'], 1e-6)
 
 
 def _clicked(logit, click, trim):

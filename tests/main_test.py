@@ -82,22 +82,12 @@ def finished(demo_root, tmp_path_factory):
   return workdir
 
 
-@pytest.fixture
-def root(demo_root, tmp_path):
-  """Copy the embedded data set, to be broken."""
-  shutil.copytree(demo_root, tmp_path / 'data')
-  return tmp_path / 'data'
-
-
-def test_train_prints_the_table_and_where_the_results_are(finished):
+def test_a_run_prints_its_table_and_keeps_its_resolved_config(finished):
   out = (finished / 'stdout').read_text()
   metrics = json.loads((finished / 'metrics.json').read_text())
   assert all(f'{100 * v:.1f}' in out for v in metrics['mAP'])
   assert f'{100 * metrics["average_mAP"]:.1f}' in out
   assert str(finished) in out.splitlines()[-1]
-
-
-def test_the_config_in_the_workdir_is_the_resolved_one(finished):
   config = json.loads((finished / 'config.json').read_text())
   assert config['model']['hidden_dim'] == 16
   assert config['train']['learning_rate'] == 0.001
@@ -131,32 +121,34 @@ def _break(path, **changes):
   sources.write_video(path, **(npz.read(path) | changes))
 
 
-def test_a_broken_training_file_ends_the_run(root, tmp_path):
-  _break(root / 'train' / 'train_007.npz', feat_spa=np.full((16, 100), np.nan))
-  message = fails(config_of(root), tmp_path / 'w')
-  assert 'train_007.npz: features hold 1600 NaN' in message
-  assert not (tmp_path / 'w' / 'metrics.json').exists()
-
-
-def test_a_video_absent_from_the_ground_truth_is_named(root, tmp_path):
-  _break(root / 'test' / 'test_003.npz', vid_name='nobody')
-  line = fails(config_of(root), tmp_path / 'w')
-  assert "subset 'test' lacks 1 of the 60 videos to evaluate: nobody" in line
-
-
-def test_ground_truth_of_other_classes_is_refused(root, tmp_path):
+def _other_classes(root):
   path = root / 'ground_truth.json'
   truth = json.loads(path.read_text())
   truth['activity_list'].append('sleep')
   path.write_text(json.dumps(truth))
-  line = fails(config_of(root), tmp_path / 'w')
-  assert 'has 6 classes, config.model.num_classes is 5' in line
 
 
-def test_a_video_without_length_is_refused(root, tmp_path):
-  _break(root / 'test' / 'test_003.npz', frame_num=0)
-  line = fails(config_of(root), tmp_path / 'w')
-  assert 'test_003: frame_num 0' in line
+_BROKEN = {
+  'train_007.npz: features hold 1600 NaN': lambda root: _break(
+    root / 'train' / 'train_007.npz', feat_spa=np.full((16, 100), np.nan)
+  ),
+  "subset 'test' lacks 1 of the 60 videos to evaluate: nobody": lambda root: (
+    _break(root / 'test' / 'test_003.npz', vid_name='nobody')
+  ),
+  'has 6 classes, config.model.num_classes is 5': _other_classes,
+  'test_003: frame_num 0': lambda root: _break(
+    root / 'test' / 'test_003.npz', frame_num=0
+  ),
+}
+
+
+@pytest.mark.parametrize('message', _BROKEN)
+def test_broken_data_ends_a_run(demo_root, tmp_path, message):
+  root = tmp_path / 'data'
+  shutil.copytree(demo_root, root)
+  _BROKEN[message](root)
+  assert message in fails(config_of(root), tmp_path / 'w')
+  assert not (tmp_path / 'w' / 'metrics.json').exists()
 
 
 def test_a_checkpoint_of_other_widths_is_refused(demo_root, tmp_path, finished):

@@ -145,20 +145,12 @@ def _config(**changes):
 
 # Another value of every field that says where or how.
 _OTHER = {
-  'data.name': 'x',
-  'data.root': '/mnt/demo',
-  'data.generate': False,
-  'data.source': 'tfds',
-  'data.placement': 'host',
-  'train.eval_every': 3,
-  'train.checkpoint_every': 3,
-  'train.on_nan': 'skip',
-  'train.shard_state': True,
-  'train.remat': True,
-  'eval.batch_size': 3,
-  'eval.published': (('average_mAP', 50.0),),
-  'mesh': (2,),
-}
+  'data.name': 'x', 'data.root': '/mnt/demo', 'data.generate': False,
+  'data.source': 'tfds', 'data.placement': 'host', 'train.eval_every': 3,
+  'train.checkpoint_every': 3, 'train.on_nan': 'skip',
+  'train.shard_state': True, 'train.remat': True, 'eval.batch_size': 3,
+  'eval.published': (('average_mAP', 50.0),), 'mesh': (2,),
+}  # fmt: skip
 
 
 def test_where_and_how_are_not_what_a_run_is(tmp_path, capsys):
@@ -185,11 +177,12 @@ def test_what_a_run_is_may_not_change(tmp_path):
   }
   assert len(others) > 30
   for name, value in others.items():
-    if isinstance(value, (int, float)):
-      value = value / 2 if isinstance(value, float) else value + 1
-      if name == 'train.num_epochs':
-        value = 1
-      value = value or 0.5
+    if name == 'train.num_epochs':
+      value = 1
+    elif isinstance(value, float):
+      value = value / 2 or 0.5
+    elif isinstance(value, int):
+      value += 1
     elif isinstance(value, str):
       value += 'x'
     else:
