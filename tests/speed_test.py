@@ -197,7 +197,9 @@ def test_prediction_traces_once_for_all_batches(demo_root):
   source = evaluate.make_source(config, 'test')
   mesh = sharding.make_mesh(config.mesh)
   before = predict.predict_step._cache_size()
-  loaded = pipeline.batches(source, pipeline.eval_plan(len(source), 14))
-  videos = list(predict.predict_batches(model, params, loaded, mesh))
+  plan = pipeline.eval_plan(len(source), 14)
+  loaded = (b | {'name': range(14)} for b in pipeline.batches(source, plan))
+  options = dict(config.localization)
+  videos = list(predict.predict_batches(model, params, loaded, mesh, options))
   assert len(videos) == len(source) and len(source) % 14
   assert predict.predict_step._cache_size() == before + 1
