@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -209,17 +208,3 @@ def test_a_disk_full_while_predictions_are_written(
   assert 'File too large' in last_line(done)
   left = {p.name for p in (tmp_path / 'w').iterdir()}
   assert left == {'config.json'}
-
-
-def test_the_limit_of_the_two_tests_above_works(tmp_path):
-  with pytest.raises(OSError, match='File too large'):
-    _write_beyond(tmp_path / 'x')
-
-
-def _write_beyond(path):
-  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-  try:
-    path.write_bytes(bytes(100))
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
