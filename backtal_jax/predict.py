@@ -81,7 +81,7 @@ def predict_batches(
     for on_device, batch in sharding.prefetch(batches, mesh, ('feature',))
   )
   # The host works on a batch while the devices compute the next one.
-  for output, batch in sharding.ahead(outputs, 1):
+  for output, batch in sharding.ahead(outputs):
     output = {k: sharding.local_rows(v) for k, v in output.items()}
     for row in np.flatnonzero(batch['mask']):
       curves = {k: v[row] for k, v in output.items()}
@@ -115,7 +115,7 @@ def restore(
   num_snippets: int,
   checkpoint: epath.PathLike,
   mesh: jax.sharding.Mesh,
-) -> tuple:
+) -> tuple[dict, int]:
   """Do what checkpoints.restore_params does, onto every device of a mesh."""
   replicated = sharding.replicated(mesh)
   shapes = jax.tree.map(

@@ -267,13 +267,6 @@ def test_equal_scores_keep_the_first():
   assert kept.tolist() == [0, 2]
 
 
-def test_bad_arguments_are_refused():
-  with pytest.raises(ValueError, match='frame_num is 0'):
-    one_class([0, 1], frame_num=0)
-  with pytest.raises(ValueError, match=r'threshold is -0\.5'):
-    one_class([0, 1], cas_thresholds=(-0.5, 1, 0.5))
-
-
 def test_results_are_plain_json():
   found = localization.localize(
     np.array([[0, 1], [3, 0], [0, 0]], np.float32),

@@ -4,7 +4,6 @@ The only file that knows devices. Everything is data parallel: a batch is split
 over the mesh's one axis, the training state is on every device.
 """
 
-import collections
 import itertools
 import os
 import sys
@@ -106,14 +105,10 @@ def shard_batch(batch: dict, mesh: jax.sharding.Mesh) -> dict:
   }
 
 
-def ahead(items: Iterable, count: int) -> Iterator:
-  """Yield what an iterable gives, fetching some more before it is asked for."""
-  items = iter(items)
-  queue = collections.deque(itertools.islice(items, count))
-  for item in items:
-    queue.append(item)
-    yield queue.popleft()
-  yield from queue
+def ahead(items: Iterable) -> Iterator:
+  """Yield what an iterable gives, fetching one more before it is asked for."""
+  pairs = itertools.pairwise(itertools.chain(items, (None,)))
+  return (item for item, _ in pairs)
 
 
 def prefetch(
@@ -126,7 +121,7 @@ def prefetch(
   pairs = (
     (shard_batch({k: batch[k] for k in keys}, mesh), batch) for batch in batches
   )
-  return ahead(pairs, 1)
+  return ahead(pairs)
 
 
 def check_fits(num_bytes: int, mesh: jax.sharding.Mesh, what: str) -> None:
