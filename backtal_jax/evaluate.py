@@ -16,17 +16,9 @@ from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
 
 
 class Evaluator:
-  """Scores parameters on the evaluation split of a config.
+  """Scores parameters on a config's evaluation split, whose videos it is given.
 
-  Args:
-    config: Config of the model and the evaluation.
-    model: A models.BackTAL.
-    source: Videos of the split.
-    ground_truth: Annotations of all splits.
-    mesh: Devices.
-
-  Attributes:
-    truth: Annotations of the split, in columns.
+  `truth` are the annotations of the split, in columns.
 
   Raises:
     errors.InputError: The ground truth has other classes or lacks a video.

@@ -78,11 +78,7 @@ def train_step(
   """Do one step of Adam.
 
   Args:
-    state: What training has come to.
     batch: feature [B, T, D], label [B, C], click [B, T], mask [B].
-    model: A models.BackTAL.
-    optimizer: What `make_optimizer` returns.
-    loss: What `make_loss` returns.
     num_steps: Steps of the whole training, for a loss that changes over it.
     layout: (of use, of storage) shardings of the parameters, where they
       differ; the compiler gathers the ones and scatters the gradients.
@@ -190,12 +186,7 @@ def make_plan(
 ) -> np.ndarray:
   """Return the index plan [steps, B, 2] of a run, over the labelled videos.
 
-  Args:
-    source: Videos.
-    where: What errors call the source.
-    batch_size: B over all devices.
-    seed: Seed of the order.
-    num_epochs: Number of passes over the videos.
+  B is over all devices; `where` is what errors call the source.
   """
   labelled = np.flatnonzero(source.labels().any(axis=1))
   if len(labelled) < len(source):
@@ -305,13 +296,9 @@ def train_and_evaluate(
   """Train from the latest checkpoint in `workdir`, or from the start.
 
   The workdir gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
-  and the results of the best epoch, whose metrics are returned.
-
-  Args:
-    config: Config of the run.
-    workdir: Folder of the run.
-    draw: A function of segments.Truth and outputs.Results that returns the
-      images that TensorBoard gets at the end, {name: [height, width, 3] uint8}.
+  and the results of the best epoch, whose metrics are returned. At the end
+  TensorBoard gets what `draw` makes of a segments.Truth and an outputs.Results:
+  {name: image [height, width, 3] uint8}.
 
   Raises:
     errors.InputError: A user error, or a loss that is not finite.

@@ -175,11 +175,8 @@ def curves(
 ) -> mpl_figure.Figure:
   """Draw scalars over steps, at most some 200 points of each.
 
-  Args:
-    rows: [{'step', key: value}], lines of metrics.jsonl.
-    keys: Which of them; the first is drawn bold.
-    ylabel: Label of the axis.
-    log: Whether its scale is logarithmic, where all is positive.
+  Of the lines of metrics.jsonl, [{'step', key: value}], these keys, the first
+  one bold; logarithmic, if asked for, where all is positive.
   """
   figure, ax = style.new(4.5, 3)
   lowest = math.inf
@@ -254,13 +251,10 @@ def bars(values: dict, *, xlabel: str, colors: Any = None) -> mpl_figure.Figure:
 def groups(
   characteristics: dict, key: str, ylabel: str, baseline: float | None = None
 ) -> mpl_figure.Figure:
-  """Draw one number by groups of the ground truth.
+  """Draw one number by groups of the ground truth: a share of 1, or None.
 
-  Args:
-    characteristics: {name: [{'from', 'to', 'count', key}]}.
-    key: What is drawn, a share of 1 or None.
-    ylabel: Label of the axis.
-    baseline: The same of all the ground truth.
+  The groups are {name: [{'from', 'to', 'count', key: number}]}; the baseline is
+  the same number of all the ground truth.
   """
   figure, axes = style.new(
     4.5, 2.4, 1, max(len(characteristics), 1), sharey=True, squeeze=False

@@ -100,13 +100,9 @@ def draw(
 ) -> Any:
   """Draw one video: segments, and curves of the classes that they are of.
 
-  Args:
-    title: Title of the figure.
-    duration: Seconds, or None where unknown; no curves are drawn then.
-    found: Predictions, see figures.timeline.
-    annotated: Ground truth, likewise.
-    shown: outputs.take of the video, or None.
-    strip: Pictures of equal parts of the video.
+  Predictions (found), ground truth (annotated) and the strip are those of
+  figures.timeline. The curves are outputs.take's; without them, or without a
+  duration in seconds, none are drawn.
   """
   curves = {}
   if shown is not None and duration is not None:

@@ -72,13 +72,9 @@ def save(
   epoch: int,
   value: float | None = UNKNOWN,
 ) -> None:
-  """Save a train.TrainState under its step; asynchronous.
+  """Save a train.TrainState after an epoch under its step; asynchronous.
 
-  Args:
-    manager: The workdir's manager.
-    state: What training has come to.
-    epoch: Number of epochs that are done.
-    value: The best checkpoint has the largest; UNKNOWN if not evaluated.
+  The best checkpoint has the largest value, UNKNOWN if not evaluated.
 
   Raises:
     errors.InputError: It cannot be written (a full disk, say).

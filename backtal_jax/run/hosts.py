@@ -51,11 +51,7 @@ def initialize(
   JAX_PROCESS_ID or JOB_COMPLETION_INDEX (an indexed Kubernetes Job); else
   from what Slurm, Open MPI or a TPU slice tell their processes.
 
-  Args:
-    address: HOST:PORT of process 0.
-    num_processes: Number of processes of the run.
-    process_id: Number of this process, from 0.
-    timeout: Seconds to wait for the others.
+  The address is HOST:PORT of process 0, the timeout is in seconds.
 
   Raises:
     errors.InputError: The cluster is set half, or the others do not come.

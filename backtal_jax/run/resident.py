@@ -20,12 +20,9 @@ class _Videos(list):
 
 
 def load(source: Any, mesh: jax.sharding.Mesh, dtype: Any) -> tuple:
-  """Put the features of a source on every device of the mesh.
+  """Put the features of a source (data.sources) on every device of the mesh.
 
-  Args:
-    source: Source of videos, see data.sources.
-    mesh: Devices.
-    dtype: Type of the features there, float32, or bfloat16 for half the memory.
+  There they are float32 or, for half the memory, bfloat16.
 
   Returns:
     A source of the same videos without features; and a function that gives a
