@@ -240,10 +240,8 @@ def load(
       f'{config.model.num_classes}'
     )
   record = feature_records.of_config(config, workdir)
-  network, mesh = (
-    models.BackTAL(**config.model),
-    sharding.make_mesh(config.mesh),
-  )
+  network = models.BackTAL(**config.model)
+  mesh = sharding.make_mesh(config.mesh)
   shape = data.num_snippets, config.model.feature_dim
   params, epoch = restore(network, data.num_snippets, checkpoint, mesh)
   return Model(

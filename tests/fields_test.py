@@ -12,7 +12,7 @@ from configs import activitynet12, demo, hacs, hapt, thumos14
 _BASE = fields.flatten(thumos14.get_config())
 # Values that no field of a kind takes.
 _WRONG_NUMBERS = (-1, -0.5, '1', None, True, math.nan, math.inf, (1,))
-# One or more refused values of every field.
+# More refused values, of every field that is no number some.
 _REFUSED = {
   'model.num_classes': (0, 1.5),
   'model.feature_dim': (0, 2048.0),
@@ -23,12 +23,6 @@ _REFUSED = {
   'model.topk_ratio': (0, 1.01),
   'model.dropout_rate': (1, 1.0),
   'model.dtype': ('float16', None, 'f32'),
-  'loss.base': (),
-  'loss.supp': (),
-  'loss.sparsity': (),
-  'loss.click': (),
-  'loss.separation': (),
-  'loss.embedding': (),
   'loss.separation_topk_ratio': (0, 2),
   'loss.similar_min': (1.1, -1.1),
   'loss.different_max': (1.1, -1.1),
@@ -50,7 +44,6 @@ _REFUSED = {
   'train.batch_size': (0, 16.0),
   'train.num_epochs': (0,),
   'train.learning_rate': (0,),
-  'train.weight_decay': (),
   'train.betas': ((), (0.9,), (0.9, 1.0), (-0.1, 0.9), ('a', 'b'), 0.9),
   'train.seed': (2**32, 0.5),
   'train.eval_every': (0,),
@@ -65,11 +58,8 @@ _REFUSED = {
     (-0.1, 0.2, 0.1), (0, 1, 1e-9), (0, 'a', 1), (0.0, math.inf, 0.1), 0.5,
   ),
   'localization.magnitude_thresholds': ((0.1, 0.2), (0.3, 0.3, 0.1), None),
-  'localization.outer_ratio': (),
-  'localization.confidence_weight': (),
   'localization.nms_tiou': (0, 1.1),
   'localization.trim': (0.5, 1),
-  'localization.whole_video_score': (),
   'eval.batch_size': (0,),
   'eval.tiou': (
     (), 0.5, (0,), (1.5,), (0.5, 0.5), (0.7, 0.5), ('x',), (1 / 3,),
@@ -93,12 +83,12 @@ def _config(name, value):
 
 
 def test_every_field_has_values_that_are_refused():
-  assert fields.FIELDS.keys() == _BASE.keys() == _REFUSED.keys()
+  assert fields.FIELDS.keys() == _BASE.keys() >= _REFUSED.keys()
 
 
 @pytest.mark.parametrize('name', fields.FIELDS)
 def test_a_value_that_a_field_cannot_have_is_named_with_what_it_can(name):
-  wrong = _REFUSED[name]
+  wrong = _REFUSED.get(name, ())
   if isinstance(_BASE[name], (int, float)) and not isinstance(
     _BASE[name], bool
   ):
