@@ -181,44 +181,41 @@ def test_separation_by_hand():
   assert float(loss) == pytest.approx(np.log(1 + np.exp(0.5 - 2)))
 
 
+def _embedding(e, cas, click, **options):
+  """Return the embedding term of one video that has every class."""
+  cas = jnp.array([cas], float)
+  return float(
+    losses.embedding(
+      jnp.array([e]), cas, jnp.ones((1, cas.shape[-1] - 1)),
+      jnp.array([click]), jnp.ones(1), topk_ratio=0.4, different_max=0.1,
+      **options,
+    )
+  )  # fmt: skip
+
+
 def test_embedding_by_hand():
   # The action is snippet 0, chosen by both classes; the click is snippet 1.
-  e = np.array([[1.0, 0], [0.6, 0.8], [0, 1]])[None]
-  cas = np.array([[5.0, 5, 0], [0, 0, 0], [1, 1, 0]])[None]
-  click = np.array([[IGNORED, 2, IGNORED]])
-  options = {'topk_ratio': 0.4, 'similar_min': 0.5, 'different_max': 0.1}
-  loss = losses.embedding(
-    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 2)), jnp.asarray(click),
-    jnp.ones(1), **options,
-  )  # fmt: skip
+  e = [[1.0, 0], [0.6, 0.8], [0, 1]]
+  cas = [[5, 5, 0], [0, 0, 0], [1, 1, 0]]
+  loss = _embedding(e, cas, [IGNORED, 2, IGNORED], similar_min=0.5)
   # Each set holds one direction (cosine 1); between them 0.6, twice.
-  assert float(loss) == pytest.approx(2 * (0.6 - 0.1), abs=1e-6)
-  # Two clicks, one of them orthogonal to the action.
-  click[0, 2] = 2
-  loss = losses.embedding(
-    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 2)), jnp.asarray(click),
-    jnp.ones(1), **options,
-  )  # fmt: skip
-  # Clicks: cosine 0.8, no hinge; action to its nearest click 0.6; clicks to
-  # the action 0.6 and 0.
-  assert float(loss) == pytest.approx(0.5 + (0.5 + 0) / 2, abs=1e-6)
+  assert loss == pytest.approx(2 * (0.6 - 0.1), abs=1e-6)
+  # Two clicks, one of them orthogonal to the action. Clicks: cosine 0.8, no
+  # hinge; action to its nearest click 0.6; clicks to the action 0.6 and 0.
+  loss = _embedding(e, cas, [IGNORED, 2, 2], similar_min=0.5)
+  assert loss == pytest.approx(0.5 + (0.5 + 0) / 2, abs=1e-6)
 
 
 def test_embedding_counts_a_snippet_that_two_classes_choose_twice():
   # Class 0 chooses snippet 0, classes 1 and 2 snippet 1; the click is 2.
-  e = np.array([[1.0, 0], [0.6, 0.8], [0.8, 0.6]])[None]
-  cas = np.array([[9.0, 0, 0, 0], [0, 9, 9, 0], [1, 1, 1, 0]])[None]
-  loss = losses.embedding(
-    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 3)),
-    jnp.array([[IGNORED, IGNORED, 3]]), jnp.ones(1),
-    topk_ratio=0.4, similar_min=0.9, different_max=0.1,
-  )  # fmt: skip
+  e = [[1.0, 0], [0.6, 0.8], [0.8, 0.6]]
+  cas = [[9, 0, 0, 0], [0, 9, 9, 0], [1, 1, 1, 0]]
+  loss = _embedding(e, cas, [IGNORED, IGNORED, 3], similar_min=0.9)
   action = 0.9 - 0.6  # of every anchor, the worst pair has cosine 0.6
   to_background = ((0.8 - 0.1) + 2 * (0.96 - 0.1)) / 3
   from_background = 0.96 - 0.1
-  assert float(loss) == pytest.approx(
-    action + to_background + from_background, abs=1e-6
-  )
+  expected = action + to_background + from_background
+  assert loss == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_sort_of_the_video_score_serves_the_embedding_loss():

@@ -98,22 +98,17 @@ def test_the_embedded_set_is_made_on_first_use(tmp_path):
   assert (tmp_path / 'new' / 'ground_truth.json').is_file()
 
 
-def test_more_devices_than_there_are(demo_root, tmp_path):
-  message = fails(config_of(demo_root, mesh=(9,)), tmp_path / 'w')
+def test_what_is_not_there_is_told_before_anything_is_written(
+  demo_root, tmp_path
+):
+  workdir = tmp_path / 'w'
+  message = fails(config_of(demo_root, mesh=(9,)), workdir)
   assert 'config.mesh is 9, but there are 8 devices' in message
-  assert not (tmp_path / 'w').exists()
-
-
-def test_no_data_folder(tmp_path):
   config = config_of(tmp_path / 'none', **{'data.generate': False})
-  assert 'none/train: no such folder' in fails(config, tmp_path / 'w')
-  assert not (tmp_path / 'w').exists()
-
-
-def test_no_checkpoint(demo_root, tmp_path):
+  assert 'none/train: no such folder' in fails(config, workdir)
   with pytest.raises(errors.InputError, match='no checkpoint there'):
-    evaluate.evaluate(config_of(demo_root), tmp_path, tmp_path / 'w')
-  assert not (tmp_path / 'w').exists()
+    evaluate.evaluate(config_of(demo_root), tmp_path, workdir)
+  assert not workdir.exists()
 
 
 def _break(path, **changes):
