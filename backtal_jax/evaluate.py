@@ -16,17 +16,9 @@ from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
 
 
 class Evaluator:
-  """Scores parameters on the evaluation split of a config.
+  """Scores parameters on a config's evaluation split, whose videos it is given.
 
-  Args:
-    config: Config of the model and the evaluation.
-    model: A models.BackTAL.
-    source: Videos of the split.
-    ground_truth: Annotations of all splits.
-    mesh: Devices.
-
-  Attributes:
-    truth: Annotations of the split, in columns.
+  `truth` are the annotations of the split, in columns.
 
   Raises:
     errors.InputError: The ground truth has other classes or lacks a video.
@@ -72,20 +64,20 @@ class Evaluator:
     size = sharding.batch_size(self._eval.batch_size, self._mesh)
     plan = sharding.local_columns(pipeline.eval_plan(len(self._source), size))
     params = sharding.replicate(params, self._mesh)
-    for batch, row, video in predict.predict_batches(
-      self._model, params, pipeline.batches(self._source, plan), self._mesh
+    batches = (
+      batch | {'name': [self._names[i] for i in batch['video_index']]}
+      for batch in pipeline.batches(self._source, plan)
+    )
+    for batch, row, curves, found in predict.predict_batches(
+      self._model, params, batches, self._mesh, self._options
     ):
-      name, label = self._names[batch['video_index'][row]], batch['label'][row]
-      found = predict.localize(
-        name, video, batch['frame_num'][row], batch['duration'][row],
-        self._options,
-      )  # fmt: skip
-      predicted = video['score'][:-1] >= self._options['class_threshold']
-      shown = [*np.flatnonzero(label == 1), *found[0]]
-      curves = outputs.take(
-        video, batch['click'][row], shown, self._classes, self._options['read']
-      )
-      rows[name] = found, bool((predicted == (label == 1)).all()), curves
+      labelled = batch['label'][row] == 1
+      predicted = curves['score'][:-1] >= self._options['class_threshold']
+      shown = [*np.flatnonzero(labelled), *found[0]]
+      click, read = batch['click'][row], self._options['read']
+      kept = outputs.take(curves, click, shown, self._classes, read)
+      right = bool((predicted == labelled).all())
+      rows[batch['name'][row]] = found, right, kept
     shares = hosts.gather_objects(rows)
     rows = {name: row for share in shares for name, row in share.items()}
     found, right, curves = (

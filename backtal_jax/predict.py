@@ -55,49 +55,42 @@ def predict_batches(
   params: dict,
   batches: Iterable,
   mesh: jax.sharding.Mesh,
+  options: dict,
 ) -> Iterator:
-  """Predict every video of some batches.
+  """Find the segments of every video of some batches.
 
   Args:
     model: A models.BackTAL.
     params: Model parameters, on every device of the mesh.
-    batches: Dicts of this host's feature [b, T, D] and mask [b], which is 0
-      for the rows that only fill the batch, and whatever else.
+    batches: Dicts of this host's feature [b, T, D], mask [b], which is 0 for
+      the rows that only fill the batch, name, frame_num and duration [b] in
+      seconds, and whatever else.
     mesh: Devices.
+    options: config.localization.
 
   Yields:
-    Of every video in turn: its batch, its row there, and a dict of its cas,
-    score, magnitude and foreground (see `predict_step`).
+    Of every video in turn: its batch, its row there, a dict of its cas, score,
+    magnitude and foreground (see `predict_step`), and what
+    localization.localize finds.
+
+  Raises:
+    errors.InputError: A video has no length; the network returns NaN.
   """
   outputs = (
     (predict_step(params, on_device['feature'], model=model), batch)
     for on_device, batch in sharding.prefetch(batches, mesh, ('feature',))
   )
   # The host works on a batch while the devices compute the next one.
-  for output, batch in sharding.ahead(outputs, 1):
+  for output, batch in sharding.ahead(outputs):
     output = {k: sharding.local_rows(v) for k, v in output.items()}
     for row in np.flatnonzero(batch['mask']):
-      yield batch, row, {k: v[row] for k, v in output.items()}
+      curves = {k: v[row] for k, v in output.items()}
+      length = batch['frame_num'][row], batch['duration'][row]
+      found = _localize(batch['name'][row], curves, *length, options)
+      yield batch, row, curves, found
 
 
-def localize(
-  name: str, curves: dict, frame_num: int, duration: float, options: dict
-) -> tuple:
-  """Find the segments of one video.
-
-  Args:
-    name: What errors call the video.
-    curves: What `predict_batches` yields of the video.
-    frame_num: Length in frames.
-    duration: Length in seconds.
-    options: config.localization.
-
-  Returns:
-    Labels, segments and scores, see localization.localize.
-
-  Raises:
-    errors.InputError: The video has no length; the network returns NaN.
-  """
+def _localize(name, curves, frame_num, duration, options):
   if not (frame_num > 0 and 0 < duration < np.inf):
     raise errors.InputError(
       f'{name}: frame_num {frame_num} and duration {duration}, expected both '
@@ -122,7 +115,7 @@ def restore(
   num_snippets: int,
   checkpoint: epath.PathLike,
   mesh: jax.sharding.Mesh,
-) -> tuple:
+) -> tuple[dict, int]:
   """Do what checkpoints.restore_params does, onto every device of a mesh."""
   replicated = sharding.replicated(mesh)
   shapes = jax.tree.map(
@@ -188,14 +181,12 @@ class Model:
       `predict_step`); its segments (see `predict`).
     """
     size = sharding.batch_size(batch_size or self.batch_size, self.mesh)
-    for batch, row, curves in predict_batches(
-      self.network, self.params, self._batches(videos, size), self.mesh
+    batches = self._batches(videos, size)
+    for batch, row, curves, found in predict_batches(
+      self.network, self.params, batches, self.mesh, self.localization
     ):
-      video = batch['videos'][row]
-      found = localize(
-        video.name, curves, video.frame_num, video.duration, self.localization
-      )
-      yield video, curves, localization.format_video(found, self.classes)
+      segments = localization.format_video(found, self.classes)
+      yield batch['video'][row], curves, segments
 
   def _batches(self, videos, size):
     """Stack videos; what fills the last batch is zeros."""
@@ -206,7 +197,10 @@ class Model:
       yield {
         'feature': feature,
         'mask': np.arange(size) < len(part),
-        'videos': part,
+        'video': part,
+        'name': [video.name for video in part],
+        'frame_num': [video.frame_num for video in part],
+        'duration': [video.duration for video in part],
       }
 
 
@@ -246,10 +240,8 @@ def load(
       f'{config.model.num_classes}'
     )
   record = feature_records.of_config(config, workdir)
-  network, mesh = (
-    models.BackTAL(**config.model),
-    sharding.make_mesh(config.mesh),
-  )
+  network = models.BackTAL(**config.model)
+  mesh = sharding.make_mesh(config.mesh)
   shape = data.num_snippets, config.model.feature_dim
   params, epoch = restore(network, data.num_snippets, checkpoint, mesh)
   return Model(

@@ -79,11 +79,7 @@ def train_step(
   """Do one step of Adam.
 
   Args:
-    state: What training has come to.
     batch: feature [B, T, D], label [B, C], click [B, T], mask [B].
-    model: A models.BackTAL.
-    optimizer: What `make_optimizer` returns.
-    loss: What `make_loss` returns.
     num_steps: Steps of the whole training, for a loss that changes over it.
     layout: (of use, of storage) shardings of the parameters, where they
       differ; the compiler gathers the ones and scatters the gradients.
@@ -191,12 +187,7 @@ def make_plan(
 ) -> np.ndarray:
   """Return the index plan [steps, B, 2] of a run, over the labelled videos.
 
-  Args:
-    source: Videos.
-    where: What errors call the source.
-    batch_size: B over all devices.
-    seed: Seed of the order.
-    num_epochs: Number of passes over the videos.
+  B is over all devices; `where` is what errors call the source.
   """
   labelled = np.flatnonzero(source.labels().any(axis=1))
   if len(labelled) < len(source):
@@ -306,13 +297,9 @@ def train_and_evaluate(
   """Train from the latest checkpoint in `workdir`, or from the start.
 
   The workdir gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
-  and the results of the best epoch, whose metrics are returned.
-
-  Args:
-    config: Config of the run.
-    workdir: Folder of the run.
-    draw: A function of segments.Truth and outputs.Results that returns the
-      images that TensorBoard gets at the end, {name: [height, width, 3] uint8}.
+  and the results of the best epoch, whose metrics are returned. At the end
+  TensorBoard gets what `draw` makes of a segments.Truth and an outputs.Results:
+  {name: image [height, width, 3] uint8}.
 
   Raises:
     errors.InputError: A user error, or a loss that is not finite.
@@ -327,7 +314,7 @@ def train_and_evaluate(
   evaluator = evaluate.Evaluator(config, model, eval_source, truth, mesh)
   with (
     workdirs.lock(workdir, config),
-    hosts.Preemption() as preemption,
+    hosts.preemption() as preempted,
     checkpoints.manager(workdir) as manager,
   ):
     outputs.write_classes(workdir, truth.classes)
@@ -341,7 +328,7 @@ def train_and_evaluate(
         state, metrics = step_fn(state, on_device)
         run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
         epoch, rest = divmod(step, per_epoch)
-        stop, value = preemption.reached(step), checkpoints.UNKNOWN
+        stop, value = preempted(step), checkpoints.UNKNOWN
         if not rest or stop or (every and step % every == 0):
           run_log.flush()
           if not rest:

@@ -107,16 +107,14 @@ def _epoch(config, size) -> dict:
     )
     (inferring,) = measure.interleaved(infer, repeats=3)
     start = time.perf_counter()
-    for batch, row, curves in predict.predict_batches(
-      model, state.params, pipeline.batches(source, plan), mesh
+    batches = (
+      batch | {'name': [source.names[i] for i in batch['video_index']]}
+      for batch in pipeline.batches(source, plan)
+    )
+    for _ in predict.predict_batches(
+      model, state.params, batches, mesh, dict(config.localization)
     ):
-      predict.localize(
-        source.names[batch['video_index'][row]],
-        curves,
-        batch['frame_num'][row],
-        batch['duration'][row],
-        dict(config.localization),
-      )
+      pass
     evaluating = time.perf_counter() - start
   return measure.result(
     training + evaluating,

@@ -15,7 +15,7 @@ _FLAGS = """
 python() {
   if [[ ${2:-} != backtal_jax.main ]]; then command python "$@"; return; fi
   command python -c 'import sys; from backtal_jax import main
-main.flags.FLAGS(sys.argv); main.fields.check(main._CONFIG.value)' "${@:3}"
+main.flags.FLAGS(sys.argv); main.fields.check(main.flags.FLAGS.config)' "${@:3}"
 }
 """
 

@@ -1,25 +1,11 @@
 """What evaluation needs, and what it reads."""
 
-import subprocess
-import sys
-
 import pytest
 from train_test import tiny_config
 
 from backtal_jax import errors, files, train
 from backtal_jax.data import annotations
 from backtal_jax.run import outputs
-
-
-def test_evaluation_does_not_draw():
-  code = (
-    'import sys; from backtal_jax import evaluate, train; '
-    'print([name for name in ("matplotlib", "jinja2") if name in sys.modules])'
-  )
-  done = subprocess.run(
-    [sys.executable, '-c', code], capture_output=True, text=True, check=True
-  )
-  assert done.stdout == '[]\n'
 
 
 def test_ground_truth_is_read_once_at_the_start(

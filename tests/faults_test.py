@@ -19,8 +19,8 @@ from backtal_jax.run import checkpoints, hosts, sharding, workdirs
 
 # In CI a few; KILLS=20 python -m pytest tests/faults_test.py for the claim.
 KILLS = int(os.environ.get('KILLS', '2'))
-# Two steps a kill, and some to end with.
-_FIELDS = {'train.checkpoint_every': 1, 'train.num_epochs': 2 + KILLS}
+# Two steps a kill, and so many to end with that a late one still meets a run.
+_FIELDS = {'train.checkpoint_every': 1, 'train.num_epochs': 4 + KILLS}
 _CODE = """
 import sys
 import jax

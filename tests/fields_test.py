@@ -12,7 +12,7 @@ from configs import activitynet12, demo, hacs, hapt, thumos14
 _BASE = fields.flatten(thumos14.get_config())
 # Values that no field of a kind takes.
 _WRONG_NUMBERS = (-1, -0.5, '1', None, True, math.nan, math.inf, (1,))
-# One or more refused values of every field.
+# More refused values, of every field that is no number some.
 _REFUSED = {
   'model.num_classes': (0, 1.5),
   'model.feature_dim': (0, 2048.0),
@@ -24,12 +24,6 @@ _REFUSED = {
   'model.topk_by': ('scores', None),
   'model.dropout_rate': (1, 1.0),
   'model.dtype': ('float16', None, 'f32'),
-  'loss.base': (),
-  'loss.supp': (),
-  'loss.sparsity': (),
-  'loss.click': (),
-  'loss.separation': (),
-  'loss.embedding': (),
   'loss.separation_topk_ratio': (0, 2),
   'loss.similar_min': (1.1, -1.1),
   'loss.different_max': (1.1, -1.1),
@@ -52,7 +46,6 @@ _REFUSED = {
   'train.batch_size': (0, 16.0),
   'train.num_epochs': (0,),
   'train.learning_rate': (0,),
-  'train.weight_decay': (),
   'train.betas': ((), (0.9,), (0.9, 1.0), (-0.1, 0.9), ('a', 'b'), 0.9),
   'train.seed': (2**32, 0.5),
   'train.eval_every': (0,),
@@ -63,40 +56,22 @@ _REFUSED = {
   'localization.read': ('softmax', ''),
   'localization.class_threshold': (1.5,),
   'localization.cas_thresholds': (
-    (0.1,),
-    (0.1, 0.2),
-    (0.2, 0.1, 0.1),
-    (0.1, 0.2, 0),
-    (0.1, 0.2, -0.1),
-    (-0.1, 0.2, 0.1),
-    (0, 1, 1e-9),
-    (0, 'a', 1),
-    (0.0, math.inf, 0.1),
-    0.5,
+    (0.1,), (0.1, 0.2), (0.2, 0.1, 0.1), (0.1, 0.2, 0), (0.1, 0.2, -0.1),
+    (-0.1, 0.2, 0.1), (0, 1, 1e-9), (0, 'a', 1), (0.0, math.inf, 0.1), 0.5,
   ),
   'localization.magnitude_thresholds': ((0.1, 0.2), (0.3, 0.3, 0.1), None),
-  'localization.outer_ratio': (),
-  'localization.confidence_weight': (),
   'localization.nms_tiou': (0, 1.1),
   'localization.trim': (0.5, 1),
-  'localization.whole_video_score': (),
   'eval.batch_size': (0,),
   'eval.tiou': (
-    (),
-    0.5,
-    (0,),
-    (1.5,),
-    (0.5, 0.5),
-    (0.7, 0.5),
-    ('x',),
-    (1 / 3,),
+    (), 0.5, (0,), (1.5,), (0.5, 0.5), (0.7, 0.5), ('x',), (1 / 3,),
     (math.nan,),
   ),
   'eval.best_metric': ('', 'mAP', 'mAP@0.55', None),
   'eval.published': (('mAP@0.5',), (('mAP@0.5', 'x'),), 3, ((1, 2, 3),)),
   'init_checkpoint': (None, 3, ' '),
   'mesh': ((0,), (-1,), (2, 4), (1.5,), 8, None),
-}
+}  # fmt: skip
 
 
 def _config(name, value):
@@ -110,12 +85,12 @@ def _config(name, value):
 
 
 def test_every_field_has_values_that_are_refused():
-  assert fields.FIELDS.keys() == _BASE.keys() == _REFUSED.keys()
+  assert fields.FIELDS.keys() == _BASE.keys() >= _REFUSED.keys()
 
 
 @pytest.mark.parametrize('name', fields.FIELDS)
 def test_a_value_that_a_field_cannot_have_is_named_with_what_it_can(name):
-  wrong = _REFUSED[name]
+  wrong = _REFUSED.get(name, ())
   if isinstance(_BASE[name], (int, float)) and not isinstance(
     _BASE[name], bool
   ):
@@ -144,52 +119,32 @@ def test_the_comments_of_the_base_config_say_the_same():
 
 @pytest.mark.parametrize('module', [thumos14, activitynet12, hacs, hapt, demo])
 def test_our_own_configs_are_right(module):
-  fields.check(module.get_config())
+  config = module.get_config()
+  fields.check(config)
+  fields.check(type(config)(json.loads(config.to_json())))  # as saved
 
 
-def test_a_config_that_was_saved_as_json_is_right():
-  config = thumos14.get_config()
-  saved = type(config)(json.loads(config.to_json()))
-  fields.check(saved)
-
-
+_NO_LEVELS = {'localization.cas_thresholds': ()}
+# What is said, and what does not go together.
 _TOGETHER = {
-  'annotator': (
-    {'data.annotator': 'A2'},
-    "config.data.annotator is 'A2', but config.data.clicks names no file",
-  ),
-  'metric': (
-    {'eval.best_metric': 'mAP@0.55'},
-    "config.eval.best_metric is 'mAP@0.55', expected one of average_mAP, last",
-  ),
-  'metric of other thresholds': (
-    {'eval.tiou': (0.3,)},
-    "config.eval.best_metric is 'mAP@0.5', expected one of average_mAP, last, "
-    'mAP@0.3',
-  ),
-  'no levels': (
-    {
-      'localization.cas_thresholds': (),
-      'localization.magnitude_thresholds': (),
-    },
-    'cas_thresholds and magnitude_thresholds are both',
-  ),
-  'whole video': (
-    {
-      'localization.cas_thresholds': (),
-      'localization.whole_video_score': 0.5,
-    },
-    'config.localization.whole_video_score is 0.5, but there are no',
-  ),
-  'no loss': (
-    {name: 0.0 for name in _BASE if re.fullmatch('loss.[a-z]+', name)},
-    'is 0',
-  ),
+  "config.data.annotator is 'A2', but config.data.clicks names no file": {
+    'data.annotator': 'A2'
+  },
+  "config.eval.best_metric is 'mAP@0.55', expected one of average_mAP, last": {
+    'eval.best_metric': 'mAP@0.55'
+  },
+  "config.eval.best_metric is 'mAP@0.5', expected one of average_mAP, last, "
+  'mAP@0.3': {'eval.tiou': (0.3,)},
+  'cas_thresholds and magnitude_thresholds are both': _NO_LEVELS
+  | {'localization.magnitude_thresholds': ()},
+  'config.localization.whole_video_score is 0.5, but there are no': _NO_LEVELS
+  | {'localization.whole_video_score': 0.5},
+  'is 0': {name: 0.0 for name in _BASE if re.fullmatch('loss.[a-z]+', name)},
 }
 
 
-@pytest.mark.parametrize('changes, message', _TOGETHER.values(), ids=_TOGETHER)
-def test_values_that_do_not_go_together(changes, message):
+@pytest.mark.parametrize('message, changes', _TOGETHER.items())
+def test_values_that_do_not_go_together(message, changes):
   config = thumos14.get_config()
   with config.unlocked():
     config.update_from_flattened_dict(changes)

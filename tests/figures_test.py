@@ -88,10 +88,9 @@ def test_every_part_of_a_timeline_is_optional():
       assert len(figure.axes) == 1
       assert style.image(figure).std() > 0
   figure = figures.timeline(
-    'x', 9.0, segments=[dict(parts['segments'][0], score=i) for i in range(9)],
-    limit=4,
+    'x', 9.0, segments=[dict(parts['segments'][0], score=i) for i in range(20)],
   )  # fmt: skip
-  assert len(bars_of(figure.axes[0])) == 4
+  assert len(bars_of(figure.axes[0])) == 15
 
 
 def test_names_are_text_whatever_is_in_them():

@@ -1,5 +1,6 @@
 """The official program's inputs and outputs, in our layout."""
 
+import functools
 import json
 import pathlib
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from backtal_jax import losses, models
+from backtal_jax import losses, models, train
 
 FOLDER = pathlib.Path(__file__).parent / 'golden'
 KINDS = ('thumos14', 'activitynet12', 'hacs', 'action_clicks')
@@ -70,12 +71,8 @@ class Case:
   def loss(self, outputs, label, click, mask, **fields):
     """Return losses.total with the case's weights and more of its fields."""
     w = {k: float(v) for k, v in self.meta['weights'].items()}
-    return losses.total(
-      outputs,
-      label,
-      click,
-      mask,
-      weights={
+    options = {
+      'weights': {
         'base': 1.0,
         'supp': 1.0,
         'sparsity': w['norm'],
@@ -83,9 +80,25 @@ class Case:
         'separation': w['separation'],
         'embedding': w['embedding'],
       },
-      topk_ratio=self.topk_ratio,
-      separation_topk_ratio=self.meta['k_separation'] / 48 + 1e-9,
-      similar_min=0.5,
-      different_max=0.1,
-      **fields,
+      'topk_ratio': self.topk_ratio,
+      'separation_topk_ratio': self.meta['k_separation'] / 48 + 1e-9,
+      'similar_min': 0.5,
+      'different_max': 0.1,
+    }
+    return losses.total(outputs, label, click, mask, **options | fields)
+
+  def training(self):
+    """Return a jitted train_step of the case, and its first state."""
+    optimizer = train.make_optimizer(
+      self.meta['lr'], self.meta['weight_decay'], self.meta['betas']
     )
+    step = functools.partial(
+      train.train_step, model=self.model, optimizer=optimizer, loss=self.loss
+    )
+    state = train.TrainState(
+      jnp.zeros((), jnp.int32),
+      self.params,
+      optimizer.init(self.params),
+      jax.random.key(0),
+    )
+    return jax.jit(step), state

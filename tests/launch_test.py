@@ -24,6 +24,7 @@ from backtal_jax.run import checkpoints, hosts
 from configs import demo
 
 _ROOT = pathlib.Path(__file__).parents[1]
+_SCRIPT = _ROOT / 'launch/multi_process.sh'
 _SCRIPTS = sorted([*_ROOT.glob('launch/*.sh'), *_ROOT.glob('launch/*.sbatch')])
 _ENV = {
   **{k: v for k, v in os.environ.items() if not k.startswith('JAX_')},
@@ -75,6 +76,10 @@ def _lines(workdir):
   return [json.loads(line) for line in text.splitlines()]
 
 
+def _params(workdir):
+  return jax.tree.leaves(checkpoints.restore_params(workdir, None)[0])
+
+
 # Dropout, of 20 steps; few activations are wide, and segments are found.
 _EPOCHS = max(2, KILLS // 2)
 _FIELDS = {
@@ -112,21 +117,13 @@ def _train(root, workdir, **fields):
 
 def _start(number, workdir, *arguments, devices=1, python=sys.executable):
   """Start launch/multi_process.sh."""
+  env = {'PYTHON': str(python), 'LOG_DIR': f'{workdir}.logs'}
+  env['JAX_NUM_CPU_DEVICES'] = str(devices)
   return subprocess.Popen(
-    [
-      _ROOT / 'launch/multi_process.sh',
-      str(number),
-      *arguments,
-      f'--workdir={workdir}',
-    ],
-    cwd=_ROOT,
-    env=_ENV
-    | {'PYTHON': str(python), 'LOG_DIR': f'{workdir}.logs'}
-    | {'JAX_NUM_CPU_DEVICES': str(devices)},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
+    [_SCRIPT, str(number), *arguments, f'--workdir={workdir}'],
+    cwd=_ROOT, env=_ENV | env, stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT, text=True,
+  )  # fmt: skip
 
 
 def _succeed(process):
@@ -212,10 +209,7 @@ def _assert_same_training(a, b):
   )
   assert len(ours) == 10 * _EPOCHS
   assert ours == pytest.approx(theirs, rel=1e-5)
-  ours, theirs = (
-    jax.tree.leaves(checkpoints.restore_params(w, None)[0]) for w in (a, b)
-  )
-  for x, y in zip(ours, theirs, strict=True):
+  for x, y in zip(_params(a), _params(b), strict=True):
     assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
 
 
@@ -273,17 +267,12 @@ def test_a_process_that_fails_ends_the_others_with_its_status(tmp_path):
     '*main*) exec sleep 100 ;; *) echo 1234 ;; esac\n'
   )
   fake.chmod(0o755)
-  ended = _run(
-    _ROOT / 'launch/multi_process.sh',
-    2,
-    PYTHON=str(fake),
-    LOG_DIR=str(tmp_path),
-  )
+  ended = _run(_SCRIPT, 2, PYTHON=str(fake), LOG_DIR=str(tmp_path))
   assert ended.returncode == 3
 
 
 def test_without_a_number_it_tells_its_usage():
-  ended = _run(_ROOT / 'launch/multi_process.sh', '--config=configs/demo.py')
+  ended = _run(_SCRIPT, '--config=configs/demo.py')
   assert ended.returncode == 2
   assert ended.stderr.startswith('usage: ')
 
@@ -322,10 +311,6 @@ def test_one_of_two_killed_then_both_asked_to_end_and_the_run_goes_on(
     assert process.returncode == hosts.PREEMPTED, output
     assert 'the same command goes on' in output
   _succeed(_start_pair(demo_root, workdir))
-  whole, killed = (
-    jax.tree.leaves(checkpoints.restore_params(w, None)[0])
-    for w in (pair, workdir)
-  )
-  for a, b in zip(whole, killed, strict=True):
+  for a, b in zip(_params(pair), _params(workdir), strict=True):
     np.testing.assert_array_equal(a, b)
   assert _lines(pair) == _lines(workdir)

@@ -10,42 +10,16 @@ import numpy as np
 import pytest
 
 from backtal_jax import localization
+from configs import activitynet12, hacs, thumos14
 from oracles import localization as oracle
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
-# The table of method.md, section 3.
 SETTINGS = {
-  'thumos14': {
-    'class_threshold': 0.25,
-    'cas_thresholds': (0, 0.25, 0.025),
-    'magnitude_thresholds': (0.3, 0.8, 0.075),
-    'outer_ratio': 0.25,
-    'confidence_weight': 0.2,
-    'nms_tiou': 0.55,
-    'trim': 0,
-    'whole_video_score': 0,
-  },
-  'activitynet12': {
-    'class_threshold': 0.1,
-    'cas_thresholds': (0, 0.15, 0.025),
-    'magnitude_thresholds': (),
-    'outer_ratio': 20,
-    'confidence_weight': 0.6,
-    'nms_tiou': 0.7,
-    'trim': 0.02,
-    'whole_video_score': 0.6,
-  },
-  'hacs': {
-    'class_threshold': 0.075,
-    'cas_thresholds': (0, 0.2, 0.025),
-    'magnitude_thresholds': (),
-    'outer_ratio': 200,
-    'confidence_weight': 0.6,
-    'nms_tiou': 0.71,
-    'trim': 0.02,
-    'whole_video_score': 0.6,
-  },
-}
+  name: dict(module.get_config().localization)
+  for name, module in (
+    ('thumos14', thumos14), ('activitynet12', activitynet12), ('hacs', hacs)
+  )
+}  # fmt: skip
 PLAIN = {
   'class_threshold': 0.1,
   'cas_thresholds': (0, 1, 0.5),
@@ -236,21 +210,15 @@ def test_magnitude_by_hand():
   np.testing.assert_allclose(scores, [0.625, 0.25 - 1], 1e-6)
 
 
-def test_frame_zero_alone_is_no_proposal():
+def test_frame_zero_alone_is_no_proposal_and_nothing_without_a_peak():
+  for value in (-1, 0, 2):
+    assert one_class([value] * 4)[0] == []
+  assert one_class([0, 5, 0], frame_num=1)[0] == []
   assert one_class([3, 0, 0, 0])[0] == []
   # At 0.5 frame 0 is alone; at 0 frame 3 is there too.
   assert one_class([3, 0, 0, 1])[0] == [[0, 2], [6, 8]]
   assert len(one_class([3, 0, 0, 1], cas_thresholds=(0.5, 1, 1))[0]) == 0
   assert one_class([0, 3, 0, 0])[0] == [[2, 4]]
-
-
-@pytest.mark.parametrize('value', [-1, 0, 2])
-def test_constant_cas_has_no_proposal(value):
-  assert one_class([value] * 4)[0] == []
-
-
-def test_one_frame_has_no_proposal():
-  assert one_class([0, 5, 0], frame_num=1)[0] == []
 
 
 def test_no_class_above_the_threshold():
@@ -297,13 +265,6 @@ def test_equal_scores_keep_the_first():
   segments = np.array([[0.0, 10], [0, 10.5], [50, 60]])
   kept = localization.suppress(segments, np.array([0.5, 0.5, 0.5]), 0.7)
   assert kept.tolist() == [0, 2]
-
-
-def test_bad_arguments_are_refused():
-  with pytest.raises(ValueError, match='frame_num is 0'):
-    one_class([0, 1], frame_num=0)
-  with pytest.raises(ValueError, match=r'threshold is -0\.5'):
-    one_class([0, 1], cas_thresholds=(-0.5, 1, 0.5))
 
 
 def test_results_are_plain_json():

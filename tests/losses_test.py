@@ -78,26 +78,20 @@ def test_masked_videos_count_nowhere(kind):
     np.testing.assert_allclose(a, b, 1e-4, 1e-6)
 
 
-def _case_with(**changes):
-  case = Case('thumos14')
-  case.batch |= changes
-  return case
-
-
-def test_without_clicks_the_click_terms_are_zero_and_all_is_finite():
+def test_the_click_terms_without_clicks_and_without_a_video():
   batch = Case('thumos14').batch
-  case = _case_with(click=jnp.full_like(batch['click'], IGNORED))
-  (_, terms), grads = _grads('thumos14', case.batch)
+  none = batch | {'click': jnp.full_like(batch['click'], IGNORED)}
+  (_, terms), grads = _grads('thumos14', none)
   assert terms['click'] == terms['separation'] == terms['embedding'] == 0
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-
-
-def test_action_clicks_alone_leave_the_background_terms_zero():
-  batch = Case('thumos14').batch
-  case = _case_with(click=jnp.where(batch['click'] == 6, 2, batch['click']))
-  (_, terms), _ = _grads('thumos14', case.batch)
+  click = jnp.where(batch['click'] == 6, 2, batch['click'])  # on actions alone
+  (_, terms), _ = _grads('thumos14', batch | {'click': click})
   assert terms['click'] > 0
   assert terms['separation'] == terms['embedding'] == 0
+  empty = batch | {'mask': jnp.zeros(4, bool)}
+  (total, _), grads = _grads('thumos14', empty)
+  assert total == 0
+  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize('term', ['separation', 'embedding'])
@@ -111,34 +105,11 @@ def test_a_video_without_label_is_left_out_of_sum_and_count(term):
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
-def test_an_empty_batch_has_no_loss():
-  case = _case_with(mask=jnp.zeros(4, bool))
-  (total, _), grads = _grads('thumos14', case.batch)
-  assert total == 0
-  assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
-
-
 def test_a_weight_of_zero_switches_a_term_off():
-  case = Case('thumos14')
-  out = case.model.apply(
-    {'params': case.params}, case.batch['feature'], train=True
-  )
-  weights = dict.fromkeys(
-    ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding'), 0.0
-  )
-  options = {
-    'topk_ratio': 0.125,
-    'separation_topk_ratio': 0.125,
-    'similar_min': 0.5,
-    'different_max': 0.1,
-  }
-  b = case.batch
-  total, terms = losses.total(
-    out, b['label'], b['click'], b['mask'], weights=weights | {'base': 2.0},
-    **options,
-  )  # fmt: skip
+  weights = dict.fromkeys(losses.TERMS, 0.0) | {'base': 2.0}
+  total, terms = _with(Case('thumos14'), 1.0, weights=weights)
   assert list(terms) == ['base']
-  np.testing.assert_allclose(total, 2 * terms['base'])
+  np.testing.assert_allclose(total, 2 * terms['base'], 1e-6)
 
 
 def _clicked(logit, click, trim):
@@ -236,44 +207,41 @@ def test_separation_by_hand():
   assert float(loss) == pytest.approx(np.log(1 + np.exp(0.5 - 2)))
 
 
+def _embedding(e, cas, click, **options):
+  """Return the embedding term of one video that has every class."""
+  cas = jnp.array([cas], float)
+  return float(
+    losses.embedding(
+      jnp.array([e]), cas, jnp.ones((1, cas.shape[-1] - 1)),
+      jnp.array([click]), jnp.ones(1), topk_ratio=0.4, different_max=0.1,
+      **options,
+    )
+  )  # fmt: skip
+
+
 def test_embedding_by_hand():
   # The action is snippet 0, chosen by both classes; the click is snippet 1.
-  e = np.array([[1.0, 0], [0.6, 0.8], [0, 1]])[None]
-  cas = np.array([[5.0, 5, 0], [0, 0, 0], [1, 1, 0]])[None]
-  click = np.array([[IGNORED, 2, IGNORED]])
-  options = {'topk_ratio': 0.4, 'similar_min': 0.5, 'different_max': 0.1}
-  loss = losses.embedding(
-    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 2)), jnp.asarray(click),
-    jnp.ones(1), **options,
-  )  # fmt: skip
+  e = [[1.0, 0], [0.6, 0.8], [0, 1]]
+  cas = [[5, 5, 0], [0, 0, 0], [1, 1, 0]]
+  loss = _embedding(e, cas, [IGNORED, 2, IGNORED], similar_min=0.5)
   # Each set holds one direction (cosine 1); between them 0.6, twice.
-  assert float(loss) == pytest.approx(2 * (0.6 - 0.1), abs=1e-6)
-  # Two clicks, one of them orthogonal to the action.
-  click[0, 2] = 2
-  loss = losses.embedding(
-    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 2)), jnp.asarray(click),
-    jnp.ones(1), **options,
-  )  # fmt: skip
-  # Clicks: cosine 0.8, no hinge; action to its nearest click 0.6; clicks to
-  # the action 0.6 and 0.
-  assert float(loss) == pytest.approx(0.5 + (0.5 + 0) / 2, abs=1e-6)
+  assert loss == pytest.approx(2 * (0.6 - 0.1), abs=1e-6)
+  # Two clicks, one of them orthogonal to the action. Clicks: cosine 0.8, no
+  # hinge; action to its nearest click 0.6; clicks to the action 0.6 and 0.
+  loss = _embedding(e, cas, [IGNORED, 2, 2], similar_min=0.5)
+  assert loss == pytest.approx(0.5 + (0.5 + 0) / 2, abs=1e-6)
 
 
 def test_embedding_counts_a_snippet_that_two_classes_choose_twice():
   # Class 0 chooses snippet 0, classes 1 and 2 snippet 1; the click is 2.
-  e = np.array([[1.0, 0], [0.6, 0.8], [0.8, 0.6]])[None]
-  cas = np.array([[9.0, 0, 0, 0], [0, 9, 9, 0], [1, 1, 1, 0]])[None]
-  loss = losses.embedding(
-    jnp.asarray(e), jnp.asarray(cas), jnp.ones((1, 3)),
-    jnp.array([[IGNORED, IGNORED, 3]]), jnp.ones(1),
-    topk_ratio=0.4, similar_min=0.9, different_max=0.1,
-  )  # fmt: skip
+  e = [[1.0, 0], [0.6, 0.8], [0.8, 0.6]]
+  cas = [[9, 0, 0, 0], [0, 9, 9, 0], [1, 1, 1, 0]]
+  loss = _embedding(e, cas, [IGNORED, IGNORED, 3], similar_min=0.9)
   action = 0.9 - 0.6  # of every anchor, the worst pair has cosine 0.6
   to_background = ((0.8 - 0.1) + 2 * (0.96 - 0.1)) / 3
   from_background = 0.96 - 0.1
-  assert float(loss) == pytest.approx(
-    action + to_background + from_background, abs=1e-6
-  )
+  expected = action + to_background + from_background
+  assert loss == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_sort_of_the_video_score_serves_the_embedding_loss():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -82,22 +81,12 @@ def finished(demo_root, tmp_path_factory):
   return workdir
 
 
-@pytest.fixture
-def root(demo_root, tmp_path):
-  """Copy the embedded data set, to be broken."""
-  shutil.copytree(demo_root, tmp_path / 'data')
-  return tmp_path / 'data'
-
-
-def test_train_prints_the_table_and_where_the_results_are(finished):
+def test_a_run_prints_its_table_and_keeps_its_resolved_config(finished):
   out = (finished / 'stdout').read_text()
   metrics = json.loads((finished / 'metrics.json').read_text())
   assert all(f'{100 * v:.1f}' in out for v in metrics['mAP'])
   assert f'{100 * metrics["average_mAP"]:.1f}' in out
   assert str(finished) in out.splitlines()[-1]
-
-
-def test_the_config_in_the_workdir_is_the_resolved_one(finished):
   config = json.loads((finished / 'config.json').read_text())
   assert config['model']['hidden_dim'] == 16
   assert config['train']['learning_rate'] == 0.001
@@ -109,54 +98,51 @@ def test_the_embedded_set_is_made_on_first_use(tmp_path):
   assert (tmp_path / 'new' / 'ground_truth.json').is_file()
 
 
-def test_more_devices_than_there_are(demo_root, tmp_path):
-  message = fails(config_of(demo_root, mesh=(9,)), tmp_path / 'w')
+def test_what_is_not_there_is_told_before_anything_is_written(
+  demo_root, tmp_path
+):
+  workdir = tmp_path / 'w'
+  message = fails(config_of(demo_root, mesh=(9,)), workdir)
   assert 'config.mesh is 9, but there are 8 devices' in message
-  assert not (tmp_path / 'w').exists()
-
-
-def test_no_data_folder(tmp_path):
   config = config_of(tmp_path / 'none', **{'data.generate': False})
-  assert 'none/train: no such folder' in fails(config, tmp_path / 'w')
-  assert not (tmp_path / 'w').exists()
-
-
-def test_no_checkpoint(demo_root, tmp_path):
+  assert 'none/train: no such folder' in fails(config, workdir)
   with pytest.raises(errors.InputError, match='no checkpoint there'):
-    evaluate.evaluate(config_of(demo_root), tmp_path, tmp_path / 'w')
-  assert not (tmp_path / 'w').exists()
+    evaluate.evaluate(config_of(demo_root), tmp_path, workdir)
+  assert not workdir.exists()
 
 
 def _break(path, **changes):
   sources.write_video(path, **(npz.read(path) | changes))
 
 
-def test_a_broken_training_file_ends_the_run(root, tmp_path):
-  _break(root / 'train' / 'train_007.npz', feat_spa=np.full((16, 100), np.nan))
-  message = fails(config_of(root), tmp_path / 'w')
-  assert 'train_007.npz: features hold 1600 NaN' in message
-  assert not (tmp_path / 'w' / 'metrics.json').exists()
-
-
-def test_a_video_absent_from_the_ground_truth_is_named(root, tmp_path):
-  _break(root / 'test' / 'test_003.npz', vid_name='nobody')
-  line = fails(config_of(root), tmp_path / 'w')
-  assert "subset 'test' lacks 1 of the 60 videos to evaluate: nobody" in line
-
-
-def test_ground_truth_of_other_classes_is_refused(root, tmp_path):
+def _other_classes(root):
   path = root / 'ground_truth.json'
   truth = json.loads(path.read_text())
   truth['activity_list'].append('sleep')
   path.write_text(json.dumps(truth))
-  line = fails(config_of(root), tmp_path / 'w')
-  assert 'has 6 classes, config.model.num_classes is 5' in line
 
 
-def test_a_video_without_length_is_refused(root, tmp_path):
-  _break(root / 'test' / 'test_003.npz', frame_num=0)
-  line = fails(config_of(root), tmp_path / 'w')
-  assert 'test_003: frame_num 0' in line
+_BROKEN = {
+  'train_007.npz: features hold 1600 NaN': lambda root: _break(
+    root / 'train' / 'train_007.npz', feat_spa=np.full((16, 100), np.nan)
+  ),
+  "subset 'test' lacks 1 of the 60 videos to evaluate: nobody": lambda root: (
+    _break(root / 'test' / 'test_003.npz', vid_name='nobody')
+  ),
+  'has 6 classes, config.model.num_classes is 5': _other_classes,
+  'test_003: frame_num 0': lambda root: _break(
+    root / 'test' / 'test_003.npz', frame_num=0
+  ),
+}
+
+
+@pytest.mark.parametrize('message', _BROKEN)
+def test_broken_data_ends_a_run(demo_root, tmp_path, message):
+  root = tmp_path / 'data'
+  shutil.copytree(demo_root, root)
+  _BROKEN[message](root)
+  assert message in fails(config_of(root), tmp_path / 'w')
+  assert not (tmp_path / 'w' / 'metrics.json').exists()
 
 
 def test_a_checkpoint_of_other_widths_is_refused(demo_root, tmp_path, finished):
@@ -217,17 +203,3 @@ def test_a_disk_full_while_predictions_are_written(
   assert 'File too large' in last_line(done)
   left = {p.name for p in (tmp_path / 'w').iterdir()}
   assert left == {'config.json'}
-
-
-def test_the_limit_of_the_two_tests_above_works(tmp_path):
-  with pytest.raises(OSError, match='File too large'):
-    _write_beyond(tmp_path / 'x')
-
-
-def _write_beyond(path):
-  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-  try:
-    path.write_bytes(bytes(100))
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -31,24 +31,21 @@ def test_network_and_gradient_equal_the_plain_definition(kind):
     x = jnp.asarray(rng.normal(size=(2, 16, 10)))
     a, b = (rng.normal(size=(2, *shape)) for shape in ((2, 5), (2, 16, 5)))
 
-    def ours(params):
-      out = model.apply({'params': params}, x, train=True)
-      score = jnp.stack([out.score_base, out.score_supp])
-      cas = jnp.stack([out.cas_base, out.cas_supp])
-      return (score * a).sum() + (cas * b).sum(), (score, cas)
+    def differentiate(apply):
+      def loss(params):
+        out = apply(params)
+        score = jnp.stack([out.score_base, out.score_supp])
+        cas = jnp.stack([out.cas_base, out.cas_supp])
+        return (score * a).sum() + (cas * b).sum(), (score, cas)
 
-    def theirs(params):
-      out = oracle.network(params, x, kind=kind)
-      score = jnp.stack([out.score_base, out.score_supp])
-      cas = jnp.stack([out.cas_base, out.cas_supp])
-      return (score * a).sum() + (cas * b).sum(), (score, cas)
+      # Compiled whole: op by op takes five times as long.
+      return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
-    # Compiled whole: op by op takes five times as long.
-    (_, outputs), gradient = jax.jit(jax.value_and_grad(ours, has_aux=True))(
-      params
+    (_, outputs), gradient = differentiate(
+      lambda p: model.apply({'params': p}, x, train=True)
     )
-    (_, expected), wanted = jax.jit(jax.value_and_grad(theirs, has_aux=True))(
-      params
+    (_, expected), wanted = differentiate(
+      lambda p: oracle.network(p, x, kind=kind)
     )
     for found, right in zip(outputs, expected, strict=True):
       np.testing.assert_allclose(found, right, 1e-10, 1e-12)
@@ -200,7 +197,9 @@ def test_prediction_traces_once_for_all_batches(demo_root):
   source = evaluate.make_source(config, 'test')
   mesh = sharding.make_mesh(config.mesh)
   before = predict.predict_step._cache_size()
-  loaded = pipeline.batches(source, pipeline.eval_plan(len(source), 14))
-  videos = list(predict.predict_batches(model, params, loaded, mesh))
+  plan = pipeline.eval_plan(len(source), 14)
+  loaded = (b | {'name': range(14)} for b in pipeline.batches(source, plan))
+  options = dict(config.localization)
+  videos = list(predict.predict_batches(model, params, loaded, mesh, options))
   assert len(videos) == len(source) and len(source) % 14
   assert predict.predict_step._cache_size() == before + 1

@@ -117,11 +117,7 @@ def error_kinds(
     * confusion: NEAR ≤ tIoU < θ and another class;
     * background: less, or nothing at all.
 
-  Args:
-    truth: Annotations of the split.
-    predictions: Predictions on it.
-    tiou: Thresholds θ.
-    match: What matching.match returns, if already known.
+  The thresholds θ are `tiou`; `match` is what matching.match returns, if known.
 
   Returns:
     [len(tiou), N] indices into KINDS, in the order of `predictions`.

@@ -76,12 +76,8 @@ def make_predictions(
   Those of a class that the split lacks are left out; their number is logged, as
   is that of predictions in other videos, which count as wrong.
 
-  Args:
-    found: {video: (labels [N], segments [N, 2] in seconds, scores [N])}, labels
-      being indices into `classes`.
-    classes: Class names.
-    truth: What the predictions are to be compared with.
-    where: What errors call the predictions.
+  Of each video are found (labels [N], segments [N, 2] in seconds, scores [N]),
+  labels being indices into `classes`; `where` is what errors call them.
 
   Raises:
     errors.InputError: Two names mean one video.

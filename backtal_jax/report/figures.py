@@ -16,6 +16,8 @@ from backtal_jax.metrics import diagnosis
 from backtal_jax.report import style
 
 _COLOR, _LINES = style.COLOR, style.LINES
+# Segments of one timeline, the best ones.
+_SHOWN = 15
 
 
 @style.styled
@@ -28,31 +30,26 @@ def timeline(
   segments: Any = (),
   ground_truth: Any = (),
   clicks: Any = (),
-  *,
-  action_clicks: Any = (),
   strip: Sequence = (),
-  limit: Any = 15,
 ) -> mpl_figure.Figure:
   """Draw one video along time; every part may be left out.
 
   Args:
     name: Name of the video, the title.
-    duration: seconds; None is the end of the last segment.
+    duration: Seconds; None is the end of the last segment.
     cas: {class: [T]}, what was localised.
     foreground: [T] weights in 0…1.
     magnitude: [T] of the features, drawn as a share of its largest.
-    segments: predictions, [{'label', 'segment': [s, e] seconds, 'score'}];
-      'kind', one of diagnosis.KINDS, colours them.
+    segments: Predictions, [{'label', 'segment': [s, e] seconds, 'score'}], the
+      best are shown; 'kind', one of diagnosis.KINDS, colours them.
     ground_truth: [{'label', 'segment'}].
-    clicks: seconds of background clicks.
-    action_clicks: [{'label', 'time'}], seconds.
-    strip: pictures of equal parts of the video, above all else.
-    limit: how many of the segments, best scores first.
+    clicks: Seconds of background clicks.
+    strip: Pictures of equal parts of the video, above all else.
   """
-  cas, best = cas or {}, sorted(segments, key=lambda s: -s['score'])[:limit]
+  cas, best = cas or {}, sorted(segments, key=lambda s: -s['score'])[:_SHOWN]
   ends = [s['segment'][1] for s in (*best, *ground_truth)]
   duration = duration or max([*ends, *clicks, 1.0])
-  labels = dict.fromkeys(s['label'] for s in (*ground_truth, *action_clicks))
+  labels = dict.fromkeys(s['label'] for s in ground_truth)
   color = {
     label: _LINES[i % len(_LINES)]
     for i, label in enumerate(dict.fromkeys([*labels, *cas]))
@@ -62,7 +59,7 @@ def timeline(
   axes = _stack(
     [
       (0.6 * bool(len(strip)), _strip, (strip, duration)),
-      (0.22 * len(lanes), _truth, (ground_truth, clicks, action_clicks, lanes)),
+      (0.22 * len(lanes), _truth, (ground_truth, clicks, lanes)),
       (1.2 * bool(cas), _cas, (cas, duration, color, ground_truth)),
       (0.8 * has_weights, _weights, (foreground, magnitude, duration)),
       (0.19 * len(best), _predictions, (best, len(segments), color)),
@@ -108,20 +105,15 @@ def _lanes(ax, names):
   ax.grid(False, axis='y')
 
 
-def _truth(ax, ground_truth, clicks, action_clicks, lanes):
+def _truth(ax, ground_truth, clicks, lanes):
   rows = [lanes.index(s['label']) for s in ground_truth]
   _bars(ax, ground_truth, rows, [_COLOR['muted']] * len(rows))
   if len(clicks):
     y = [len(lanes) - 1] * len(clicks)
     ax.plot(clicks, y, 'v', color=_COLOR['background'], clip_on=False)
-  for click in action_clicks:
-    y = lanes.index(click['label'])
-    ax.plot(click['time'], y, 'v', color=_COLOR['background'], clip_on=False)
   _lanes(ax, lanes)
-  kinds = 'background ' * bool(len(clicks)), 'action ' * bool(action_clicks)
-  told = ' and '.join(filter(None, kinds))
   ax.text(
-    1, 1.02, 'ground truth' + (f', {told}clicks' if told else ''),
+    1, 1.02, 'ground truth' + ', background clicks' * bool(len(clicks)),
     transform=ax.transAxes, ha='right', color=_COLOR['muted'],
   )  # fmt: skip
 
@@ -154,8 +146,7 @@ def _weights(ax, foreground, magnitude, duration):
   _legend(ax)
 
 
-def _legend(ax):
-  """Put the legend above the axes, where it hides nothing."""
+def _legend(ax):  # above the axes, where it hides nothing
   ax.legend(loc='lower right', bbox_to_anchor=(1, 0.94), ncols=6)
 
 
@@ -184,11 +175,8 @@ def curves(
 ) -> mpl_figure.Figure:
   """Draw scalars over steps, at most some 200 points of each.
 
-  Args:
-    rows: [{'step', key: value}], lines of metrics.jsonl.
-    keys: which; the first is drawn bold.
-    ylabel: Label of the axis.
-    log: scale of the axis, where all is positive.
+  Of the lines of metrics.jsonl, [{'step', key: value}], these keys, the first
+  one bold; logarithmic, if asked for, where all is positive.
   """
   figure, ax = style.new(4.5, 3)
   lowest = math.inf
@@ -214,12 +202,7 @@ def curves(
 def precision_recall(
   tiou: Sequence[float], precision: np.ndarray
 ) -> mpl_figure.Figure:
-  """Draw precision over recall, the mean over classes, a line a tIoU.
-
-  Args:
-    tiou: thresholds.
-    precision: [len(tiou), R] at R equal steps of recall from 0 to 1.
-  """
+  """Draw precision [len(tiou), R] over R equal steps of recall from 0 to 1."""
   figure, ax = style.new(4.5, 3)
   for i, (threshold, values) in enumerate(zip(tiou, precision, strict=True)):
     ax.plot(np.linspace(0, 1, len(values)), values, color=_LINES[i % 6],
@@ -230,19 +213,12 @@ def precision_recall(
 
 
 @style.styled
-def shares(
-  rows: dict, kinds: Sequence[str] = diagnosis.KINDS
-) -> mpl_figure.Figure:
-  """Draw how predictions split into kinds, a stacked bar a row, in percent.
-
-  Args:
-    rows: {name: {kind: count}}.
-    kinds: their order.
-  """
+def shares(rows: dict) -> mpl_figure.Figure:
+  """Draw {name: {kind: count}} as stacked bars, in percent of a row's total."""
   figure, ax = style.new(4.5, 0.24 * len(rows) + 1.1)
   left = np.zeros(len(rows))
   total = np.array([max(sum(r.values()), 1) for r in rows.values()])
-  for kind in kinds:
+  for kind in diagnosis.KINDS:
     width = 100 * np.array([row[kind] for row in rows.values()]) / total
     ax.barh(range(len(rows)), width, 0.78, left, label=kind,
             color=_COLOR[kind])  # fmt: skip
@@ -255,12 +231,9 @@ def shares(
 
 @style.styled
 def bars(values: dict, *, xlabel: str, colors: Any = None) -> mpl_figure.Figure:
-  """Draw {name: value} as horizontal bars, each with its number.
+  """Draw {name: value} as bars from the top, each with its number.
 
-  Args:
-    values: in the order from the top; None is drawn as absent.
-    xlabel: Label of the axis.
-    colors: names in PALETTE, one for each value.
+  None is drawn as absent; `colors` names one of PALETTE for each value.
   """
   figure, ax = style.new(4.5, 0.21 * len(values) + 0.7)
   width = [0 if v is None else v for v in values.values()]
@@ -278,13 +251,10 @@ def bars(values: dict, *, xlabel: str, colors: Any = None) -> mpl_figure.Figure:
 def groups(
   characteristics: dict, key: str, ylabel: str, baseline: float | None = None
 ) -> mpl_figure.Figure:
-  """Draw one number by groups of the ground truth.
+  """Draw one number by groups of the ground truth: a share of 1, or None.
 
-  Args:
-    characteristics: {name: [{'from', 'to', 'count', key}]}.
-    key: what is drawn, a share of 1 or None.
-    ylabel: Label of the axis.
-    baseline: the same of all the ground truth.
+  The groups are {name: [{'from', 'to', 'count', key: number}]}; the baseline is
+  the same number of all the ground truth.
   """
   figure, axes = style.new(
     4.5, 2.4, 1, max(len(characteristics), 1), sharey=True, squeeze=False

@@ -50,13 +50,10 @@ def write(
 ) -> epath.Path:
   """Write the page of a run, and return its path.
 
-  Args:
-    workdir: folder of the run.
-    output: path of the page, by default WORKDIR/report.html.
-    ground_truth: path, by default what the config says.
+  That is `output`, by default WORKDIR/report.html.
 
   Raises:
-    errors.InputError: see outputs.read.
+    errors.InputError: See outputs.read.
   """
   run = outputs.read(workdir, ground_truth)
   tiou, columns = run.metrics['tiou'], (run.truth, run.predictions)
@@ -230,14 +227,10 @@ def compare(
 ) -> epath.Path:
   """Write a page of two runs side by side, and return its path.
 
-  Args:
-    before: workdir of a run.
-    after: workdir of another run, on the same ground truth.
-    output: path of the page, by default AFTER/compare.html.
-    ground_truth: path, by default what the config of `before` says.
+  That is `output`, by default AFTER/compare.html.
 
   Raises:
-    errors.InputError: their ground truth differs, or see outputs.read.
+    errors.InputError: Their ground truth differs, or see outputs.read.
   """
   a, b = (outputs.read(path, ground_truth) for path in (before, after))
   same = zip(a.truth.segments, b.truth.segments, strict=True)
@@ -250,7 +243,7 @@ def compare(
     theta=timelines.THETA,
   )  # fmt: skip
   names, kinds = [f'A: {a.name}', f'B: {b.name}'], result['kinds']
-  order = sorted(result['classes'].items(), key=lambda x: -x[1]['difference'])
+  classes = sorted(result['classes'].items(), key=lambda x: -x[1]['difference'])
   shares = {
     name: {kind: row[side] for kind, row in kinds.items()}
     for name, side in zip(names, ('before', 'after'), strict=True)
@@ -260,39 +253,26 @@ def compare(
     f'draws of the {len(a.truth.videos)} videos with replacement.'
   )
   scored = {k: v for k, v in result.items() if 'mAP' in k}
-  title = f'{a.name} and {b.name}'
-  return _render(
-    files.path(output or files.path(after) / 'compare.html'),
-    title,
-    title,
-    [
-      Section(
-        text=text,
-        table=_differences(
-          'Mean average precision, %', 'metric', names, scored
-        ),
-      ),
-      Section(
-        'Kinds of errors',
-        charts=[
-          ('Shares', f'Of {_BEST} at {_AT}.', figures.shares(shares)),
-          _difference_chart('Change', kinds, 'share, B − A, points'),
-        ],
-        table=_differences('Shares, %', 'kind', names, kinds),
-      ),
-      Section(
-        'Classes',
-        charts=[
-          _difference_chart(
-            'What got better and worse',
-            _ends(dict(order)),
-            'AP, B − A, points',
-          )
-        ],
-        table=_differences(f'AP at {_AT}, %', 'class', names, dict(order)),
-      ),
-    ],
+  table = functools.partial(_differences, names)
+  charts = [
+    ('Shares', f'Of {_BEST} at {_AT}.', figures.shares(shares)),
+    _difference_chart('Change', kinds, 'share, B − A, points'),
+  ]
+  best = _difference_chart(
+    'What got better and worse', _ends(dict(classes)), 'AP, B − A, points'
   )
+  sections = [
+    Section(
+      '', text, table=table('Mean average precision, %', 'metric', scored)
+    ),
+    Section('Kinds of errors', '', charts, table('Shares, %', 'kind', kinds)),
+    Section(
+      'Classes', '', [best], table(f'AP at {_AT}, %', 'class', dict(classes))
+    ),
+  ]
+  path = files.path(output or files.path(after) / 'compare.html')
+  title = f'{a.name} and {b.name}'
+  return _render(path, title, title, sections)
 
 
 def _difference_chart(title, rows, xlabel):
@@ -304,7 +284,7 @@ def _difference_chart(title, rows, xlabel):
   return title, 'With 95 % intervals; grey ones hold zero.', drawn
 
 
-def _differences(caption, what, names, rows):
+def _differences(names, caption, what, rows):
   cells = [
     [name, 100 * row['before'], 100 * row['after']]
     + [_signed(100 * row[key]) for key in ('difference', 'low', 'high')]

@@ -67,11 +67,8 @@ styled = matplotlib.rc_context(_STYLE)
 def svg(figure: mpl_figure.Figure, title: str) -> str:
   """Render a figure as an <svg> element that follows the page's theme.
 
-  Colours become the CSS variables `--NAME` of PALETTE, text stays text.
-
-  Args:
-    figure: a figure of this module.
-    title: what a screen reader says.
+  Colours become the CSS variables `--NAME` of PALETTE, text stays text; the
+  title is what a screen reader says.
   """
   text = io.StringIO()
   style = _STYLE | {'svg.fonttype': 'none', 'svg.hashsalt': title}

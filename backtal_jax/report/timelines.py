@@ -15,11 +15,7 @@ _MAX_CLASSES = 4
 
 
 def images(truth: segments.Truth, results: Any) -> dict[str, np.ndarray]:
-  """Return the best, the median and the worst video of an evaluation.
-
-  Args:
-    truth: a segments.Truth.
-    results: an outputs.Results.
+  """Draw three videos of an evaluation (outputs.Results).
 
   Returns:
     {'best', 'median', 'worst': pixels [height, width, 3]}.
@@ -37,13 +33,8 @@ def select(
 ) -> dict:
   """Draw the videos that went best, in the middle and worst.
 
-  By the AP, at tIoU 0.5, of all their predictions together.
-
-  Args:
-    truth: a segments.Truth.
-    predictions: a segments.Segments.
-    curves: {video: outputs.take}; may lack videos.
-    count: number of each.
+  By the AP, at tIoU 0.5, of all their predictions together; `count` of each.
+  The curves, {video: outputs.take}, may lack videos.
 
   Returns:
     {'best 1: VIDEO, AP 97.1 %': Figure}, in that order.
@@ -75,14 +66,7 @@ def draw_column(
   kinds: Any,
   title: str,
 ) -> Any:
-  """Draw one video of a split.
-
-  Args:
-    truth, predictions, curves: see `select`.
-    video: index into truth.videos.
-    kinds: [N] of the predictions, from diagnosis.error_kinds.
-    title: title of the figure.
-  """
+  """Draw one of truth.videos, its predictions by kind, see error_kinds."""
   name = truth.videos[video]
   return draw(
     title,
@@ -116,13 +100,9 @@ def draw(
 ) -> Any:
   """Draw one video: segments, and curves of the classes that they are of.
 
-  Args:
-    title: title of the figure.
-    duration: seconds, or None where unknown; no curves are drawn then.
-    found: predictions, see figures.timeline.
-    annotated: ground truth, see figures.timeline.
-    shown: outputs.take of the video, or None.
-    strip: pictures of equal parts of the video.
+  Predictions (found), ground truth (annotated) and the strip are those of
+  figures.timeline. The curves are outputs.take's; without them, or without a
+  duration in seconds, none are drawn.
   """
   curves = {}
   if shown is not None and duration is not None:

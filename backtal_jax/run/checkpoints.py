@@ -29,16 +29,11 @@ def _rank(metrics):
 
 
 @contextlib.contextmanager
-def manager(
-  workdir: epath.PathLike, create: bool = True
-) -> Iterator[ocp.CheckpointManager]:
+def manager(workdir: epath.PathLike) -> Iterator[ocp.CheckpointManager]:
   """Open WORKDIR/checkpoints, keeping the two latest and the best.
 
-  Yields:
-    An Orbax CheckpointManager.
-
   Raises:
-    errors.InputError: what was saved last could not be written.
+    errors.InputError: What was saved last could not be written.
   """
   options = ocp.CheckpointManagerOptions(
     best_fn=_rank,
@@ -48,8 +43,7 @@ def manager(
         preservation_policy.BestN(get_metric_fn=_rank, n=1),
       ]
     ),
-    cleanup_tmp_directories=create,
-    create=create,
+    cleanup_tmp_directories=True,
   )
   folder = files.path(workdir).absolute() / 'checkpoints'
   opened = ocp.CheckpointManager(
@@ -78,16 +72,12 @@ def save(
   epoch: int,
   value: float | None = UNKNOWN,
 ) -> None:
-  """Save a training state under its step; asynchronous.
+  """Save a train.TrainState after an epoch under its step; asynchronous.
 
-  Args:
-    manager: The workdir's manager.
-    state: a train.TrainState.
-    epoch: how many are done.
-    value: the best checkpoint has the largest; UNKNOWN if not evaluated.
+  The best checkpoint has the largest value, UNKNOWN if not evaluated.
 
   Raises:
-    errors.InputError: it cannot be written (a full disk, say).
+    errors.InputError: It cannot be written (a full disk, say).
   """
   state = state._asdict()
   params = state.pop('params')
@@ -116,36 +106,29 @@ def finish(manager: ocp.CheckpointManager) -> None:
     manager.check_for_errors()
 
 
-class _writing:
+@contextlib.contextmanager
+def _writing(manager):
   """Name the folder when Orbax, in whatever way, could not write to it."""
-
-  def __init__(self, manager):
-    self._folder = manager.directory
-
-  def __enter__(self):
-    pass
-
-  def __exit__(self, kind, error, traceback):
-    # Another process lost is not this folder's fault.
-    if isinstance(error, Exception) and not hosts.is_lost(error):
-      raise errors.InputError(
-        f'{self._folder}: the checkpoint could not be written: {error}'
-      ) from error
+  try:
+    yield
+  except Exception as e:
+    if hosts.is_lost(e):  # not this folder's fault
+      raise
+    raise errors.InputError(
+      f'{manager.directory}: the checkpoint could not be written: {e}'
+    ) from e
 
 
 def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
   """Restore the latest whole state; None where there is no checkpoint.
 
-  A damaged checkpoint is named, removed and the one before it used.
-
-  Args:
-    manager: The workdir's manager.
-    state: gives the shapes and shardings.
+  A damaged checkpoint is named, removed and the one before it used. The `state`
+  gives the shapes and shardings.
 
   Raises:
-    errors.InputError: every checkpoint is damaged.
+    errors.InputError: Every checkpoint is damaged.
   """
-  training = jax.tree.map(ocp.utils.to_shape_dtype_struct, state._asdict())
+  training = state._asdict()
   params = training.pop('params')
   steps = sorted(manager.all_steps(), reverse=True)
   for step in steps:
@@ -156,7 +139,7 @@ def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
         **_read(folder / 'training', training),
       }
     except Exception as e:  # whatever the damage makes Orbax raise
-      reason = str(e).partition('\n')[0] or type(e).__name__
+      reason = _first_line(e)
     # With a state that is split, only one of the hosts may see the damage.
     reasons = [r for r in hosts.gather_objects(reason) if r]
     if reasons:
@@ -178,8 +161,13 @@ def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
 
 def _read(folder, template):
   """Read an item, not by the manager, which would wait for all hosts."""
+  template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
   args = ocp.args.StandardRestore(template)
   return ocp.StandardCheckpointHandler().restore(folder, args=args)
+
+
+def _first_line(error):
+  return str(error).partition('\n')[0] or type(error).__name__
 
 
 def restore_params(
@@ -196,7 +184,7 @@ def restore_params(
     The parameters, and the epoch of the checkpoint (-1 where unknown).
 
   Raises:
-    errors.InputError: there is no checkpoint, a damaged one, or one of other
+    errors.InputError: There is no checkpoint, a damaged one, or one of other
       shapes.
   """
   if is_torch(checkpoint):
@@ -205,22 +193,16 @@ def restore_params(
   try:
     found = ocp.StandardCheckpointHandler().metadata(step / 'params')
     if params is None:
-      params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-          x.shape, x.dtype, sharding=_first_device()
-        ),
-        found,
-        is_leaf=lambda x: hasattr(x, 'shape'),
-      )
+      here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+      shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
+      params = jax.tree.map(shape, found, is_leaf=_has_shape)
     _check_shapes(checkpoint, found, params)
-    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, params)
-    return _read(step / 'params', template), _metrics(step)['epoch']
+    return _read(step / 'params', params), _metrics(step)['epoch']
   except errors.InputError:
     raise
   except Exception as e:  # whatever the damage makes Orbax raise
-    reason = str(e).partition('\n')[0] or type(e).__name__
     raise errors.InputError(
-      f'{step}: the checkpoint is damaged: {reason}'
+      f'{step}: the checkpoint is damaged: {_first_line(e)}'
     ) from e
 
 
@@ -279,8 +261,8 @@ def _metrics(step):
   return {'epoch': -1, 'value': UNKNOWN} | found
 
 
-def _first_device():
-  return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+def _has_shape(leaf):  # what Orbax says of an array is a tree for jax
+  return hasattr(leaf, 'shape')
 
 
 def _restore_official(path, params):
@@ -304,7 +286,7 @@ def _check_shapes(checkpoint, found, expected):
     {
       jax.tree_util.keystr(path, simple=True, separator='.'): tuple(x.shape)
       for path, x in jax.tree_util.tree_leaves_with_path(
-        tree, is_leaf=lambda x: hasattr(x, 'shape')
+        tree, is_leaf=_has_shape
       )
     }
     for tree in (found, expected)
@@ -324,12 +306,7 @@ def _check_shapes(checkpoint, found, expected):
 def export(
   checkpoint: epath.PathLike, output: epath.PathLike, params: Any = None
 ) -> None:
-  """Write a checkpoint of ours as an official .pth file.
-
-  Args:
-    checkpoint: Path of a workdir (its best checkpoint), or one of its steps.
-    output: Path of the file.
-    params: Shapes that the parameters have to have, if any.
+  """Write a checkpoint of ours, see `restore_params`, as an official .pth file.
 
   Raises:
     errors.InputError: torch is not installed, or there is no checkpoint.

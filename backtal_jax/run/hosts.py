@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -51,14 +51,10 @@ def initialize(
   JAX_PROCESS_ID or JOB_COMPLETION_INDEX (an indexed Kubernetes Job); else
   from what Slurm, Open MPI or a TPU slice tell their processes.
 
-  Args:
-    address: HOST:PORT of process 0.
-    num_processes: Number of processes of the run.
-    process_id: Number of this process, from 0.
-    timeout: seconds to wait for the others.
+  The address is HOST:PORT of process 0, the timeout is in seconds.
 
   Raises:
-    errors.InputError: the cluster is set half, or the others do not come.
+    errors.InputError: The cluster is set half, or the others do not come.
   """
   env = os.environ
   given: dict[str, Any] = {
@@ -171,18 +167,6 @@ def _leave(text):
   os._exit(1)
 
 
-def stop_requested(step: int, flagged: bool) -> bool:
-  """Return whether to stop after a step, the same on every host.
-
-  Args:
-    step: the number of steps done.
-    flagged: whether this process, if it is the only one, was asked to.
-  """
-  if jax.process_count() == 1:
-    return flagged
-  return multihost_utils.reached_preemption_sync_point(step)
-
-
 def is_main_process() -> bool:
   """Return whether this process is the one that writes."""
   return jax.process_index() == 0
@@ -207,27 +191,21 @@ def gather_objects(value: Any) -> list:
 PREEMPTED = 75
 
 
-class Preemption:
-  """Lets a run end whole when it is asked to (SIGTERM)."""
+@contextlib.contextmanager
+def preemption() -> Iterator[Callable[[int], bool]]:
+  """Let a run end whole when it is asked to (SIGTERM).
 
-  def __enter__(self):
-    self._flagged, self._before = False, None
-    # With several processes jax's own service listens, and tells all hosts.
-    if jax.process_count() == 1 and _in_main_thread():
-      self._before = signal.signal(signal.SIGTERM, self._flag)
-    return self
-
-  def _flag(self, *_):
-    self._flagged = True
-
-  def __exit__(self, *_):
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
-
-  def reached(self, step: int) -> bool:
-    """Return whether to stop after this step, the same on every host."""
-    return stop_requested(step, self._flagged)
-
-
-def _in_main_thread():
-  return threading.current_thread() is threading.main_thread()
+  Yields:
+    A function of a step: whether to stop after it, the same on every host.
+  """
+  if jax.process_count() > 1:  # jax's own service listens, and tells all hosts
+    yield multihost_utils.reached_preemption_sync_point
+    return
+  asked, before = [], None
+  if threading.current_thread() is threading.main_thread():
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+  try:
+    yield lambda step: bool(asked)
+  finally:
+    if before is not None:
+      signal.signal(signal.SIGTERM, before)

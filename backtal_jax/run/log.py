@@ -22,7 +22,7 @@ class Log:
   Args:
     workdir: Workdir of the run.
     plan: [steps, B, 2] of the whole run.
-    start: steps done; what a run that died wrote beyond them is dropped.
+    start: Steps done; what a run that died wrote beyond them is dropped.
     source: Source of the videos, which errors name.
     on_nan: 'stop' or 'skip'.
   """
@@ -71,13 +71,7 @@ class Log:
         f.write(json.dumps({'step': step, **scalars}) + '\n')
 
   def show(self, step: int, text: str, images: dict[str, np.ndarray]) -> None:
-    """Write a table and images of a step to TensorBoard.
-
-    Args:
-      step: Steps done.
-      text: The table, as on screen.
-      images: {name: [height, width, 3] uint8}.
-    """
+    """Write a table and images [height, width, 3] uint8 to TensorBoard."""
     if self._main:
       # Indented lines are what Markdown keeps as they are.
       indented = text.replace('\n', '\n    ')
@@ -95,7 +89,7 @@ class Log:
     """Read back and write the remembered steps.
 
     Raises:
-      errors.InputError: a loss was not finite and on_nan is 'stop'.
+      errors.InputError: A loss was not finite and on_nan is 'stop'.
     """
     pending, self._pending = self._pending, []
     values = jax.device_get([metrics for _, metrics, _, _ in pending])

@@ -18,6 +18,9 @@ from backtal_jax.data import annotations
 from backtal_jax.metrics import segments
 from backtal_jax.run import hosts
 
+# Of a video's curves: what has one value a snippet.
+_ALONG = ('foreground', 'magnitude', 'background')
+
 
 class Results(NamedTuple):
   """What an evaluation gives."""
@@ -47,7 +50,7 @@ def check_classes(
   """Refuse ground truth whose classes are not those a workdir was trained on.
 
   Raises:
-    errors.InputError: names the first class that differs.
+    errors.InputError: Names the first class that differs.
   """
   path = workdir / 'classes.json'
   theirs = files.read_json(path) if path.exists() else ground_truth.classes
@@ -83,12 +86,10 @@ def write(workdir: epath.PathLike, results: Results) -> None:
 def read(workdir: epath.PathLike, ground_truth: Any = '') -> Run:
   """Read the results of a run.
 
-  Args:
-    workdir: with config.json, metrics.json and predictions.json.
-    ground_truth: path, by default what the config says.
+  The ground truth is a path, by default that in the config.
 
   Raises:
-    errors.InputError: a file is missing or wrong.
+    errors.InputError: A file is missing or wrong.
   """
   workdir = files.path(workdir)
   config = files.read_json(workdir / 'config.json')
@@ -133,11 +134,11 @@ def take(
   """Keep what a timeline shows of one video.
 
   Args:
-    curves: what predict.predict_batches yields of the video.
+    curves: What predict.predict_batches yields of the video.
     click: [T] labels, C where the background was clicked.
-    labels: indices of the classes to keep.
+    labels: Indices of the classes to keep.
     classes: C names.
-    read: what of the CAS was localised, see localization.activation.
+    read: What of the CAS was localised, see localization.activation.
 
   Returns:
     {'labels': names [M], 'cas' [M, T] as read, 'foreground' [T], 'magnitude'
@@ -160,10 +161,7 @@ def take(
 def write_curves(path: epath.PathLike, videos: dict) -> None:
   """Write {video: what `take` returns} atomically."""
   rows = list(videos.values())
-  stacked = {
-    key: np.stack([row[key] for row in rows])
-    for key in ('foreground', 'magnitude', 'background')
-  }
+  stacked = {key: np.stack([row[key] for row in rows]) for key in _ALONG}
   with files.atomic(path) as f:
     np.savez_compressed(
       f,
@@ -180,7 +178,7 @@ def read_curves(path: epath.PathLike) -> dict:
   """Read what `write_curves` wrote; nothing where the file is missing.
 
   Raises:
-    errors.InputError: it is another file.
+    errors.InputError: It is another file.
   """
   if not path.exists():
     return {}
@@ -190,12 +188,9 @@ def read_curves(path: epath.PathLike) -> dict:
     videos = {}
     for i, name in enumerate(arrays['video'].tolist()):
       own = arrays['owner'] == i
-      videos[name] = {
-        'labels': arrays['label'][own].tolist(),
-        'cas': arrays['cas'][own],
-      } | {
-        key: arrays[key][i] for key in ('foreground', 'magnitude', 'background')
-      }
+      labels, cas = arrays['label'][own].tolist(), arrays['cas'][own]
+      along = {key: arrays[key][i] for key in _ALONG}
+      videos[name] = {'labels': labels, 'cas': cas, **along}
     return videos
   except (KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as e:
     raise errors.InputError(f'{path}: no curves in it: {e!r}') from e

@@ -5,7 +5,6 @@ The features are read once; of each batch only the indices, labels and clicks
 still come from the host.
 """
 
-from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
@@ -16,37 +15,23 @@ import numpy as np
 from backtal_jax.run import sharding
 
 
-class _Featureless(Sequence):
-  """The videos of a source without their features, in host memory."""
-
-  def __init__(self, source, videos):
-    num_snippets, _, num_classes = source.shape
-    self.shape = (num_snippets, 0, num_classes)
-    self.names, self._videos = source.names, videos
-
-  def __len__(self):
-    return len(self._videos)
-
-  def __getitem__(self, i):
-    return self._videos[i]
+class _Videos(list):
+  """A source in host memory; it has `shape` as those of data.sources."""
 
 
 def load(source: Any, mesh: jax.sharding.Mesh, dtype: Any) -> tuple:
-  """Put the features of a source on every device of the mesh.
+  """Put the features of a source (data.sources) on every device of the mesh.
 
-  Args:
-    source: Source of videos, see data.sources.
-    mesh: Mesh of devices.
-    dtype: Type of the features there, float32, or bfloat16 for half the memory.
+  There they are float32 or, for half the memory, bfloat16.
 
   Returns:
     A source of the same videos without features; and a function that gives a
     batch of these, with its `video_index`, the features [B, T, D] it lacks.
 
   Raises:
-    errors.InputError: the split does not fit.
+    errors.InputError: The split does not fit.
   """
-  num_snippets, feature_dim, _ = source.shape
+  num_snippets, feature_dim, num_classes = source.shape
   shape, dtype = (len(source), num_snippets, feature_dim), jnp.dtype(dtype)
   size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
   sharding.check_fits(size, mesh, 'config.data.placement=device: the split')
@@ -58,7 +43,8 @@ def load(source: Any, mesh: jax.sharding.Mesh, dtype: Any) -> tuple:
     return video._replace(feature=np.zeros((num_snippets, 0), np.float32))
 
   with futures.ThreadPoolExecutor(8) as pool:
-    videos = list(pool.map(read, range(len(source))))
+    videos = _Videos(pool.map(read, range(len(source))))
+  videos.shape = num_snippets, 0, num_classes
   features = jax.device_put(features, sharding.replicated(mesh))
 
   def gather(features, batch):
@@ -67,4 +53,4 @@ def load(source: Any, mesh: jax.sharding.Mesh, dtype: Any) -> tuple:
     return batch | {'feature': feature}
 
   gather = jax.jit(gather, out_shardings=sharding.split(mesh))
-  return _Featureless(source, videos), lambda batch: gather(features, batch)
+  return videos, lambda batch: gather(features, batch)

@@ -4,7 +4,6 @@ The only file that knows devices. Everything is data parallel: a batch is split
 over the mesh's one axis, the training state is on every device.
 """
 
-import collections
 import itertools
 import os
 import sys
@@ -20,13 +19,10 @@ _AXIS = 'data'
 
 
 def make_mesh(shape: Sequence[int] = ()) -> jax.sharding.Mesh:
-  """Put the devices of all hosts into one data-parallel axis.
-
-  Args:
-    shape: (how many,), or () for all.
+  """Put all devices of all hosts, or (how many,), into one data-parallel axis.
 
   Raises:
-    errors.InputError: more than there are, or not as many of each process.
+    errors.InputError: More than there are, or not as many of each process.
   """
   devices, processes = jax.devices(), jax.process_count()
   (num_devices,) = shape or (len(devices),)
@@ -61,25 +57,18 @@ def split(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def layout(tree: Any, mesh: jax.sharding.Mesh, shard: bool) -> Any:
-  """Choose where each array of a training state lives.
+  """Return the sharding of each array of a training state, or of its shapes.
 
-  Args:
-    tree: Tree of arrays or shapes.
-    mesh: Mesh of devices.
-    shard: split each array over the mesh along its last axis that divides
-      evenly (the outputs, so that groups of input channels stay together);
-      otherwise, and where none does, every device holds the whole.
-
-  Returns:
-    A tree of shardings.
+  To `shard` splits each array over the mesh along its last axis that divides
+  evenly (the outputs, so that groups of input channels stay together);
+  otherwise, and where none does, every device holds the whole.
   """
 
   def place(x):
     even = [i for i, n in enumerate(x.shape) if n and n % mesh.size == 0]
     if not shard or not even:
       return replicated(mesh)
-    spec = [None] * x.ndim
-    spec[even[-1]] = _AXIS
+    spec = [_AXIS if i == even[-1] else None for i in range(x.ndim)]
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
   return jax.tree.map(place, tree)
@@ -116,14 +105,10 @@ def shard_batch(batch: dict, mesh: jax.sharding.Mesh) -> dict:
   }
 
 
-def ahead(items: Iterable, count: int) -> Iterator:
-  """Yield what an iterable gives, fetching some more before it is asked for."""
-  items = iter(items)
-  queue = collections.deque(itertools.islice(items, count))
-  for item in items:
-    queue.append(item)
-    yield queue.popleft()
-  yield from queue
+def ahead(items: Iterable) -> Iterator:
+  """Yield what an iterable gives, fetching one more before it is asked for."""
+  pairs = itertools.pairwise(itertools.chain(items, (None,)))
+  return (item for item, _ in pairs)
 
 
 def prefetch(
@@ -131,22 +116,19 @@ def prefetch(
 ) -> Iterator:
   """Yield (batch on the devices, batch on this host), copying one ahead.
 
-  Args:
-    batches: Batches of this host's arrays.
-    mesh: Devices to split them over.
-    keys: Which arrays go to the devices.
+  Of each batch of this host's arrays, those of `keys` go to the devices.
   """
   pairs = (
     (shard_batch({k: batch[k] for k in keys}, mesh), batch) for batch in batches
   )
-  return ahead(pairs, 1)
+  return ahead(pairs)
 
 
 def check_fits(num_bytes: int, mesh: jax.sharding.Mesh, what: str) -> None:
   """Refuse what every device of the mesh cannot hold a copy of.
 
   Raises:
-    errors.InputError: names both sizes.
+    errors.InputError: Names both sizes.
   """
   stats = mesh.local_devices[0].memory_stats() or {}
   if 'bytes_limit' in stats:

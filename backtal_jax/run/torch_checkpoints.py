@@ -52,9 +52,8 @@ def names(params: dict) -> dict:
 def read(path: epath.PathLike) -> tuple[dict[str, np.ndarray], int]:
   """Read the tensors of a file, whatever device they were saved from.
 
-  Args:
-    path: Path of a file that holds a state dict, alone or beside plain values;
-      its names may begin with `module.`, as torch's DataParallel saves them.
+  It holds a state dict, alone or beside plain values, whose names may begin
+  with `module.`, as torch's DataParallel saves them.
 
   Returns:
     {official name: float32 array}, and the epoch (-1 where it has none).
@@ -154,12 +153,9 @@ def _state_dict(torch, content):
 
 
 def write(path: epath.PathLike, params: dict, epoch: int) -> None:
-  """Write parameters as a file that the official program loads.
+  """Write a models.BackTAL's parameters as the official program loads them.
 
-  Args:
-    path: Path of the file.
-    params: Parameters of a models.BackTAL.
-    epoch: How many are done.
+  `epoch` is the number of epochs done.
   """
   torch = _import_torch(path)
   leaves = dict(

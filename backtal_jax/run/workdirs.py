@@ -45,7 +45,7 @@ def check(
     What differs but is not what a run is, a line each.
 
   Raises:
-    errors.InputError: names every other field that differs.
+    errors.InputError: Names every other field that differs.
   """
   path = workdir / 'config.json'
   if not path.exists():
