@@ -305,6 +305,7 @@ def train_and_evaluate(
     errors.InputError: A user error, or a loss that is not finite.
   """
   fields.check(config)
+  sharding.keep_memory()
   options = config.train
   workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
   source, plan, truth, clicks = open_training(config, mesh)

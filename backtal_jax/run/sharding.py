@@ -4,6 +4,8 @@ The only file that knows devices. Everything is data parallel: a batch is split
 over the mesh's one axis, the training state is on every device.
 """
 
+import contextlib
+import ctypes
 import itertools
 import os
 import sys
@@ -164,6 +166,21 @@ def use_compilation_cache() -> None:
       )
     else:
       jax.config.update('jax_compilation_cache_dir', folder)
+
+
+def keep_memory() -> None:
+  """Let glibc, if it is there, keep the memory that a step frees.
+
+  Or every step on a CPU asks the kernel anew for the pages of its buffers.
+  """
+  with contextlib.suppress(AttributeError, OSError, TypeError):
+    mallopt = ctypes.CDLL(None).mallopt
+    for option, value in (
+      (-1, 2**31 - 1),  # M_TRIM_THRESHOLD
+      (-4, 0),  # M_MMAP_MAX
+      (-8, 1),  # M_ARENA_MAX: other arenas are mapped pieces of 64 MiB
+    ):
+      mallopt(option, value)
 
 
 def local_rows(array: jax.Array) -> np.ndarray:
