@@ -15,7 +15,7 @@ def apply(config: ml_collections.ConfigDict, name: str):
 
   Args:
     config: of a data set, as the method was published.
-    name: one of NAMES; 'robust' sets the same values on every data set.
+    name: one of NAMES; 'robust' does the same on every data set.
 
   Raises:
     ValueError: there is no such recipe.
@@ -28,8 +28,9 @@ def apply(config: ml_collections.ConfigDict, name: str):
     c.loss.click = 1.0
     c.loss.label_warmup = 0.1
     c.loss.click_trim = 0.2
-    c.loss.click_trim_from = 0.3
+    c.loss.click_trim_from = 0.2
     c.loss.click_reach = 3
+    c.train.learning_rate *= 2
     c.localization.read = 'probabilities'
     c.localization.magnitude_thresholds = ()
   return c.lock()
