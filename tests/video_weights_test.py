@@ -35,6 +35,7 @@ def _without_gamma(tensors):
 
 def _from_torch(monkeypatch, tensors, stream='flow'):
   monkeypatch.setattr(torch_checkpoints, 'read', lambda _: (tensors, -1))
+  monkeypatch.setattr(weights, '_is_torch', lambda _: True)
   return weights.convert('flow_imagenet.pt', stream)
 
 
@@ -63,9 +64,10 @@ def test_folds_the_normalisation(monkeypatch, tensors):
 
 
 def test_numpy_file(monkeypatch, tmp_path, tensors):
-  path = tmp_path / 'flow.ckpt'
+  path = tmp_path / 'renamed.pt'  # the content tells, not the name
   path.write_bytes(pickle.dumps(i3d_weights.numpy(tensors)))
   expected = _from_torch(monkeypatch, _without_gamma(tensors))
+  monkeypatch.undo()
   _assert_same(weights.convert(path, 'flow'), expected)
 
 
