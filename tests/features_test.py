@@ -52,14 +52,6 @@ def test_resample_one_snippet_repeats_and_integers_become_floats():
   np.testing.assert_array_equal(y, [[3, 4]] * 5)
 
 
-def test_resample_at_given_positions():
-  x = np.array([[0.0], [10.0], [20.0]])
-  y = resampling.resample(x, 4, positions=[-3, 0.25, 1.5, 9])
-  np.testing.assert_array_equal(y, [[0], [2.5], [15], [20]])
-  with pytest.raises(ValueError, match='positions'):
-    resampling.resample(x, 3, positions=[0, 1])
-
-
 @pytest.mark.parametrize('num_snippets', [1, 40, 128])
 def test_resample_times_is_interpolation_in_seconds(num_snippets):
   rng = np.random.default_rng(1)
@@ -91,22 +83,16 @@ def test_a_ramp_keeps_its_time():
   np.testing.assert_allclose(y, np.clip(wanted, times[0], times[-1]))
 
 
-@pytest.mark.parametrize(
-  'call, message',
-  [
-    (lambda x: resampling.resample(x[:0], 4), r'shape \(0, 2\)'),
-    (lambda x: resampling.resample(x[0], 4), r'shape \(2,\)'),
-    (lambda x: resampling.resample_times(x[:0], [], 4.0, 4), r'shape \(0, 2\)'),
-    (lambda x: resampling.resample_times(x, [1], 4.0, 4), 'snippet times'),
-    (lambda x: resampling.resample_times(x, [1, 1], 4.0, 4), 'not increase'),
-    (
-      lambda x: resampling.resample_times(x, [1, np.nan], 4.0, 4),
-      'not increase',
-    ),
-    (lambda x: resampling.resample_times(x, [1, 2], 0.0, 4), 'duration is 0'),
-    (lambda x: resampling.resample_times(x, [1, 2], np.nan, 4), 'duration'),
-  ],
-)
+@pytest.mark.parametrize('call, message', [
+  (lambda x: resampling.resample(x[:0], 4), r'shape \(0, 2\)'),
+  (lambda x: resampling.resample(x[0], 4), r'shape \(2,\)'),
+  (lambda x: resampling.resample_times(x[:0], [], 4.0, 4), r'shape \(0, 2\)'),
+  (lambda x: resampling.resample_times(x, [1], 4.0, 4), 'snippet times'),
+  (lambda x: resampling.resample_times(x, [1, 1], 4.0, 4), 'not increase'),
+  (lambda x: resampling.resample_times(x, [1, np.nan], 4.0, 4), 'not increase'),
+  (lambda x: resampling.resample_times(x, [1, 2], 0.0, 4), 'duration is 0'),
+  (lambda x: resampling.resample_times(x, [1, 2], np.nan, 4), 'duration'),
+])  # fmt: skip
 def test_bad_input(call, message):
   with pytest.raises(errors.InputError, match=message):
     call(np.ones((2, 2)))
