@@ -24,11 +24,8 @@ TRUTH = annotations.Annotations(
 VIA = {
   'project': {'pname': 'x', 'data_format_version': '3.1.1'},
   'attribute': {
-    '1': {
-      'aname': 'TEMPORAL-SEGMENTS',
-      'type': 4,
-      'options': {'0': 'background', '1': 'run'},
-    },
+    '1': {'aname': 'TEMPORAL-SEGMENTS', 'type': 4,
+          'options': {'0': 'background', '1': 'run'}},
     '2': {'aname': 'Annotator', 'type': 1, 'options': {}},
   },
   'file': {
@@ -41,44 +38,30 @@ VIA = {
     '2_b': {'vid': '2', 'z': [3, 3], 'xy': [], 'av': {'1': '1', '2': 'Ann'}},
     '2_c': {'vid': '2', 'z': [], 'xy': [], 'av': {'1': '1'}},
   },
-}
+}  # fmt: skip
 VIA_CLICKS = [
   Click('one', 12.5, 'background', 'file'), Click('two b%', 3.0, 'run', 'Ann'),
 ]  # fmt: skip
 
 LABEL_STUDIO = [
-  {
-    'id': 1,
-    'data': {'video': '/data/upload/3/8ee4bbd1-one.mp4'},
-    'annotations': [
-      {
-        'completed_by': {'id': 2, 'email': 'ann@example.org'},
-        'result': [
-          {
-            'type': 'timelinelabels',
-            'value': {
-              'ranges': [{'start': 26, 'end': 26}, {'start': 1, 'end': 1}],
-              'timelinelabels': ['background'],
-            },
-          }
-        ],
-      }
-    ],
-  },
-  {
-    'id': 2,
-    'data': {'video': '/data/local-files/?d=a/two%20b%25.mp4'},
-    'annotations': [
-      {
-        'completed_by': 5,
-        'result': [
-          {'value': {'ranges': [{'start': 51, 'end': 51}],
-                     'timelinelabels': ['run']}},
-          {'value': {'choices': ['fine']}},
-        ],
-      }
-    ],
-  },
+  {'id': 1, 'data': {'video': '/data/upload/3/8ee4bbd1-one.mp4'},
+   'annotations': [{
+     'completed_by': {'id': 2, 'email': 'ann@example.org'},
+     'result': [{
+       'type': 'timelinelabels',
+       'value': {'ranges': [{'start': 26, 'end': 26}, {'start': 1, 'end': 1}],
+                 'timelinelabels': ['background']},
+     }],
+   }]},
+  {'id': 2, 'data': {'video': '/data/local-files/?d=a/two%20b%25.mp4'},
+   'annotations': [{
+     'completed_by': 5,
+     'result': [
+       {'value': {'ranges': [{'start': 51, 'end': 51}],
+                  'timelinelabels': ['run']}},
+       {'value': {'choices': ['fine']}},
+     ],
+   }]},
 ]  # fmt: skip
 LABEL_STUDIO_CLICKS = [
   Click('one', 1.0, 'background', 'ann@example.org'),
