@@ -36,19 +36,15 @@ def truth(root):
   return annotations.read_ground_truth(root / 'ground_truth.json')
 
 
-def make_clicks(root, paths, annotator='all', seed=0):
+def make_clicks(root, paths, annotator='all'):
   return splits.make_clicks(
-    open_split(root),
-    paths,
-    truth(root),
-    root,
-    annotator=annotator,
-    seed=seed,
+    open_split(root), paths, truth(root), root, annotator=annotator, seed=0,
     num_snippets=100,
-  )
+  )  # fmt: skip
 
 
 def rewrite(path, **changes):
+  """Change arrays of an npz; None leaves one out."""
   arrays = npz.read(path) | changes
   path.unlink()
   np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
