@@ -85,8 +85,9 @@ def _claim(output, given):
       '--output, or --overwrite'
     )
   files.write_json(path, made, indent=1)
-  for left in (p for folder in splits for p in folder.glob('.*.tmp')):
-    left.unlink()
+  for folder in (output, *splits):
+    for left in folder.glob('.*.tmp'):
+      left.unlink()
 
 
 def _convert(given, output):
