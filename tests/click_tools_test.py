@@ -169,25 +169,22 @@ def test_frames_of_label_studio_may_begin_at_zero(tmp_path):
     annotations.read_clicks(path, intervals='midpoint')
 
 
-@pytest.mark.parametrize(
-  'content, message',
-  [
-    ('{"metadata": ', 'not a whole via file'),
-    ({'database': {}}, 'not the shape of a via file of clicks'),
-    ([{'data': {}}], 'not a whole labelstudio file'),
-    ('<?xml version="1.0"?><a>', 'not a whole elan file'),
-    ('<?xml version="1.0"?><a/>', '<a>, expected an ELAN file'),
-    (ELAN.replace(' TIME_VALUE="12000"', ''), 'annotation a2 has no time'),
-    ('Media file name,Behavior\none.mp4,run\n', 'no column Time or Start'),
-    (BORIS_STATES.replace('POINT,5', 'X,5'), "'X', expected POINT, START"),
-    (BORIS_STATES.replace('one.mp4,run,STOP,20\n', ''), 'without its STOP'),
-    (BORIS_STATES.replace('START,10', 'POINT,10'), 'without its other end'),
-    (BORIS.replace('12.5', 'x'), 'a time of .background. that is no number'),
-    (BORIS.replace('12.5', 'nan'), 'expected a finite number'),
-    (BORIS.replace('12.5', '61'), 'the video ends at 60 s'),
-    (BORIS.replace('one.mp4', 'no.mp4'), "video 'no' is not in the ground"),
-  ],
-)
+@pytest.mark.parametrize('content, message', [
+  ('{"metadata": ', 'not a whole via file'),
+  ({'database': {}}, 'not the shape of a via file of clicks'),
+  ([{'data': {}}], 'not a whole labelstudio file'),
+  ('<?xml version="1.0"?><a>', 'not a whole elan file'),
+  ('<?xml version="1.0"?><a/>', '<a>, expected an ELAN file'),
+  (ELAN.replace(' TIME_VALUE="12000"', ''), 'annotation a2 has no time'),
+  ('Media file name,Behavior\none.mp4,run\n', 'no column Time or Start'),
+  (BORIS_STATES.replace('POINT,5', 'X,5'), "'X', expected POINT, START"),
+  (BORIS_STATES.replace('one.mp4,run,STOP,20\n', ''), 'without its STOP'),
+  (BORIS_STATES.replace('START,10', 'POINT,10'), 'without its other end'),
+  (BORIS.replace('12.5', 'x'), 'a time of .background. that is no number'),
+  (BORIS.replace('12.5', 'nan'), 'expected a finite number'),
+  (BORIS.replace('12.5', '61'), 'the video ends at 60 s'),
+  (BORIS.replace('one.mp4', 'no.mp4'), "video 'no' is not in the ground"),
+])  # fmt: skip
 def test_damaged_files(tmp_path, content, message):
   with pytest.raises(errors.InputError, match=message):
     annotations.read_clicks(

@@ -1,5 +1,6 @@
 """Tests for backtal_jax.data.clicks and simulated_clicks."""
 
+import collections
 import itertools
 import json
 import pathlib
@@ -94,17 +95,14 @@ def test_snippet_is_the_one_whose_span_holds_the_time(duration, t, shares):
   assert all(any(holds(i, c.time) for c in found) for i in hit)
 
 
-@pytest.mark.parametrize(
-  ('bad', 'duration', 'match'),
-  [
-    (click(11), 10, r"'x' is at 11 s, its duration is 10"),
-    (click(-1), 10, '-1 s'),
-    (click(1), None, 'None'),
-    (click(1), float('nan'), 'nan'),
-    (click(0), 0, '0'),
-    (click(1, 'Swim'), 10, "'Swim'"),
-  ],
-)
+@pytest.mark.parametrize(('bad', 'duration', 'match'), [
+  (click(11), 10, r"'x' is at 11 s, its duration is 10"),
+  (click(-1), 10, '-1 s'),
+  (click(1), None, 'None'),
+  (click(1), float('nan'), 'nan'),
+  (click(0), 0, '0'),
+  (click(1, 'Swim'), 10, "'Swim'"),
+])  # fmt: skip
 def test_clicks_that_have_no_snippet(bad, duration, match):
   with pytest.raises(errors.InputError, match=match):
     clicks.snippet_labels([bad], duration, 5, CLASSES)
@@ -129,21 +127,25 @@ def test_annotators_all_together_or_by_name():
     clicks.by_video(MANY, 'A4')
 
 
-def test_draw_takes_one_annotator_who_clicked_and_everyone_in_time():
-  drawn = [clicks.sample(MANY[6:], seed=0, epoch=e) for e in range(40)]
-  assert all(len(found) == 1 for found in drawn)
-  assert {found[0].annotator for found in drawn} == {'A1', 'A3'}
-  assert clicks.sample([], seed=0, epoch=0) == []
+def drawn(found, seed=0, epochs=30):
+  """Return whose clicks are sampled, epoch by epoch."""
+  each = [clicks.sample(found, seed=seed, epoch=e) for e in range(epochs)]
+  return [c.annotator for of_epoch in each for c in of_epoch]
+
+
+def test_draw_takes_one_annotator_who_clicked_and_everyone_evenly():
+  assert len(drawn(MANY[6:])) == 30
+  assert set(drawn(MANY[6:])) == {'A1', 'A3'}
+  assert drawn([]) == []
+  counts = collections.Counter(drawn(MANY[:3], epochs=900))
+  # Five standard deviations of a fair draw: sqrt(900 · 1/3 · 2/3) = 14.
+  assert len(counts) == 3 and all(230 < n < 370 for n in counts.values())
 
 
 def test_draw_depends_on_seed_epoch_and_video_but_on_no_order():
-  def draws(seed, found):
-    chosen = [clicks.sample(found, seed=seed, epoch=e) for e in range(30)]
-    return [c[0].annotator for c in chosen]
-
-  assert draws(1, MANY[:3]) == draws(1, MANY[2::-1])
-  assert draws(1, MANY[:3]) != draws(2, MANY[:3])
-  assert draws(1, MANY[:3]) != draws(1, MANY[3:6])
+  assert drawn(MANY[:3], 1) == drawn(MANY[2::-1], 1)
+  assert drawn(MANY[:3], 1) != drawn(MANY[:3], 2)
+  assert drawn(MANY[:3], 1) != drawn(MANY[3:6], 1)
 
 
 def test_draw_is_the_same_in_another_process():
@@ -159,50 +161,35 @@ def test_draw_is_the_same_in_another_process():
     cwd=pathlib.Path(__file__).parents[1],
     text=True,
   )
-  here = [clicks.sample(MANY[:3], seed=7, epoch=e) for e in range(20)]
-  assert printed.split() == [c[0].annotator for c in here]
-
-
-def test_draw_is_even():
-  counts = dict.fromkeys(('A1', 'A2', 'A3'), 0)
-  for epoch in range(900):
-    (found,) = clicks.sample(MANY[:3], seed=0, epoch=epoch)
-    counts[found.annotator] += 1
-  # Five standard deviations of a fair draw: sqrt(900 · 1/3 · 2/3) = 14.
-  assert all(230 < n < 370 for n in counts.values())
+  assert printed.split() == drawn(MANY[:3], 7, epochs=20)
 
 
 def test_labeller_gives_each_video_its_clicks():
   found = [
     click(10, annotator='A1', video='v_u'),
     click(90, 'Jump', annotator='A2', video='v_u'),
+    click(30, video='x'),
   ]
-  ground_truth = truth(video('v_u'), video('w'))
-  u = types.SimpleNamespace(name='u', duration=float('nan'))
-  w = types.SimpleNamespace(name='w', duration=50.0)
+  videos = video('v_u'), video('w'), video('x', duration=None)
 
-  def labels(annotator, of, epoch=0):
+  def labels(annotator, name, epoch=0, duration=float('nan'), num_snippets=2):
     labeller = clicks.labeller(
-      found, ground_truth, annotator, seed=3, num_snippets=2
+      found, truth(*videos), annotator, seed=3, num_snippets=num_snippets
     )
+    of = types.SimpleNamespace(name=name, duration=duration)
     return labeller(of, epoch).tolist()
 
-  assert labels('all', u) == [2, 1]
-  assert labels('A1', u) == [2, -100]
-  assert labels('A2', u) == [-100, 1]
-  assert labels('all', w) == [-100, -100]
-  drawn = {tuple(labels('random', u, epoch)) for epoch in range(20)}
-  assert drawn == {(2, -100), (-100, 1)}
+  assert labels('all', 'u') == [2, 1]
+  assert labels('A1', 'u') == [2, -100]
+  assert labels('A2', 'u') == [-100, 1]
+  assert labels('all', 'w') == [-100, -100]
+  sampled = {tuple(labels('random', 'u', epoch)) for epoch in range(20)}
+  assert sampled == {(2, -100), (-100, 1)}
   with pytest.raises(errors.InputError, match='A9'):
-    labels('A9', u)
-
-
-def test_labeller_takes_the_duration_of_the_video_where_none_is_told():
-  labeller = clicks.labeller(
-    [click(30)], truth(video(duration=None)), 'all', seed=0, num_snippets=4
-  )
-  found = labeller(types.SimpleNamespace(name='x', duration=40.0), 0)
-  assert found.tolist() == [-100, -100, -100, 2]
+    labels('A9', 'u')
+  # The ground truth tells no duration of x, but its file does.
+  told = labels('all', 'x', duration=40.0, num_snippets=4)
+  assert told == [-100, -100, -100, 2]
 
 
 # Actions and gaps.
@@ -407,18 +394,15 @@ def test_wrong_clicks_are_spread_over_all_of_the_actions():
   assert abs(np.mean(times <= 10) - 0.25) < 0.09
 
 
-@pytest.mark.parametrize(
-  ('how', 'match'),
-  [
-    ({'gap_share': 1.5}, 'gap_share'),
-    ({'gap_share': float('nan')}, 'gap_share'),
-    ({'wrong_share': -0.1}, 'wrong_share'),
-    ({'margin': -1}, 'margin'),
-    ({'min_gap': -1}, 'min_gap'),
-    # No action to be wrong in.
-    ({'wrong_share': 1}, 'wrong_share is 1, 1 clicks'),
-  ],
-)
+@pytest.mark.parametrize(('how', 'match'), [
+  ({'gap_share': 1.5}, 'gap_share'),
+  ({'gap_share': float('nan')}, 'gap_share'),
+  ({'wrong_share': -0.1}, 'wrong_share'),
+  ({'margin': -1}, 'margin'),
+  ({'min_gap': -1}, 'min_gap'),
+  # No action to be wrong in.
+  ({'wrong_share': 1}, 'wrong_share is 1, 1 clicks'),
+])  # fmt: skip
 def test_impossible_settings(how, match):
   with pytest.raises(errors.InputError, match=match):
     background(truth(video('x')), **how)

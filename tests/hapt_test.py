@@ -279,23 +279,20 @@ GYRO = 'RawData/gyro_exp01_user01.txt'
 LABEL = 'RawData/labels.txt'
 
 
-@pytest.mark.parametrize(
-  'member, change, message',
-  [
-    (GYRO, lambda t: None, 'no such file in the archive'),
-    (LABEL, lambda t: None, 'no such file in the archive'),
-    (GYRO, lambda t: '', 'no numbers in it'),
-    (GYRO, lambda t: t + '1 2\n', 'number of columns changed from 3 to 2'),
-    (GYRO, lambda t: t + '1 2 x\n', "could not convert string 'x'"),
-    (GYRO, lambda t: t + '1 2 nan\n', 'finite'),
-    (GYRO, lambda t: '1 2\n' * 6401, '2 columns, expected 3'),
-    (GYRO, lambda t: t + '1 2 3\n', r'6401 \(acc\) and 6402 \(gyro\) samples'),
-    (LABEL, lambda t: '1 1 7 501\n', '4 columns, expected 5'),
-    (LABEL, lambda t: '1 1 13 1 9\n', r'\[13, 1, 9\], expected an activity'),
-    (LABEL, lambda t: '1 1 7 9 8\n', r'\[7, 9, 8\], expected an activity'),
-    (LABEL, lambda t: '1 1 7 1 9999\n', '9999 or more'),
-  ],
-)
+@pytest.mark.parametrize('member, change, message', [
+  (GYRO, lambda t: None, 'no such file in the archive'),
+  (LABEL, lambda t: None, 'no such file in the archive'),
+  (GYRO, lambda t: '', 'no numbers in it'),
+  (GYRO, lambda t: t + '1 2\n', 'number of columns changed from 3 to 2'),
+  (GYRO, lambda t: t + '1 2 x\n', "could not convert string 'x'"),
+  (GYRO, lambda t: t + '1 2 nan\n', 'finite'),
+  (GYRO, lambda t: '1 2\n' * 6401, '2 columns, expected 3'),
+  (GYRO, lambda t: t + '1 2 3\n', r'6401 \(acc\) and 6402 \(gyro\) samples'),
+  (LABEL, lambda t: '1 1 7 501\n', '4 columns, expected 5'),
+  (LABEL, lambda t: '1 1 13 1 9\n', r'\[13, 1, 9\], expected an activity'),
+  (LABEL, lambda t: '1 1 7 9 8\n', r'\[7, 9, 8\], expected an activity'),
+  (LABEL, lambda t: '1 1 7 1 9999\n', '9999 or more'),
+])  # fmt: skip
 def test_a_bad_member_is_named(members, tmp_path, member, change, message):
   text = change(members.pop(member))
   changed = members if text is None else members | {member: text}

@@ -200,24 +200,21 @@ def feature_dim(root):
   return prepare._read_config(str(root / 'out/config.py'))[2][1]
 
 
-@pytest.mark.parametrize(
-  ('shape', 'changed', 'expected'),
-  [
-    # Channels are what all videos have in common.
-    (lambda t: (3, t), {}, 3),
-    (lambda t: (t, 3), {}, 3),
-    (lambda t: (3, t), {'stride': None}, 3),
-    # The same length in all: the preset's D, the time grid or T decide.
-    ((2048, 30), {'stride': None, 'feature_dim': 2048}, 2048),
-    ((30, 2048), {'stride': None, 'feature_dim': 2048}, 2048),
-    ((32, 100), {'stride': None, 'num_snippets': 100}, 32),
-    ((100, 32), {'stride': None, 'num_snippets': 100}, 32),
-    # Said.
-    ((32, 7), {'stride': None, 'channels_first': True}, 32),
-    ((32, 7), {'stride': None, 'channels_first': False}, 7),
-    ((7, 7), {'stride': None, 'channels_first': False}, 7),
-  ],
-)
+@pytest.mark.parametrize(('shape', 'changed', 'expected'), [
+  # Channels are what all videos have in common.
+  (lambda t: (3, t), {}, 3),
+  (lambda t: (t, 3), {}, 3),
+  (lambda t: (3, t), {'stride': None}, 3),
+  # The same length in all: the preset's D, the time grid or T decide.
+  ((2048, 30), {'stride': None, 'feature_dim': 2048}, 2048),
+  ((30, 2048), {'stride': None, 'feature_dim': 2048}, 2048),
+  ((32, 100), {'stride': None, 'num_snippets': 100}, 32),
+  ((100, 32), {'stride': None, 'num_snippets': 100}, 32),
+  # Said.
+  ((32, 7), {'stride': None, 'channels_first': True}, 32),
+  ((32, 7), {'stride': None, 'channels_first': False}, 7),
+  ((7, 7), {'stride': None, 'channels_first': False}, 7),
+])  # fmt: skip
 def test_channels_are_told_from_snippets(given, shape, changed, expected):
   save_all(given, shape)
   run(given, **changed)
@@ -241,34 +238,17 @@ def test_streams_of_other_widths_tell_channels_from_snippets(given):
   assert feature_dim(given) == 12
 
 
-@pytest.mark.parametrize(('shape', 'changed', 'match'), [
-  ((32, 7), {'stride': None}, 'cannot tell snippets.*--channels_first if'),
-  ((5, 5), {'stride': None}, 'cannot tell'),
-  ((2048, 2048), {'stride': None, 'feature_dim': 2048}, 'cannot tell'),
-  (lambda t: (t, 3), {'channels_first': True}, r"only as \[T', D\], but ch"),
-  (lambda t: (3, t), {'channels_first': False}, r"only as \[D, T'\], but no-"),
-])  # fmt: skip
-def test_channels_that_cannot_be_told_are_refused(given, shape, changed, match):
-  save_all(given, shape)
-  with pytest.raises(errors.InputError, match=match):
-    run(given, **changed)
-  assert not (given / 'out').exists()
-
-
 def _split(name):
   return 'test' if name == 'c' else 'train'
 
 
-@pytest.mark.parametrize(
-  'place',
-  [
-    lambda name, stream: f'{_split(name)}/{stream}/{name}',
-    lambda name, stream: f'{stream.upper()}/{name}',
-    lambda name, stream: f'{stream}/{_split(name)}/{name}',
-    lambda name, stream: f'{name}_{stream}',
-    lambda name, stream: f'{_split(name)}/{name}-{stream}',
-  ],
-)
+@pytest.mark.parametrize('place', [
+  lambda name, stream: f'{_split(name)}/{stream}/{name}',
+  lambda name, stream: f'{stream.upper()}/{name}',
+  lambda name, stream: f'{stream}/{_split(name)}/{name}',
+  lambda name, stream: f'{name}_{stream}',
+  lambda name, stream: f'{_split(name)}/{name}-{stream}',
+])  # fmt: skip
 def test_trees_of_known_extractors_are_read(given, place):
   for name in 'abc':
     x = np.load(given / f'features/{name}.npy')
@@ -281,21 +261,6 @@ def test_trees_of_known_extractors_are_read(given, place):
     source(given, 'training'), source(given, 'training', 2), strict=True
   ):
     np.testing.assert_array_equal(ours.feature, theirs.feature)
-
-
-@pytest.mark.parametrize(
-  ('place', 'match'),
-  [
-    (lambda n: f'train/{"rgb/" * (n != "a")}{n}', 'in no folder rgb or flow'),
-    (lambda n: f'{"rgb" if n != "a" else "flow"}/{n}', 'only in the other'),
-    (lambda n: f'{n}/a', "duplicate video 'a'"),
-  ],
-)
-def test_wrong_trees_are_named(given, place, match):
-  for name in 'abc':
-    write(given / f'tree/{place(name)}.npy', np.ones((6, 3)))
-  with pytest.raises(errors.InputError, match=match):
-    run(given, features=(str(given / 'tree'),))
 
 
 def test_video_labels_only(given):
@@ -429,22 +394,13 @@ def test_everything_in_a_bucket(given, monkeypatch, capsys):
   assert [video.name for video in source] == ['b', 'v_a']
 
 
-def test_what_lenient_does_not_forgive(given):
-  write(given / 'features/v_a.npy', np.ones((10, 3)))
-  with pytest.raises(errors.InputError, match='duplicate video'):
-    run(given, lenient=True)
-
-
-@pytest.mark.parametrize(
-  ('line', 'match'),
-  [
-    ('a,11,background,x', 'ends at 10 s'),
-    ('a,-1,background,x', '0 or later'),
-    ('a,soon,background,x', 'finite number'),
-    ('a,1,swim,x', 'unknown'),
-    ('z,1,run,x', 'not in the ground truth'),
-  ],
-)
+@pytest.mark.parametrize(('line', 'match'), [
+  ('a,11,background,x', 'ends at 10 s'),
+  ('a,-1,background,x', '0 or later'),
+  ('a,soon,background,x', 'finite number'),
+  ('a,1,swim,x', 'unknown'),
+  ('z,1,run,x', 'not in the ground truth'),
+])  # fmt: skip
 def test_wrong_clicks(given, capsys, line, match):
   (given / 'clicks.csv').write_text(CLICKS + line + '\n')
   (given / 'features/b.npy').unlink()
@@ -457,31 +413,67 @@ def test_wrong_clicks(given, capsys, line, match):
   assert len(clicks) == 2
 
 
-@pytest.mark.parametrize(
-  ('text', 'match'),
-  [
-    ('video_id,label\na,run\n', 'expected video_id,subset,label'),
-    ('video_id,subset,label\na,training,swim\n', "'swim' is unknown"),
-    ('video_id,subset,label\na,t,run\na,t,run\n', 'duplicate label'),
-    ('video_id,subset,label\na,t,run\na,u,jump\n', 'duplicate video'),
-    ('video_id,subset,label,duration\na,t,run,x\n', 'finite number'),
-    ('video_id,subset,label\n,t,run\n', 'no video'),
-  ],
-)
-def test_wrong_labels(given, text, match):
-  (given / 'labels.csv').write_text(text)
+def shaped(shape, **changed):
+  return lambda root: save_all(root, shape) or changed
+
+
+def placed(place):
+  """Return what puts features into a tree; `place` is of a name."""
+
+  def put(root):
+    for name in 'abc':
+      write(root / f'tree/{place(name)}.npy', np.ones((6, 3)))
+    return {'features': (str(root / 'tree'),)}
+
+  return put
+
+
+def labelled(rows, header='video_id,subset,label'):
+  def put(root):
+    (root / 'labels.csv').write_text(f'{header}\n{rows}\n')
+    return {'labels': str(root / 'labels.csv')}
+
+  return put
+
+
+def renamed(root):
+  for path in (root / 'features').iterdir():
+    path.rename(path.with_stem(f'other_{path.stem}'))
+
+
+@pytest.mark.parametrize(('spoil', 'match'), [
+  # Channels that cannot be told from snippets.
+  (shaped((32, 7), stride=None), 'cannot tell snippets.*--channels_first if'),
+  (shaped((5, 5), stride=None), 'cannot tell'),
+  (shaped((2048, 2048), stride=None, feature_dim=2048), 'cannot tell'),
+  (shaped(lambda t: (t, 3), channels_first=True),
+   r"only as \[T', D\], but ch"),
+  (shaped(lambda t: (3, t), channels_first=False),
+   r"only as \[D, T'\], but no-"),
+  # Wrong trees.
+  (placed(lambda n: f'train/{"rgb/" * (n != "a")}{n}'),
+   'in no folder rgb or flow'),
+  (placed(lambda n: f'{"rgb" if n != "a" else "flow"}/{n}'),
+   'only in the other'),
+  (placed(lambda n: f'{n}/a'), "duplicate video 'a'"),
+  # Names.
+  (lambda r: write(r / 'features/v_a.npy', np.ones((10, 3))),
+   'duplicate video'),
+  (renamed, 'none of the 3 videos'),
+  (lambda r: {'eval_split': 'testing'}, 'has no videos'),
+  # Labels.
+  (labelled('a,run', 'video_id,label'), 'expected video_id,subset,label'),
+  (labelled('a,training,swim'), "'swim' is unknown"),
+  (labelled('a,t,run\na,t,run'), 'duplicate label'),
+  (labelled('a,t,run\na,u,jump'), 'duplicate video'),
+  (labelled('a,t,run,x', 'video_id,subset,label,duration'), 'finite number'),
+  (labelled(',t,run'), 'no video'),
+])  # fmt: skip
+def test_what_lenient_does_not_forgive(given, spoil, match):
+  changed = spoil(given) or {}
   with pytest.raises(errors.InputError, match=match):
-    run(given, labels=str(given / 'labels.csv'))
-
-
-def test_nothing_to_evaluate_with_and_nothing_that_matches(given):
-  with pytest.raises(errors.InputError, match='has no videos'):
-    run(given, eval_split='testing')
-  for name in 'abc':
-    path = given / f'features/{name}.npy'
-    path.rename(path.with_stem(f'other_{name}'))
-  with pytest.raises(errors.InputError, match='none of the 3 videos'):
-    run(given)
+    run(given, lenient=True, **changed)
+  assert not (given / 'out').exists()
 
 
 def test_made_otherwise_is_not_mixed_but_made_anew_if_asked(given):
@@ -533,67 +525,58 @@ def test_killed_at_random_moments_is_the_same(given):
   kills.run(code, given)
 
 
+def command(name, *flags, **options):
+  prepare.main([name, *flags, *(f'--{k}={v}' for k, v in options.items())])
+
+
 def test_command_line(given, capsys):
-  prepare.main(
-    ['custom', '--features', str(given / 'features'), '--ground_truth',
-     str(given / 'truth.json'), '--clicks', str(given / 'clicks.csv'),
-     '--output', str(given / 'out'), '--num_snippets', '5', '--stride', '10']
-  )  # fmt: skip
+  options = {
+    'features': given / 'features', 'ground_truth': given / 'truth.json',
+    'output': given / 'out',
+  }  # fmt: skip
+  clicks = given / 'clicks.csv'
+  command('custom', **options, clicks=clicks, num_snippets=5, stride=10)
   assert 'config.py' in capsys.readouterr().out
   assert len(source(given, 'training')) == 2
   with pytest.raises(SystemExit, match='holds data made otherwise'):
-    prepare.main(
-      ['hacs', '--features', str(given / 'features'), '--ground_truth',
-       str(given / 'truth.json'), '--output', str(given / 'out')]
-    )  # fmt: skip
+    command('hacs', **options)
 
 
-@pytest.mark.parametrize(
-  ('args', 'match'),
-  [
-    (['check', 'x', '--config', 'none.py'], 'none.py: no config file'),
-    (['check', 'x', '--config', 'bad.py'], 'bad.py: no config.*division'),
-    (['check', 'x', '--config', 'int.py'], 'int.py: no config file'),
-    (['check', 'x', '--config', 'out/config.py'], 'no such file, nor x/ground'),
-    (['tfds', 'x', '--config', 'out/config.py'], 'x/training: no such folder'),
-    (['demo', '--output', 'y', '--seed=-1'], '--seed: -1, expected 0'),
-    (['custom', '--features', 'none', '--ground_truth', 'truth.json',
-      '--output', 'y'], 'none: no such folder or file'),
-    (['custom', '--features', 'truth.json', '--ground_truth', 'truth.json',
-      '--output', 'y'], 'truth.json: no folder; .*--video_names'),
-    (['custom', '--features', 'features', '--ground_truth', 'truth.json',
-      '--output', 'y', '--workers=0'], '--workers is 0'),
-    (['custom', '--features', 'features', '--output', 'y'], 'expected --g'),
-  ],
-)  # fmt: skip
-def test_wrong_arguments_are_one_line(given, monkeypatch, args, match):
+@pytest.mark.parametrize(('line', 'match'), [
+  ('check x --config none.py', 'none.py: no config file'),
+  ('check x --config bad.py', 'bad.py: no config.*division'),
+  ('check x --config int.py', 'int.py: no config file'),
+  ('check x --config out/config.py', 'no such file, nor x/ground'),
+  ('tfds x --config out/config.py', 'x/training: no such folder'),
+  ('demo --output y --seed=-1', '--seed: -1, expected 0'),
+  ('custom --features none --ground_truth truth.json --output y',
+   'none: no such folder or file'),
+  ('custom --features truth.json --ground_truth truth.json --output y',
+   'truth.json: no folder; .*--video_names'),
+  ('custom --features features --ground_truth truth.json --output y '
+   '--workers=0', '--workers is 0'),
+  ('custom --features features --output y', 'expected --g'),
+])  # fmt: skip
+def test_wrong_arguments_are_one_line(given, monkeypatch, line, match):
   run(given)
   monkeypatch.chdir(given)
   pathlib.Path('bad.py').write_text('1/0')
   pathlib.Path('int.py').write_text('def get_config():\n  return 3')
   with pytest.raises(SystemExit, match=match) as e:
-    prepare.main(args)
+    prepare.main(line.split())
   assert '\n' not in str(e.value) and not pathlib.Path('y').exists()
 
 
 def test_simulated_clicks_and_their_statistics(given, capsys):
-  truth, output = str(given / 'truth.json'), given / 'drawn.csv'
-  prepare.main(
-    ['simulate-clicks', '--ground_truth', truth, '--subset', 'training',
-     '--output', str(output)]
-  )  # fmt: skip
-  prepare.main(
-    ['click-stats', '--ground_truth', truth, '--clicks', str(output),
-     '--output', str(given / 'stats.json')]
-  )  # fmt: skip
+  truth, output = {'ground_truth': given / 'truth.json'}, given / 'drawn.csv'
+  stats = given / 'stats.json'
+  command('simulate-clicks', **truth, subset='training', output=output)
+  command('click-stats', **truth, clicks=output, output=stats)
   # v_a and b have an action with background before and after.
   expected = {'clicks': 4, 'videos': 2, 'inside_action': 0, 'gaps': 4,
               'gaps_hit': 4}  # fmt: skip
-  assert json.loads((given / 'stats.json').read_text()) == {
-    str(output): expected
-  }
-  prepare.main(
-    ['simulate-clicks', '--ground_truth', truth, '--subset', 'training',
-     '--output', str(output), '--actions']
-  )  # fmt: skip
+  assert json.loads(stats.read_text()) == {str(output): expected}
+  command(
+    'simulate-clicks', '--actions', **truth, subset='training', output=output
+  )
   assert '2 clicks on 2 videos' in capsys.readouterr().out

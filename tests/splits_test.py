@@ -72,16 +72,13 @@ def test_click_files_replace_the_files_labels(root, tmp_path_factory):
   np.testing.assert_array_equal(batch['click'], expected)
 
 
-@pytest.mark.parametrize(
-  ('rows', 'annotator', 'match'),
-  [
-    ('test_000,1,background,a\ntest_001,1,jump,a\n', 'all', 'none of the 2'),
-    ('', 'all', 'none of the 0 clicks is on one of the 4 training videos'),
-    ('train_000,1,background,a\ntest_000,1,jump,b\n', 'b', 'none of the 1'),
-    ('train_000,1,background,a\n', 'b', "annotator 'b' has no clicks"),
-    ('clip_train_000,1,jump,a\n', 'all', "nearest name is 'train_000'"),
-  ],
-)
+@pytest.mark.parametrize(('rows', 'annotator', 'match'), [
+  ('test_000,1,background,a\ntest_001,1,jump,a\n', 'all', 'none of the 2'),
+  ('', 'all', 'none of the 0 clicks is on one of the 4 training videos'),
+  ('train_000,1,background,a\ntest_000,1,jump,b\n', 'b', 'none of the 1'),
+  ('train_000,1,background,a\n', 'b', "annotator 'b' has no clicks"),
+  ('clip_train_000,1,jump,a\n', 'all', "nearest name is 'train_000'"),
+])  # fmt: skip
 def test_clicks_that_reach_nobody_are_refused(root, rows, annotator, match):
   (root / 'clicks.csv').write_text(HEAD + rows)
   with pytest.raises(errors.InputError, match=match):
