@@ -46,13 +46,11 @@ def write_video(
 
   Args:
     path: Ends in .npz.
-    feat_spa: [D1, T] features of the first stream (RGB), channels first.
-    feat_tem: [D2, T] features of the second stream (flow).
+    feat_spa, feat_tem: [D1, T] and [D2, T] features of the two streams (RGB and
+      flow), channels first.
     cls_label: [C] multi-hot.
     vid_name: Key into the ground truth.
-    frame_num: Length in frames.
-    fps: Frames a second.
-    duration: Seconds.
+    frame_num, fps, duration: Frames, frames a second and seconds.
     point_label: [T], see `Example.click`; none of videos that are only
       evaluated.
   """
