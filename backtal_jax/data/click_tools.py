@@ -174,12 +174,12 @@ def write_elan(folder: epath.PathLike, clicks: Iterable, suffix: str) -> None:
 def _elan(clicks, file):
   """Return the document of a video's clicks, which are in time order."""
   new, add = ElementTree.Element, ElementTree.SubElement
-  root = new('ANNOTATION_DOCUMENT', AUTHOR='', FORMAT='3.0', VERSION='3.0',
-             DATE='1970-01-01T00:00:00+00:00')  # fmt: skip
+  root = new('ANNOTATION_DOCUMENT', AUTHOR='', DATE='1970-01-01T00:00:00+00:00',
+             FORMAT='3.0', VERSION='3.0')  # fmt: skip
   header = add(root, 'HEADER', MEDIA_FILE='', TIME_UNITS='milliseconds')
   url = './' + urllib.parse.quote(file)
-  add(header, 'MEDIA_DESCRIPTOR', MEDIA_URL=url, RELATIVE_MEDIA_URL=url,
-      MIME_TYPE='video/*')  # fmt: skip
+  add(header, 'MEDIA_DESCRIPTOR', MEDIA_URL=url, MIME_TYPE='video/*',
+      RELATIVE_MEDIA_URL=url)  # fmt: skip
   order, tiers = add(root, 'TIME_ORDER'), {}
   times = sorted({click.time for click in clicks})
   for count, click in enumerate(clicks, 1):
