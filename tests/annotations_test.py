@@ -126,6 +126,9 @@ BARE_TRUTH = make_truth(
     ),
   ),
   *[(json.dumps(value), BARE_TRUTH) for value in BARE],
+  (json.dumps({'x': {'subset': 'Val', **ONE}, 'y': {'subset': 'Test', **TWO}}),
+   make_truth(make_video('x', 'Val', None, None, (1.5, 2.0, 'Run')),
+              make_video('y', 'Test'), classes=('Run',))),
 ])  # fmt: skip
 def test_each_form_of_ground_truth_is_read_and_written(
   tmp_path, text, expected
@@ -142,13 +145,6 @@ def test_subsets_in_any_letter_case_or_none():
     TRUTH.subset('test')
   # Where no video tells a subset, all are of the one asked for.
   assert BARE_TRUTH.subset('validation') == BARE_TRUTH.videos
-
-
-def test_ground_truth_without_database_may_tell_subsets(tmp_path):
-  value = {'x': {'subset': 'Val', **ONE}, 'y': {'subset': 'Test', **TWO}}
-  path = written(tmp_path, json.dumps(value), 'gt.json')
-  found = annotations.read_ground_truth(path)
-  assert list(found.subset('val')) == ['x']
 
 
 @pytest.mark.parametrize('folder', ['.', 'TH14_test/annotations/annotation'])

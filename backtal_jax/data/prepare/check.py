@@ -37,18 +37,17 @@ def check(
     All problems, one line each, with the file.
   """
   root, rows = files.path(root), [_HEADS]
-  path = files.find(data.ground_truth, root)
-  truth = annotations.read_ground_truth(path)
+  truth = annotations.find_ground_truth(data.ground_truth, root)
   found, labeller, problems = _clicks(root, data, truth, shape[0])
   if len(truth.classes) != shape[2]:
     problems.append(
-      f'{path}: {len(truth.classes)} classes, config.model.num_classes is '
-      f'{shape[2]}'
+      f'{truth.path}: {len(truth.classes)} classes, config.model.num_classes '
+      f'is {shape[2]}'
     )
   for kind, lines in annotations.problems(truth).items():
     if lines:
       some = errors.few(lines, '; ')
-      print(f'note: {path}: {len(lines)} of kind {kind!r}: {some}')
+      print(f'note: {truth.path}: {len(lines)} of kind {kind!r}: {some}')
   for split in dict.fromkeys(splits):
     counts, names, wrong = _check_split(root, split, shape, truth, labeller)
     rows.append(_row(split, counts))
@@ -205,7 +204,7 @@ def plot(
     errors.InputError: There is no such video, or its file is wrong.
   """
   root = files.path(root)
-  truth = annotations.read_ground_truth(files.find(data.ground_truth, root))
+  truth = annotations.find_ground_truth(data.ground_truth, root)
   paths = {
     path.stem: path for split in splits for path in (root / split).glob('*.npz')
   }
@@ -216,7 +215,7 @@ def plot(
   if found is None:
     raise errors.InputError(wrong[0])
   name = annotations.match_name(found.name, truth.videos)
-  known = truth.videos[name] if name else None
+  known = truth.videos.get(name or '')
   _, labeller, problems = _clicks(root, data, truth, shape[0])
   if problems:
     raise errors.InputError(problems[0])
