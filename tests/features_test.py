@@ -8,11 +8,11 @@ import pytest
 from hypothesis import strategies as st
 
 from backtal_jax import errors
-from backtal_jax.data import feature_files, npz, resampling
+from backtal_jax.data import feature_files, feature_records, npz, resampling
 
 
-def test_centre_times_by_hand():
-  times = resampling.centre_times(3, stride=4, window=16, fps=25)
+def test_centres_by_hand():
+  times = feature_records.Grid(1.0, fps=25, window=16, stride=4).times(3)
   np.testing.assert_allclose(times, [0.32, 0.48, 0.64], rtol=1e-15)
 
 
@@ -70,15 +70,16 @@ def test_resample_times_is_interpolation_in_seconds(num_snippets):
 def test_resample_times_by_hand():
   # 25 fps, stride 25, window 50: centres at 1, 2 and 3 s of a 4 s video,
   # whose eight snippets are centred at 0.25, 0.75 … 3.75 s.
-  times = resampling.centre_times(3, stride=25, window=50, fps=25)
-  y = resampling.resample_times(np.array([[0.0], [4.0], [0.0]]), times, 4, 8)
+  grid = feature_records.Grid(4.0, fps=25, window=50, stride=25)
+  y = grid.resample(np.array([[0.0], [4.0], [0.0]]), 8)
   np.testing.assert_array_equal(y[:, 0], [0, 0, 1, 3, 3, 1, 0, 0])
 
 
 def test_a_ramp_keeps_its_time():
   # What happens at second s is found again at second s, whatever the grid.
-  times = resampling.centre_times(200, stride=4, window=16, fps=30)
-  y = resampling.resample_times(times[:, None], times, 27.0, 100)[:, 0]
+  grid = feature_records.Grid(27.0, fps=30, window=16, stride=4)
+  times = grid.times(200)
+  y = grid.resample(times[:, None], 100)[:, 0]
   wanted = (np.arange(100) + 0.5) * 0.27
   np.testing.assert_allclose(y, np.clip(wanted, times[0], times[-1]))
 

@@ -28,11 +28,13 @@ class Grid(NamedTuple):
   window: float  # frames of a snippet
   stride: float  # frames from one snippet to the next
 
+  def times(self, count: int) -> np.ndarray:
+    """Return when the first `count` snippets are centred, in seconds."""
+    return (np.arange(count) * self.stride + 0.5 * self.window) / self.fps
+
   def resample(self, features: np.ndarray, num_snippets: int) -> np.ndarray:
     """Resample features [T', D] to T equal parts of the video."""
-    times = resampling.centre_times(
-      len(features), stride=self.stride, window=self.window, fps=self.fps
-    )
+    times = self.times(len(features))
     return resampling.resample_times(
       features, times, self.duration, num_snippets
     )

@@ -1,19 +1,8 @@
-"""Time grids of features, and resampling from one to another."""
+"""Resampling of features from one time grid to another."""
 
 import numpy as np
 
 from backtal_jax import errors
-
-
-def centre_times(
-  count: int, *, stride: float | int, window: float | int, fps: float | int
-) -> np.ndarray:
-  """Return when the T' = `count` snippets of a sliding window are centred.
-
-  Stride and window are frames, of which there are `fps` a second. Returns [T']
-  float64, seconds: (i·stride + window/2) / fps.
-  """
-  return (np.arange(count) * stride + 0.5 * window) / fps
 
 
 def resample(features: np.ndarray, num_snippets: int) -> np.ndarray:
