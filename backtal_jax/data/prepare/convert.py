@@ -136,7 +136,7 @@ def _convert(given, output):
 
 def _resample(array, video, recipe):
   array = arrays.finite(array, f'video {video.name!r}')
-  grid = scan.grid(recipe, video)
+  grid = scan.find_grid(recipe, video)
   if grid:
     return grid.resample(array, recipe.num_snippets)
   return resampling.resample(array, recipe.num_snippets)

@@ -138,7 +138,7 @@ def _fit(shapes, videos, recipe, turned):
   return tuple(score)
 
 
-def grid(recipe: Any, video: Any) -> feature_records.Grid | None:
+def find_grid(recipe: Any, video: Any) -> feature_records.Grid | None:
   """Return where the snippets of a video lie; None without a stride."""
   if recipe.stride is None:
     return None
@@ -170,8 +170,8 @@ def complete(
 def _completed(video, count, recipe):
   """Return a video with duration and fps that fit its `count` snippets."""
   duration, fps = video.duration, video.fps or recipe.fps
-  lies = grid(recipe, video)
-  end = lies and ((count - 1) * lies.stride + lies.window) / lies.fps
+  grid = find_grid(recipe, video)
+  end = grid and ((count - 1) * grid.stride + grid.window) / grid.fps
   if duration is None:
     duration = end
   if not fps or fps < 0 or duration is None or not 0 < duration < np.inf:
@@ -180,8 +180,8 @@ def _completed(video, count, recipe):
       'be positive: in the annotations or --video_list, fps else as --fps, '
       'the duration else from --fps and --stride'
     )
-  if lies:
-    step = ((recipe.window or 0) + 2 * lies.stride) / lies.fps
+  if grid:
+    step = ((recipe.window or 0) + 2 * grid.stride) / grid.fps
     if abs(end - duration) > max(_APART * duration, step):
       raise errors.InputError(
         f'video {video.name!r} is {duration:g} s long, its features end at '
