@@ -40,12 +40,7 @@ def _folder(config, num_videos):
         duration=200.0,
         point_label=np.where(clicked, classes, -100),
       )
-    yield (
-      folder,
-      sources.NpzSource(
-        folder, num_snippets=length, feature_dim=2048, num_classes=classes
-      ),
-    )
+    yield folder, sources.NpzSource(folder, (length, 2048, classes))
 
 
 def _plain_loop(folder):

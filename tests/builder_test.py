@@ -16,7 +16,7 @@ from backtal_jax import IGNORED, errors
 from backtal_jax.data import builder, npz, pipeline, sources
 from backtal_jax.run import sharding
 
-SHAPE = {'num_snippets': 100, 'feature_dim': 32, 'num_classes': 5}
+SHAPE = (100, 32, 5)
 
 
 @pytest.fixture(scope='module')
@@ -24,7 +24,7 @@ def both(demo_root, tmp_path_factory):
   """Convert the embedded set, in files of 7 videos or fewer."""
   root = tmp_path_factory.mktemp('tfds')
   npz = {
-    split: sources.NpzSource(demo_root / split, **SHAPE)
+    split: sources.NpzSource(demo_root / split, SHAPE)
     for split in ('train', 'test')
   }
   with pytest.MonkeyPatch.context() as patch:
@@ -36,7 +36,7 @@ def both(demo_root, tmp_path_factory):
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_source_is_the_same(both, split):
   root, npz = both
-  ours, theirs = builder.TfdsSource(root, split, **SHAPE), npz[split]
+  ours, theirs = builder.TfdsSource(root, split, SHAPE), npz[split]
   assert len(ours) == len(theirs) and ours.shape == theirs.shape
   assert ours.names == theirs.names
   assert ours.video_names() == theirs.video_names()
@@ -52,15 +52,12 @@ def test_source_is_the_same(both, split):
 @pytest.mark.parametrize('processes', [1, 2])
 def test_batches_are_the_same(both, monkeypatch, processes):
   root, npz = both
-  ours = builder.TfdsSource(root, 'train', **SHAPE)
+  ours = builder.TfdsSource(root, 'train', SHAPE)
   plan = pipeline.train_plan(np.arange(len(ours)), 24, seed=3, num_epochs=2)
   monkeypatch.setattr(jax, 'process_count', lambda: processes)
   read, original = [], builder.TfdsSource.__getitem__
-  monkeypatch.setattr(
-    builder.TfdsSource,
-    '__getitem__',
-    lambda self, i: read.append(i) or original(self, i),
-  )
+  spy = lambda self, i: read.append(i) or original(self, i)
+  monkeypatch.setattr(builder.TfdsSource, '__getitem__', spy)
   for process in range(processes):
     monkeypatch.setattr(jax, 'process_index', lambda p=process: p)
     columns = sharding.local_columns(plan)
@@ -85,11 +82,11 @@ def test_batches_are_the_same(both, monkeypatch, processes):
 def test_user_errors(both, tmp_path, demo_root):
   root, npz = both
   with pytest.raises(errors.InputError, match='prepare tfds'):
-    builder.TfdsSource(tmp_path, 'train', **SHAPE)
+    builder.TfdsSource(tmp_path, 'train', SHAPE)
   with pytest.raises(errors.InputError, match="no split 'val'"):
-    builder.TfdsSource(root, 'val', **SHAPE)
+    builder.TfdsSource(root, 'val', SHAPE)
   with pytest.raises(errors.InputError, match=r'are \(100, 32, 5\)'):
-    builder.TfdsSource(root, 'train', **(SHAPE | {'feature_dim': 64}))
+    builder.TfdsSource(root, 'train', (100, 64, 5))
   with pytest.raises(errors.InputError, match='other .npz files'):
     builder.prepare(root, {'train': npz['train']})
 
@@ -98,7 +95,7 @@ def test_other_features_or_clicks_are_not_taken_for_the_same(
   demo_root, tmp_path
 ):
   shutil.copytree(demo_root / 'test', tmp_path / 'test')
-  npz_source = lambda: sources.NpzSource(tmp_path / 'test', **SHAPE)
+  npz_source = lambda: sources.NpzSource(tmp_path / 'test', SHAPE)
   builder.prepare(tmp_path, {'test': npz_source()})
   builder.prepare(tmp_path, {'test': npz_source()})
   path = tmp_path / 'test/test_000.npz'
@@ -113,7 +110,7 @@ def test_killed_at_random_moments_is_the_same(demo_root, tmp_path):
     'import sys\n'
     'from backtal_jax.data import builder, sources\n'
     'builder._BYTES_PER_FILE = 1\n'
-    f'npz = sources.NpzSource({str(demo_root / "train")!r}, **{SHAPE})\n'
+    f'npz = sources.NpzSource({str(demo_root / "train")!r}, {SHAPE})\n'
     'work = lambda output: builder.prepare(output, dict(train=npz))'
   )
   kills.run(code, tmp_path)
@@ -126,8 +123,8 @@ def memory(key):  # now, or its peak
   status = pathlib.Path('/proc/self/status').read_text()
   return int(status.split(f'{key}:')[1].split()[0]) / 1024
 root, imported = sys.argv[1], memory('VmRSS')
-shape = dict(num_snippets=100, feature_dim=2048, num_classes=2)
-builder.prepare(root, {'train': sources.NpzSource(f'{root}/train', **shape)})
+shape = 100, 2048, 2
+builder.prepare(root, {'train': sources.NpzSource(f'{root}/train', shape)})
 print(json.dumps([imported, memory('VmHWM')]))
 """
 
@@ -140,22 +137,14 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
   for i in range(count):
     spa, tem = rng.random((2, 1024, 100), np.float32)
     sources.write_video(
-      tmp_path / f'train/{i:06}.npz',
-      feat_spa=spa,
-      feat_tem=tem,
-      cls_label=np.eye(2)[i % 2],
-      vid_name=f'{i:06}',
-      frame_num=3000,
-      fps=30.0,
-      duration=100.0,
-      point_label=np.full(100, IGNORED),
-    )
-  done = subprocess.run(
-    [sys.executable, '-c', _CONVERT, str(tmp_path)],
-    stdout=subprocess.PIPE,
-    check=True,
+      tmp_path / f'train/{i:06}.npz', feat_spa=spa, feat_tem=tem,
+      cls_label=np.eye(2)[i % 2], vid_name=f'{i:06}', frame_num=3000,
+      fps=30.0, duration=100.0, point_label=np.full(100, IGNORED),
+    )  # fmt: skip
+  printed = subprocess.check_output(
+    [sys.executable, '-c', _CONVERT, str(tmp_path)]
   )
-  imported, peak = json.loads(done.stdout.splitlines()[-1])
+  imported, peak = json.loads(printed.splitlines()[-1])
   print(
     f'{count} videos: {imported:.0f} MiB after the imports, {peak:.0f} peak'
   )
@@ -198,7 +187,5 @@ def test_conversion_streams(tmp_path, monkeypatch):
   builder.prepare(tmp_path, {'train': source})
   # A file's ten videos, and what is on its way.
   assert most[0] <= 15
-  written = builder.TfdsSource(
-    tmp_path, 'train', num_snippets=4, feature_dim=8, num_classes=2
-  )
+  written = builder.TfdsSource(tmp_path, 'train', shape)
   assert [v.feature[0, 0] for v in written] == list(range(300))

@@ -6,6 +6,7 @@ import shutil
 import matplotlib.image
 import numpy as np
 import pytest
+from splits_test import rewrite
 
 from backtal_jax import errors, evaluate, models
 from backtal_jax.data import annotations, feature_files, npz, sources
@@ -16,7 +17,6 @@ from configs import demo
 
 SHAPE = (100, 32, 5)
 SPLITS = ('train', 'test')
-_FIELDS = 'num_snippets', 'feature_dim', 'num_classes'
 
 
 @pytest.fixture
@@ -41,40 +41,30 @@ def run(root, shape=SHAPE, **changed):
   return check.check(root, data, SPLITS, shape)
 
 
-def rewrite(path, **changed):
-  arrays = dict(npz.read(path)) | changed
-  arrays = {k: np.array(v) for k, v in arrays.items()}
-  path.unlink()
-  np.savez(path, **arrays)
-
-
 def test_nothing_wrong(root, capsys):
   assert run(root) == []
   lines = capsys.readouterr().out.splitlines()
-  assert [line.split()[:3] for line in lines[1:3]] == [
-    ['train', '2', '200'],
-    ['test', '2', '200'],
-  ]
+  rows = [line.split()[:3] for line in lines[1:3]]
+  assert rows == [['train', '2', '200'], ['test', '2', '200']]
 
 
 def test_clicks_of_the_config_are_those_counted(root, capsys):
+  head = 'video_id,time,label,annotator\n'
   (root / 'clicks.csv').write_text(
-    'video_id,time,label,annotator\n'
-    'train_000,1,background,a\ntrain_001,2,jump,a\ntrain_001,3,jump,b\n'
+    f'{head}train_000,1,background,a\ntrain_001,2,jump,a\ntrain_001,3,jump,b\n'
   )
-  assert run(root, clicks='clicks.csv') == []
-  output = capsys.readouterr().out
-  assert f'{root}/clicks.csv: 3 clicks on 2 videos' in output
   # Of two training videos: background and action clicks a video.
-  assert output.splitlines()[3].split()[6:8] == ['0.50', '1.00']
-  run(root, clicks='clicks.csv', annotator='b')
-  assert capsys.readouterr().out.splitlines()[3].split()[6:8] == [
-    '0.00',
-    '0.50',
-  ]
+  for annotator, expected in (
+    ('all', ['0.50', '1.00']),
+    ('b', ['0.00', '0.50']),
+  ):
+    assert run(root, clicks='clicks.csv', annotator=annotator) == []
+    lines = capsys.readouterr().out.splitlines()
+    assert f'{root}/clicks.csv: 3 clicks on 2 videos' in lines
+    assert lines[3].split()[6:8] == expected
   (root / 'more.csv').write_text(
-    'video_id,time,label,annotator\ntrain_000,1,background,a\n'
-    'train_000,999,background,a\ntrain_009,1,background,a\n'
+    f'{head}train_000,1,background,a\ntrain_000,999,background,a\n'
+    'train_009,1,background,a\n'
   )
   first, second = run(root, clicks='clicks.csv,more.csv')
   assert first.startswith(f'{root}/more.csv:3: the time is 999 s')
@@ -82,18 +72,14 @@ def test_clicks_of_the_config_are_those_counted(root, capsys):
 
 
 def test_every_problem_in_one_pass(root, capsys):
-  train = root / 'train'
-  rewrite(
-    train / 'train_000.npz',
-    cls_label=np.zeros(4),
-    point_label=np.full(100, 7),
-    feat_spa=np.zeros((9, 100)),
-  )
+  train, test = root / 'train', root / 'test'
+  rewrite(train / 'train_000.npz', cls_label=np.zeros(4),
+          point_label=np.full(100, 7), feat_spa=np.zeros((9, 100)))  # fmt: skip
   (train / 'broken.npz').write_bytes(b'PK')
-  rewrite(root / 'train/train_001.npz', frame_num='many')
+  rewrite(train / 'train_001.npz', frame_num='many')
   shutil.copy(train / 'train_001.npz', train / 'twice.npz')
-  rewrite(root / 'test/test_000.npz', vid_name='stranger', duration=0.0)
-  rewrite(root / 'test/test_001.npz', cls_label=np.ones(5), duration=50.0)
+  rewrite(test / 'test_000.npz', vid_name='stranger', duration=0.0)
+  rewrite(test / 'test_001.npz', cls_label=np.ones(5), duration=50.0)
   found = '\n'.join(run(root))
   for text in (
     'train_000.npz: features have 25 channels',
@@ -122,28 +108,22 @@ def test_missing_split_and_other_classes(root):
 
 
 def test_command_line_and_plot(root, capsys):
-  config = ['--config', 'configs/demo.py']
-  prepare.main(['check', str(root), *config])
+  check = ['check', str(root), '--config', 'configs/demo.py']
+  prepare.main(check)
   (root / 'train/train_000.npz').unlink()
   with pytest.raises(SystemExit) as e:
-    prepare.main(['check', str(root), *config])
+    prepare.main(check)
   assert e.value.code == 1
   assert "no file of annotated video 'train_000'" in capsys.readouterr().out
-  picture = root / 'x.png'
-  prepare.main(
-    ['check', str(root), *config, '--plot', 'train_001', '--output',
-     str(picture)]
-  )  # fmt: skip
-  pixels = matplotlib.image.imread(picture)
-  assert pixels[..., :3].std() > 0.05
-  rewrite(root / 'train/train_001.npz', point_label=np.full(100, 3))
-  prepare.main(
-    ['check', str(root), *config, '--plot', 'v_train_001', '--output',
-     str(picture)]
-  )  # fmt: skip
-  assert (matplotlib.image.imread(picture) != pixels).any()
+  picture, pixels = root / 'x.png', []
+  for name in ('train_001', 'v_train_001'):
+    prepare.main([*check, '--plot', name, '--output', str(picture)])
+    pixels.append(matplotlib.image.imread(picture))
+    rewrite(root / 'train/train_001.npz', point_label=np.full(100, 3))
+  assert pixels[0][..., :3].std() > 0.05
+  assert (pixels[0] != pixels[1]).any()
   with pytest.raises(SystemExit, match="no file of video 'absent'"):
-    prepare.main(['check', str(root), *config, '--plot', 'absent'])
+    prepare.main([*check, '--plot', 'absent'])
 
 
 def test_a_truncated_file_is_one_problem(root):
@@ -209,9 +189,7 @@ def test_what_check_passes_main_and_predict_take(root, capsys, what):
   rewrite(path, **_odd(found)[what])
   (root / 'train/train_001.npz').unlink()
   problems = [p for p in run(root) if str(path) in p]
-  source = sources.NpzSource(
-    root / 'train', num_snippets=100, feature_dim=32, num_classes=5
-  )
+  source = sources.NpzSource(root / 'train', SHAPE)
   refused = {
     'many names', 'no UTF-8', 'labels of two rows', 'beyond float32',
     'infinite', 'complex', 'ten crops', 'no duration', 'endless',
@@ -295,11 +273,10 @@ def test_what_check_passes_an_evaluation_takes(root, name):
   path.write_text(json.dumps(change(json.loads(path.read_text()))))
 
   def evaluator():
-    shape = dict(zip(_FIELDS, SHAPE, strict=True))
     return evaluate.Evaluator(
       demo.get_config(),
       models.BackTAL(num_classes=SHAPE[2], feature_dim=SHAPE[1]),
-      sources.NpzSource(root / 'test', **shape),
+      sources.NpzSource(root / 'test', SHAPE),
       annotations.find_ground_truth('ground_truth.json', root),
       sharding.make_mesh((1,)),
     )

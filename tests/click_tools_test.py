@@ -24,11 +24,8 @@ TRUTH = annotations.Annotations(
 VIA = {
   'project': {'pname': 'x', 'data_format_version': '3.1.1'},
   'attribute': {
-    '1': {
-      'aname': 'TEMPORAL-SEGMENTS',
-      'type': 4,
-      'options': {'0': 'background', '1': 'run'},
-    },
+    '1': {'aname': 'TEMPORAL-SEGMENTS', 'type': 4,
+          'options': {'0': 'background', '1': 'run'}},
     '2': {'aname': 'Annotator', 'type': 1, 'options': {}},
   },
   'file': {
@@ -41,44 +38,30 @@ VIA = {
     '2_b': {'vid': '2', 'z': [3, 3], 'xy': [], 'av': {'1': '1', '2': 'Ann'}},
     '2_c': {'vid': '2', 'z': [], 'xy': [], 'av': {'1': '1'}},
   },
-}
+}  # fmt: skip
 VIA_CLICKS = [
   Click('one', 12.5, 'background', 'file'), Click('two b%', 3.0, 'run', 'Ann'),
 ]  # fmt: skip
 
 LABEL_STUDIO = [
-  {
-    'id': 1,
-    'data': {'video': '/data/upload/3/8ee4bbd1-one.mp4'},
-    'annotations': [
-      {
-        'completed_by': {'id': 2, 'email': 'ann@example.org'},
-        'result': [
-          {
-            'type': 'timelinelabels',
-            'value': {
-              'ranges': [{'start': 26, 'end': 26}, {'start': 1, 'end': 1}],
-              'timelinelabels': ['background'],
-            },
-          }
-        ],
-      }
-    ],
-  },
-  {
-    'id': 2,
-    'data': {'video': '/data/local-files/?d=a/two%20b%25.mp4'},
-    'annotations': [
-      {
-        'completed_by': 5,
-        'result': [
-          {'value': {'ranges': [{'start': 51, 'end': 51}],
-                     'timelinelabels': ['run']}},
-          {'value': {'choices': ['fine']}},
-        ],
-      }
-    ],
-  },
+  {'id': 1, 'data': {'video': '/data/upload/3/8ee4bbd1-one.mp4'},
+   'annotations': [{
+     'completed_by': {'id': 2, 'email': 'ann@example.org'},
+     'result': [{
+       'type': 'timelinelabels',
+       'value': {'ranges': [{'start': 26, 'end': 26}, {'start': 1, 'end': 1}],
+                 'timelinelabels': ['background']},
+     }],
+   }]},
+  {'id': 2, 'data': {'video': '/data/local-files/?d=a/two%20b%25.mp4'},
+   'annotations': [{
+     'completed_by': 5,
+     'result': [
+       {'value': {'ranges': [{'start': 51, 'end': 51}],
+                  'timelinelabels': ['run']}},
+       {'value': {'choices': ['fine']}},
+     ],
+   }]},
 ]  # fmt: skip
 LABEL_STUDIO_CLICKS = [
   Click('one', 1.0, 'background', 'ann@example.org'),
@@ -186,25 +169,22 @@ def test_frames_of_label_studio_may_begin_at_zero(tmp_path):
     annotations.read_clicks(path, intervals='midpoint')
 
 
-@pytest.mark.parametrize(
-  'content, message',
-  [
-    ('{"metadata": ', 'not a whole via file'),
-    ({'database': {}}, 'not the shape of a via file of clicks'),
-    ([{'data': {}}], 'not a whole labelstudio file'),
-    ('<?xml version="1.0"?><a>', 'not a whole elan file'),
-    ('<?xml version="1.0"?><a/>', '<a>, expected an ELAN file'),
-    (ELAN.replace(' TIME_VALUE="12000"', ''), 'annotation a2 has no time'),
-    ('Media file name,Behavior\none.mp4,run\n', 'no column Time or Start'),
-    (BORIS_STATES.replace('POINT,5', 'X,5'), "'X', expected POINT, START"),
-    (BORIS_STATES.replace('one.mp4,run,STOP,20\n', ''), 'without its STOP'),
-    (BORIS_STATES.replace('START,10', 'POINT,10'), 'without its other end'),
-    (BORIS.replace('12.5', 'x'), 'a time of .background. that is no number'),
-    (BORIS.replace('12.5', 'nan'), 'expected a finite number'),
-    (BORIS.replace('12.5', '61'), 'the video ends at 60 s'),
-    (BORIS.replace('one.mp4', 'no.mp4'), "video 'no' is not in the ground"),
-  ],
-)
+@pytest.mark.parametrize('content, message', [
+  ('{"metadata": ', 'not a whole via file'),
+  ({'database': {}}, 'not the shape of a via file of clicks'),
+  ([{'data': {}}], 'not a whole labelstudio file'),
+  ('<?xml version="1.0"?><a>', 'not a whole elan file'),
+  ('<?xml version="1.0"?><a/>', '<a>, expected an ELAN file'),
+  (ELAN.replace(' TIME_VALUE="12000"', ''), 'annotation a2 has no time'),
+  ('Media file name,Behavior\none.mp4,run\n', 'no column Time or Start'),
+  (BORIS_STATES.replace('POINT,5', 'X,5'), "'X', expected POINT, START"),
+  (BORIS_STATES.replace('one.mp4,run,STOP,20\n', ''), 'without its STOP'),
+  (BORIS_STATES.replace('START,10', 'POINT,10'), 'without its other end'),
+  (BORIS.replace('12.5', 'x'), 'a time of .background. that is no number'),
+  (BORIS.replace('12.5', 'nan'), 'expected a finite number'),
+  (BORIS.replace('12.5', '61'), 'the video ends at 60 s'),
+  (BORIS.replace('one.mp4', 'no.mp4'), "video 'no' is not in the ground"),
+])  # fmt: skip
 def test_damaged_files(tmp_path, content, message):
   with pytest.raises(errors.InputError, match=message):
     annotations.read_clicks(

@@ -1,5 +1,6 @@
 """Tests for backtal_jax.data.clicks and simulated_clicks."""
 
+import collections
 import itertools
 import json
 import pathlib
@@ -10,17 +11,20 @@ import types
 import hypothesis
 import numpy as np
 import pytest
-from annotations_test import DATA, needs_data, read_real
+from annotations_test import (
+  DATA,
+  make_video,
+  needs_data,
+  read_real,
+)
+from annotations_test import (
+  make_truth as truth,
+)
 from hypothesis import strategies as st
 
 from backtal_jax import errors
 from backtal_jax.data import annotations, clicks
-from backtal_jax.data.annotations import (
-  AnnotatedVideo,
-  Annotations,
-  Click,
-  Segment,
-)
+from backtal_jax.data.annotations import Annotations, Click
 from backtal_jax.data.prepare import click_statistics, simulated_clicks
 
 at_any_speed = hypothesis.settings(
@@ -34,12 +38,19 @@ def click(time, label='background', annotator='a', video='x'):
 
 
 def video(name='x', *segments, duration=100.0, subset='val'):
-  segments = tuple(Segment(float(s), float(e), 'Run') for s, e in segments)
-  return AnnotatedVideo(name, subset, duration, 30.0, segments)
+  segments = [(float(start), float(end), 'Run') for start, end in segments]
+  return make_video(name, subset, duration, 30.0, *segments)
 
 
-def truth(*videos):
-  return Annotations({v.name: v for v in videos}, CLASSES)
+def background(ground_truth, seed=0, **how):
+  return simulated_clicks.simulate_background(
+    ground_truth, 'val', seed=seed, **how
+  )
+
+
+def counted(*numbers):
+  keys = 'clicks', 'videos', 'inside_action', 'gaps', 'gaps_hit'
+  return dict(zip(keys, numbers, strict=True))
 
 
 # Times to snippets.
@@ -60,14 +71,8 @@ def test_no_click_no_label_even_without_a_duration():
 
 @pytest.mark.parametrize('order', [1, -1])
 def test_several_clicks_in_a_snippet(order):
-  found = [
-    click(1, 'Jump'),
-    click(2),
-    click(11, 'Run'),
-    click(12, 'Jump'),
-    click(21),
-    click(22),
-  ][::order]
+  found = [click(1, 'Jump'), click(2), click(11, 'Run'), click(12, 'Jump'),
+           click(21), click(22)][::order]  # fmt: skip
   labels = clicks.snippet_labels(found, 30, 3, CLASSES)
   # An action goes before background, a later action before an earlier one.
   assert labels.tolist() == [1, 1, 2]
@@ -85,27 +90,19 @@ def test_snippet_is_the_one_whose_span_holds_the_time(duration, t, shares):
   hit = set(np.flatnonzero(labels == 2).tolist())
   assert set(labels.tolist()) <= {2, -100}
   width, slack = duration / t, 1e-9 * duration
-  for c in found:
-    assert any(
-      i * width - slack <= c.time <= (i + 1) * width + slack for i in hit
-    )
-  for i in hit:
-    assert any(
-      i * width - slack <= c.time <= (i + 1) * width + slack for c in found
-    )
+  holds = lambda i, time: i * width - slack <= time <= (i + 1) * width + slack
+  assert all(any(holds(i, c.time) for i in hit) for c in found)
+  assert all(any(holds(i, c.time) for c in found) for i in hit)
 
 
-@pytest.mark.parametrize(
-  ('bad', 'duration', 'match'),
-  [
-    (click(11), 10, r"'x' is at 11 s, its duration is 10"),
-    (click(-1), 10, '-1 s'),
-    (click(1), None, 'None'),
-    (click(1), float('nan'), 'nan'),
-    (click(0), 0, '0'),
-    (click(1, 'Swim'), 10, "'Swim'"),
-  ],
-)
+@pytest.mark.parametrize(('bad', 'duration', 'match'), [
+  (click(11), 10, r"'x' is at 11 s, its duration is 10"),
+  (click(-1), 10, '-1 s'),
+  (click(1), None, 'None'),
+  (click(1), float('nan'), 'nan'),
+  (click(0), 0, '0'),
+  (click(1, 'Swim'), 10, "'Swim'"),
+])  # fmt: skip
 def test_clicks_that_have_no_snippet(bad, duration, match):
   with pytest.raises(errors.InputError, match=match):
     clicks.snippet_labels([bad], duration, 5, CLASSES)
@@ -130,21 +127,25 @@ def test_annotators_all_together_or_by_name():
     clicks.by_video(MANY, 'A4')
 
 
-def test_draw_takes_one_annotator_who_clicked_and_everyone_in_time():
-  drawn = [clicks.sample(MANY[6:], seed=0, epoch=e) for e in range(40)]
-  assert all(len(found) == 1 for found in drawn)
-  assert {found[0].annotator for found in drawn} == {'A1', 'A3'}
-  assert clicks.sample([], seed=0, epoch=0) == []
+def drawn(found, seed=0, epochs=30):
+  """Return whose clicks are sampled, epoch by epoch."""
+  each = [clicks.sample(found, seed=seed, epoch=e) for e in range(epochs)]
+  return [c.annotator for of_epoch in each for c in of_epoch]
+
+
+def test_draw_takes_one_annotator_who_clicked_and_everyone_evenly():
+  assert len(drawn(MANY[6:])) == 30
+  assert set(drawn(MANY[6:])) == {'A1', 'A3'}
+  assert drawn([]) == []
+  counts = collections.Counter(drawn(MANY[:3], epochs=900))
+  # Five standard deviations of a fair draw: sqrt(900 · 1/3 · 2/3) = 14.
+  assert len(counts) == 3 and all(230 < n < 370 for n in counts.values())
 
 
 def test_draw_depends_on_seed_epoch_and_video_but_on_no_order():
-  def draws(seed, found):
-    chosen = [clicks.sample(found, seed=seed, epoch=e) for e in range(30)]
-    return [c[0].annotator for c in chosen]
-
-  assert draws(1, MANY[:3]) == draws(1, MANY[2::-1])
-  assert draws(1, MANY[:3]) != draws(2, MANY[:3])
-  assert draws(1, MANY[:3]) != draws(1, MANY[3:6])
+  assert drawn(MANY[:3], 1) == drawn(MANY[2::-1], 1)
+  assert drawn(MANY[:3], 1) != drawn(MANY[:3], 2)
+  assert drawn(MANY[:3], 1) != drawn(MANY[3:6], 1)
 
 
 def test_draw_is_the_same_in_another_process():
@@ -154,58 +155,41 @@ def test_draw_is_the_same_in_another_process():
     'print(*(clicks.sample(found, seed=7, epoch=e)[0].annotator '
     'for e in range(20)))'
   )
-  result = subprocess.run(
+  printed = subprocess.check_output(
     [sys.executable, '-c', code],
     env={'PYTHONHASHSEED': '12345'},
     cwd=pathlib.Path(__file__).parents[1],
-    capture_output=True,
     text=True,
-    check=True,
   )
-  here = [clicks.sample(MANY[:3], seed=7, epoch=e) for e in range(20)]
-  assert result.stdout.split() == [c[0].annotator for c in here]
-
-
-def test_draw_is_even():
-  counts = dict.fromkeys(('A1', 'A2', 'A3'), 0)
-  for epoch in range(900):
-    (found,) = clicks.sample(MANY[:3], seed=0, epoch=epoch)
-    counts[found.annotator] += 1
-  # Five standard deviations of a fair draw: sqrt(900 · 1/3 · 2/3) = 14.
-  assert all(230 < n < 370 for n in counts.values())
+  assert printed.split() == drawn(MANY[:3], 7, epochs=20)
 
 
 def test_labeller_gives_each_video_its_clicks():
   found = [
     click(10, annotator='A1', video='v_u'),
     click(90, 'Jump', annotator='A2', video='v_u'),
+    click(30, video='x'),
   ]
-  ground_truth = truth(video('v_u'), video('w'))
-  u = types.SimpleNamespace(name='u', duration=float('nan'))
-  w = types.SimpleNamespace(name='w', duration=50.0)
+  videos = video('v_u'), video('w'), video('x', duration=None)
 
-  def labels(annotator, of, epoch=0):
+  def labels(annotator, name, epoch=0, duration=float('nan'), num_snippets=2):
     labeller = clicks.labeller(
-      found, ground_truth, annotator, seed=3, num_snippets=2
+      found, truth(*videos), annotator, seed=3, num_snippets=num_snippets
     )
+    of = types.SimpleNamespace(name=name, duration=duration)
     return labeller(of, epoch).tolist()
 
-  assert labels('all', u) == [2, 1]
-  assert labels('A1', u) == [2, -100]
-  assert labels('A2', u) == [-100, 1]
-  assert labels('all', w) == [-100, -100]
-  drawn = {tuple(labels('random', u, epoch)) for epoch in range(20)}
-  assert drawn == {(2, -100), (-100, 1)}
+  assert labels('all', 'u') == [2, 1]
+  assert labels('A1', 'u') == [2, -100]
+  assert labels('A2', 'u') == [-100, 1]
+  assert labels('all', 'w') == [-100, -100]
+  sampled = {tuple(labels('random', 'u', epoch)) for epoch in range(20)}
+  assert sampled == {(2, -100), (-100, 1)}
   with pytest.raises(errors.InputError, match='A9'):
-    labels('A9', u)
-
-
-def test_labeller_takes_the_duration_of_the_video_where_none_is_told():
-  labeller = clicks.labeller(
-    [click(30)], truth(video(duration=None)), 'all', seed=0, num_snippets=4
-  )
-  found = labeller(types.SimpleNamespace(name='x', duration=40.0), 0)
-  assert found.tolist() == [-100, -100, -100, 2]
+    labels('A9', 'u')
+  # The ground truth tells no duration of x, but its file does.
+  told = labels('all', 'x', duration=40.0, num_snippets=4)
+  assert told == [-100, -100, -100, 2]
 
 
 # Actions and gaps.
@@ -256,32 +240,10 @@ def test_statistics_by_hand():
     'one': [click(20), click(40), click(45), click(10, video='y')],
     'two': [click(25, 'Run'), click(40, 'Run')],
   }
-  counts = click_statistics.count(ground_truth, found)
-  assert counts == {
-    'one': {
-      'clicks': 4,
-      'videos': 2,
-      'inside_action': 2,
-      'gaps': 4,
-      'gaps_hit': 2,
-    },
+  assert click_statistics.count(ground_truth, found) == {
+    'one': counted(4, 2, 2, 4, 2),
     # Only a background click hits a gap.
-    'two': {
-      'clicks': 2,
-      'videos': 1,
-      'inside_action': 1,
-      'gaps': 4,
-      'gaps_hit': 0,
-    },
-  }
-  assert click_statistics.count(ground_truth, found, 'VAL') == counts
-  of_test = click_statistics.count(ground_truth, found, 'test')
-  assert of_test['one'] == {
-    'clicks': 0,
-    'videos': 0,
-    'inside_action': 0,
-    'gaps': 2,
-    'gaps_hit': 0,
+    'two': counted(2, 1, 1, 4, 0),
   }
 
 
@@ -298,20 +260,8 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
   assert f'wrong: {bad}:3' in capsys.readouterr().err
   click_statistics.write(ground_truth, [good, bad], output, lenient=True)
   assert json.loads(output.read_text()) == {
-    str(good): {
-      'clicks': 3,
-      'videos': 1,
-      'inside_action': 1,
-      'gaps': 2,
-      'gaps_hit': 1,
-    },
-    str(bad): {
-      'clicks': 1,
-      'videos': 1,
-      'inside_action': 0,
-      'gaps': 2,
-      'gaps_hit': 1,
-    },
+    str(good): counted(3, 1, 1, 2, 1),
+    str(bad): counted(1, 1, 0, 2, 1),
   }
   printed = capsys.readouterr()
   row = next(x for x in printed.out.splitlines() if x.startswith(str(good)))
@@ -363,13 +313,9 @@ def many_videos(count=40):
   )
 
 
-def in_spans(c, spans):
-  return any(start <= c.time <= end for start, end in spans)
-
-
 def test_one_background_click_in_every_gap_and_none_inside():
   ground_truth = many_videos()
-  found = simulated_clicks.simulate_background(ground_truth, 'VAL', seed=1)
+  found = background(ground_truth, seed=1)
   grouped = clicks.by_video(found)
   assert {c.label for c in found} == {'background'}
   assert not {'full', 'other'} & set(grouped)
@@ -399,22 +345,14 @@ def test_same_seed_same_clicks_whatever_the_order_of_videos():
 def test_a_share_of_gaps_nested():
   ground_truth = many_videos()
   shares = [
-    set(
-      simulated_clicks.simulate_background(
-        ground_truth, 'val', seed=3, gap_share=share
-      )
-    )
+    set(background(ground_truth, seed=3, gap_share=share))
     for share in (0, 0.25, 0.5, 1)
   ]
   total = sum(
     len(click_statistics.gaps(v)) for v in ground_truth.subset('val').values()
   )
-  assert [len(s) for s in shares] == [
-    0,
-    round(total / 4),
-    round(total / 2),
-    total,
-  ]
+  numbers = [0, round(total / 4), round(total / 2), total]
+  assert [len(s) for s in shares] == numbers
   assert shares[0] < shares[1] < shares[2] < shares[3]
 
 
@@ -422,36 +360,24 @@ def test_margin_and_shortest_gap():
   # Gaps of 10, 5, 30 and 35 s; the ends of the video are no boundaries.
   v = video('x', (10, 20), (25, 30), (60, 65))
   for seed in range(30):
-    found = simulated_clicks.simulate_background(
-      truth(v), 'val', seed=seed, margin=4
-    )
+    found = background(truth(v), seed, margin=4)
     bounds = [(0, 6), (34, 56), (69, 100)]
     assert len(found) == 3
     for c, (low, high) in zip(found, bounds, strict=True):
       assert low <= c.time <= high
-    found = simulated_clicks.simulate_background(
-      truth(v), 'val', seed=seed, min_gap=10.5
-    )
+    found = background(truth(v), seed, min_gap=10.5)
     assert [c.time > 30 for c in found] == [True, True]
-  spread = [
-    simulated_clicks.simulate_background(truth(v), 'val', seed=s, margin=4)[1]
-    for s in range(200)
-  ]
+  spread = [background(truth(v), seed, margin=4)[1] for seed in range(200)]
   times = [c.time for c in spread]
-  assert min(times) < 36
-  assert max(times) > 54
+  assert min(times) < 36 and max(times) > 54
 
 
 def test_wrong_clicks_lie_inside_actions_of_their_video():
   ground_truth = many_videos()
-  right = simulated_clicks.simulate_background(ground_truth, 'val', seed=4)
-  found = simulated_clicks.simulate_background(
-    ground_truth, 'val', seed=4, wrong_share=0.2
-  )
-  inside = [
-    in_spans(c, click_statistics.actions(ground_truth.videos[c.video]))
-    for c in found
-  ]
+  right = background(ground_truth, seed=4)
+  found = background(ground_truth, seed=4, wrong_share=0.2)
+  actions_of = lambda c: click_statistics.actions(ground_truth.videos[c.video])
+  inside = [any(s <= c.time <= e for s, e in actions_of(c)) for c in found]
   assert len(found) == len(right)
   assert sum(inside) == round(0.2 * len(right))
   assert len(set(found) & set(right)) == len(right) - sum(inside)
@@ -460,50 +386,33 @@ def test_wrong_clicks_lie_inside_actions_of_their_video():
 
 def test_wrong_clicks_are_spread_over_all_of_the_actions():
   v = video('x', (0, 10), (50, 80))
-  times = np.array(
-    [
-      c.time
-      for seed in range(300)
-      for c in simulated_clicks.simulate_background(
-        truth(v), 'val', seed=seed, wrong_share=1
-      )
-    ]
-  )
+  found = [background(truth(v), seed, wrong_share=1) for seed in range(300)]
+  times = np.array([c.time for of_seed in found for c in of_seed])
   assert len(times) == 600
   assert np.all((times <= 10) | ((times >= 50) & (times <= 80)))
   # A quarter of the action time; five standard deviations are 0.09.
   assert abs(np.mean(times <= 10) - 0.25) < 0.09
 
 
-@pytest.mark.parametrize(
-  ('field', 'value'),
-  [
-    ('gap_share', 1.5),
-    ('gap_share', float('nan')),
-    ('wrong_share', -0.1),
-    ('margin', -1),
-    ('min_gap', -1),
-  ],
-)
-def test_simulation_settings_out_of_range(field, value):
-  with pytest.raises(errors.InputError, match=field):
-    simulated_clicks.simulate_background(
-      truth(video('x')), 'val', seed=0, **{field: value}
-    )
-
-
-def test_no_action_to_be_wrong_in():
-  with pytest.raises(errors.InputError, match='wrong_share is 1, 1 clicks'):
-    simulated_clicks.simulate_background(
-      truth(video('x')), 'val', seed=0, wrong_share=1
-    )
+@pytest.mark.parametrize(('how', 'match'), [
+  ({'gap_share': 1.5}, 'gap_share'),
+  ({'gap_share': float('nan')}, 'gap_share'),
+  ({'wrong_share': -0.1}, 'wrong_share'),
+  ({'margin': -1}, 'margin'),
+  ({'min_gap': -1}, 'min_gap'),
+  # No action to be wrong in.
+  ({'wrong_share': 1}, 'wrong_share is 1, 1 clicks'),
+])  # fmt: skip
+def test_impossible_settings(how, match):
+  with pytest.raises(errors.InputError, match=match):
+    background(truth(video('x')), **how)
 
 
 def test_gaps_without_a_time_between_their_ends():
   after = float(np.nextafter(50, 51))
   v = video('x', (0, 50), (after, 100))
   assert click_statistics.gaps(v) == [(50, after)]
-  assert simulated_clicks.simulate_background(truth(v), 'val', seed=0) == []
+  assert background(truth(v)) == []
 
 
 @at_any_speed
@@ -511,7 +420,7 @@ def test_gaps_without_a_time_between_their_ends():
 def test_simulated_background_never_touches_an_action(segments, seed, scale):
   segments = [(s * scale, e * scale) for s, e in segments]
   v = video('x', *segments, duration=20 * scale)
-  for c in simulated_clicks.simulate_background(truth(v), 'val', seed=seed):
+  for c in background(truth(v), seed):
     assert 0 < c.time < v.duration
     assert not any(s <= c.time <= e for s, e in segments if s < e)
 
@@ -527,13 +436,8 @@ def test_one_action_click_in_every_instance():
 
 
 def test_action_clicks_carry_their_class():
-  v = AnnotatedVideo(
-    'x',
-    'val',
-    None,
-    None,
-    (Segment(1.0, 2.0, 'Run'), Segment(5.0, 6.0, 'Jump')),
-  )
+  run, jump = (1.0, 2.0, 'Run'), (5.0, 6.0, 'Jump')
+  v = make_video('x', 'val', None, None, run, jump)
   found = simulated_clicks.simulate_actions(truth(v), 'val', seed=0)
   assert [c.label for c in found] == ['Run', 'Jump']
   assert 1 <= found[0].time <= 2
@@ -561,9 +465,7 @@ def test_real_ground_truth_simulated(tmp_path, file, subset):
     v = ground_truth.videos[c.video]
     assert 0 < c.time < v.duration
     assert not any(s.start <= c.time <= s.end for s in v.segments)
-  (counts,) = click_statistics.count(
-    ground_truth, {'x': found}, subset
-  ).values()
+  (counts,) = click_statistics.count(ground_truth, {'x': found}).values()
   assert counts['gaps_hit'] == counts['gaps'] == counts['clicks'] > 0
   assert counts['inside_action'] == 0
   if subset == 'val':
@@ -571,7 +473,5 @@ def test_real_ground_truth_simulated(tmp_path, file, subset):
   wrong = simulated_clicks.simulate_background(
     ground_truth, subset, seed=0, wrong_share=0.2
   )
-  (counts,) = click_statistics.count(
-    ground_truth, {'x': wrong}, subset
-  ).values()
+  (counts,) = click_statistics.count(ground_truth, {'x': wrong}).values()
   assert counts['inside_action'] == round(0.2 * len(found))

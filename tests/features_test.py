@@ -8,11 +8,11 @@ import pytest
 from hypothesis import strategies as st
 
 from backtal_jax import errors
-from backtal_jax.data import feature_files, npz, resampling
+from backtal_jax.data import feature_files, feature_records, npz, resampling
 
 
-def test_centre_times_by_hand():
-  times = resampling.centre_times(3, stride=4, window=16, fps=25)
+def test_centres_by_hand():
+  times = feature_records.Grid(1.0, fps=25, window=16, stride=4).times(3)
   np.testing.assert_allclose(times, [0.32, 0.48, 0.64], rtol=1e-15)
 
 
@@ -52,14 +52,6 @@ def test_resample_one_snippet_repeats_and_integers_become_floats():
   np.testing.assert_array_equal(y, [[3, 4]] * 5)
 
 
-def test_resample_at_given_positions():
-  x = np.array([[0.0], [10.0], [20.0]])
-  y = resampling.resample(x, 4, positions=[-3, 0.25, 1.5, 9])
-  np.testing.assert_array_equal(y, [[0], [2.5], [15], [20]])
-  with pytest.raises(ValueError, match='positions'):
-    resampling.resample(x, 3, positions=[0, 1])
-
-
 @pytest.mark.parametrize('num_snippets', [1, 40, 128])
 def test_resample_times_is_interpolation_in_seconds(num_snippets):
   rng = np.random.default_rng(1)
@@ -78,35 +70,30 @@ def test_resample_times_is_interpolation_in_seconds(num_snippets):
 def test_resample_times_by_hand():
   # 25 fps, stride 25, window 50: centres at 1, 2 and 3 s of a 4 s video,
   # whose eight snippets are centred at 0.25, 0.75 … 3.75 s.
-  times = resampling.centre_times(3, stride=25, window=50, fps=25)
-  y = resampling.resample_times(np.array([[0.0], [4.0], [0.0]]), times, 4, 8)
+  grid = feature_records.Grid(4.0, fps=25, window=50, stride=25)
+  y = grid.resample(np.array([[0.0], [4.0], [0.0]]), 8)
   np.testing.assert_array_equal(y[:, 0], [0, 0, 1, 3, 3, 1, 0, 0])
 
 
 def test_a_ramp_keeps_its_time():
   # What happens at second s is found again at second s, whatever the grid.
-  times = resampling.centre_times(200, stride=4, window=16, fps=30)
-  y = resampling.resample_times(times[:, None], times, 27.0, 100)[:, 0]
+  grid = feature_records.Grid(27.0, fps=30, window=16, stride=4)
+  times = grid.times(200)
+  y = grid.resample(times[:, None], 100)[:, 0]
   wanted = (np.arange(100) + 0.5) * 0.27
   np.testing.assert_allclose(y, np.clip(wanted, times[0], times[-1]))
 
 
-@pytest.mark.parametrize(
-  'call, message',
-  [
-    (lambda x: resampling.resample(x[:0], 4), r'shape \(0, 2\)'),
-    (lambda x: resampling.resample(x[0], 4), r'shape \(2,\)'),
-    (lambda x: resampling.resample_times(x[:0], [], 4.0, 4), r'shape \(0, 2\)'),
-    (lambda x: resampling.resample_times(x, [1], 4.0, 4), 'snippet times'),
-    (lambda x: resampling.resample_times(x, [1, 1], 4.0, 4), 'not increase'),
-    (
-      lambda x: resampling.resample_times(x, [1, np.nan], 4.0, 4),
-      'not increase',
-    ),
-    (lambda x: resampling.resample_times(x, [1, 2], 0.0, 4), 'duration is 0'),
-    (lambda x: resampling.resample_times(x, [1, 2], np.nan, 4), 'duration'),
-  ],
-)
+@pytest.mark.parametrize('call, message', [
+  (lambda x: resampling.resample(x[:0], 4), r'shape \(0, 2\)'),
+  (lambda x: resampling.resample(x[0], 4), r'shape \(2,\)'),
+  (lambda x: resampling.resample_times(x[:0], [], 4.0, 4), r'shape \(0, 2\)'),
+  (lambda x: resampling.resample_times(x, [1], 4.0, 4), 'snippet times'),
+  (lambda x: resampling.resample_times(x, [1, 1], 4.0, 4), 'not increase'),
+  (lambda x: resampling.resample_times(x, [1, np.nan], 4.0, 4), 'not increase'),
+  (lambda x: resampling.resample_times(x, [1, 2], 0.0, 4), 'duration is 0'),
+  (lambda x: resampling.resample_times(x, [1, 2], np.nan, 4), 'duration'),
+])  # fmt: skip
 def test_bad_input(call, message):
   with pytest.raises(errors.InputError, match=message):
     call(np.ones((2, 2)))

@@ -1,8 +1,8 @@
 """Tests of `prepare custom`: any features, annotations and clicks."""
 
+import contextlib
 import json
 import pathlib
-import re
 import shutil
 
 import kills
@@ -48,8 +48,16 @@ def given(tmp_path):
 
 
 def write(path, array):
-  path.parent.mkdir(exist_ok=True)
+  path.parent.mkdir(parents=True, exist_ok=True)
   np.save(path, array)
+
+
+@contextlib.contextmanager
+def edited(root):
+  """Yield the database of truth.json, and write it."""
+  truth = json.loads((root / 'truth.json').read_text())
+  yield truth['database']
+  (root / 'truth.json').write_text(json.dumps(truth))
 
 
 def recipe(root, **changed):
@@ -67,10 +75,12 @@ def recipe(root, **changed):
   )
 
 
-def source(root, split, dim=3):
-  return sources.NpzSource(
-    root / 'out' / split, num_snippets=5, feature_dim=dim, num_classes=2
-  )
+def run(root, **changed):
+  return convert.prepare(recipe(root, **changed))
+
+
+def source(root, split, number=''):
+  return sources.NpzSource(root / f'out{number}' / split, (5, 3, 2))
 
 
 def contents(folder):
@@ -82,7 +92,7 @@ def contents(folder):
 
 
 def test_values_by_hand(given):
-  assert convert.prepare(recipe(given)) == {'training': 2, 'validation': 1}
+  assert run(given) == {'training': 2, 'validation': 1}
   b, a = source(given, 'training')
   assert (a.name, b.name) == ('v_a', 'b')
   # Five parts of 10 s are centred at 1, 3 … 9 s, and features are times.
@@ -100,6 +110,10 @@ def test_values_by_hand(given):
   assert (c.click == IGNORED).all()
   truth = annotations.read_ground_truth(given / 'out/ground_truth.json')
   assert truth == annotations.read_ground_truth(given / 'truth.json')
+  # The config is ready to run.
+  data, splits, shape = prepare._read_config(str(given / 'out/config.py'))
+  assert splits == ('training', 'validation') and shape == (5, 3, 2)
+  assert pathlib.Path(data.root) == given / 'out'
 
 
 def test_subsets_may_stand_in_the_labels_alone(given):
@@ -109,45 +123,47 @@ def test_subsets_may_stand_in_the_labels_alone(given):
     for name, v in TRUTH['database'].items()
   }
   (given / 'truth.json').write_text(json.dumps(bare))
-  with pytest.raises(
-    errors.InputError, match="truth.json: video 'v_a' tells no"
-  ):
-    convert.prepare(recipe(given))
+  match = "truth.json: video 'v_a' tells no"
+  with pytest.raises(errors.InputError, match=match):
+    run(given)
   rows = 'a,training,run\nb,training,jump\nc,validation,run\n'
   (given / 'labels.csv').write_text('video_id,subset,label\n' + rows)
-  made = convert.prepare(recipe(given, labels=str(given / 'labels.csv')))
+  made = run(given, labels=str(given / 'labels.csv'))
   assert made == {'training': 2, 'validation': 1}
 
 
-def test_the_config_is_ready_to_run(given):
-  convert.prepare(recipe(given))
-  data, splits, shape = prepare._read_config(str(given / 'out/config.py'))
-  assert splits == ('training', 'validation') and shape == (5, 3, 2)
-  assert pathlib.Path(data.root) == given / 'out'
-
-
 def test_other_forms_give_the_same(given):
-  convert.prepare(recipe(given))
+  run(given)
   expected = contents(given / 'out/training')
   arrays = {n: np.load(given / f'features/{n}.npy') for n in 'abc'}
-  other = given / 'other'
-  other.mkdir()
+  (given / 'other').mkdir()
   for n, x in arrays.items():
-    np.savez(other / f'v_{n}.npz', feats=x)
+    np.savez(given / f'other/v_{n}.npz', feats=x)
     write(given / f'first/{n}.npy', x.T)
+    write(given / f'splits/{_split(n)}/{n}.npy', x)
+    write(given / f'rgb/{n}.npy', x[:, :1])
+    write(given / f'flow/{n}.npy', x[:, 1:])
   joint = np.empty(3, object)
   joint[:] = [x.astype(object) for x in arrays.values()]
   np.save(given / 'joint.npy', joint, allow_pickle=True)
   np.save(given / 'names.npy', np.array([b'a', b'b', b'c']))
-  for i, changed in enumerate((
-    {'features': (str(other),)},
-    {'features': (str(given / 'first'),), 'channels_first': True},
-    {'features': (str(given / 'joint.npy'),), 'allow_pickle': True,
-     'video_names': str(given / 'names.npy')},
+  for i, (paths, changed) in enumerate((
+    (['other'], {}),
+    (['first'], {'channels_first': True}),
+    (['splits'], {}),
+    (['joint.npy'], {'allow_pickle': True,
+                     'video_names': str(given / 'names.npy')}),
+    (['rgb', 'flow'], {}),
   )):  # fmt: skip
-    output = given / f'out{i}'
-    convert.prepare(recipe(given, output=str(output), **changed))
-    assert contents(output / 'training') == expected
+    output, paths = given / f'out{i}', tuple(f'{given}/{p}' for p in paths)
+    run(given, features=paths, output=str(output), **changed)
+    if len(paths) == 1:
+      assert contents(output / 'training') == expected
+    else:  # The streams lie side by side.
+      for ours, theirs in zip(
+        source(given, 'training'), source(given, 'training', i), strict=True
+      ):
+        np.testing.assert_array_equal(ours.feature, theirs.feature)
 
 
 @pytest.mark.parametrize(
@@ -166,9 +182,9 @@ def test_wrong_files_of_all_videos(given, joint, match):
     'video_names': str(given / 'names.npy'),
   }
   with pytest.raises(errors.InputError, match='--allow-pickle reads them'):
-    convert.prepare(recipe(given, **changed))
+    run(given, **changed)
   with pytest.raises(errors.InputError, match=f'joint.npy: .*{match}'):
-    convert.prepare(recipe(given, allow_pickle=True, **changed))
+    run(given, allow_pickle=True, **changed)
 
 
 def save_all(root, shape, folder='features'):
@@ -183,37 +199,33 @@ def feature_dim(root):
   return prepare._read_config(str(root / 'out/config.py'))[2][1]
 
 
-@pytest.mark.parametrize(
-  ('shape', 'changed', 'expected'),
-  [
-    # Channels are what all videos have in common.
-    (lambda t: (3, t), {}, 3),
-    (lambda t: (t, 3), {}, 3),
-    (lambda t: (3, t), {'stride': None}, 3),
-    # The same length in all: the preset's D, the time grid or T decide.
-    ((2048, 30), {'stride': None, 'feature_dim': 2048}, 2048),
-    ((30, 2048), {'stride': None, 'feature_dim': 2048}, 2048),
-    ((32, 100), {'stride': None, 'num_snippets': 100}, 32),
-    ((100, 32), {'stride': None, 'num_snippets': 100}, 32),
-    # Said.
-    ((32, 7), {'stride': None, 'channels_first': True}, 32),
-    ((32, 7), {'stride': None, 'channels_first': False}, 7),
-    ((7, 7), {'stride': None, 'channels_first': False}, 7),
-  ],
-)
+@pytest.mark.parametrize(('shape', 'changed', 'expected'), [
+  # Channels are what all videos have in common.
+  (lambda t: (3, t), {}, 3),
+  (lambda t: (t, 3), {}, 3),
+  (lambda t: (3, t), {'stride': None}, 3),
+  # The same length in all: the preset's D, the time grid or T decide.
+  ((2048, 30), {'stride': None, 'feature_dim': 2048}, 2048),
+  ((30, 2048), {'stride': None, 'feature_dim': 2048}, 2048),
+  ((32, 100), {'stride': None, 'num_snippets': 100}, 32),
+  ((100, 32), {'stride': None, 'num_snippets': 100}, 32),
+  # Said.
+  ((32, 7), {'stride': None, 'channels_first': True}, 32),
+  ((32, 7), {'stride': None, 'channels_first': False}, 7),
+  ((7, 7), {'stride': None, 'channels_first': False}, 7),
+])  # fmt: skip
 def test_channels_are_told_from_snippets(given, shape, changed, expected):
   save_all(given, shape)
-  convert.prepare(recipe(given, **changed))
+  run(given, **changed)
   assert feature_dim(given) == expected
 
 
 def test_the_time_grid_tells_channels_from_snippets(given):
-  truth = json.loads((given / 'truth.json').read_text())
-  for entry in truth['database'].values():
-    entry['duration'] = 10.0
-  (given / 'truth.json').write_text(json.dumps(truth))
+  with edited(given) as videos:
+    for entry in videos.values():
+      entry['duration'] = 10.0
   save_all(given, (24, 10))
-  convert.prepare(recipe(given))
+  run(given)
   assert feature_dim(given) == 24
 
 
@@ -221,194 +233,99 @@ def test_streams_of_other_widths_tell_channels_from_snippets(given):
   save_all(given, (8, 7), 'rgb')
   save_all(given, (4, 7), 'flow')
   both = str(given / 'rgb'), str(given / 'flow')
-  convert.prepare(recipe(given, features=both, stride=None))
+  run(given, features=both, stride=None)
   assert feature_dim(given) == 12
-
-
-@pytest.mark.parametrize(
-  ('shape', 'changed', 'match'),
-  [
-    ((32, 7), {'stride': None}, 'cannot tell snippets.*--channels_first if'),
-    ((5, 5), {'stride': None}, 'cannot tell'),
-    ((2048, 2048), {'stride': None, 'feature_dim': 2048}, 'cannot tell'),
-    (lambda t: (t, 3), {'channels_first': True}, r"only as \[T', D\], but ch"),
-    (
-      lambda t: (3, t),
-      {'channels_first': False},
-      r"only as \[D, T'\], but no-",
-    ),
-  ],
-)
-def test_channels_that_cannot_be_told_are_refused(given, shape, changed, match):
-  save_all(given, shape)
-  with pytest.raises(errors.InputError, match=match):
-    convert.prepare(recipe(given, **changed))
-  assert not (given / 'out').exists()
 
 
 def _split(name):
   return 'test' if name == 'c' else 'train'
 
 
-@pytest.mark.parametrize(
-  'place',
-  [
-    lambda name, stream: f'{_split(name)}/{stream}/{name}',
-    lambda name, stream: f'{stream.upper()}/{name}',
-    lambda name, stream: f'{stream}/{_split(name)}/{name}',
-    lambda name, stream: f'{name}_{stream}',
-    lambda name, stream: f'{_split(name)}/{name}-{stream}',
-  ],
-)
+@pytest.mark.parametrize('place', [
+  lambda name, stream: f'{_split(name)}/{stream}/{name}',
+  lambda name, stream: f'{stream.upper()}/{name}',
+  lambda name, stream: f'{stream}/{_split(name)}/{name}',
+  lambda name, stream: f'{name}_{stream}',
+  lambda name, stream: f'{_split(name)}/{name}-{stream}',
+])  # fmt: skip
 def test_trees_of_known_extractors_are_read(given, place):
   for name in 'abc':
     x = np.load(given / f'features/{name}.npy')
     # Axes of one element, as global pooling and batches leave them.
-    for stream, part in (
-      ('rgb', x[:, None, None, :1]),
-      ('flow', x[None, :, 1:]),
-    ):
-      path = given / 'tree' / f'{place(name, stream)}.npy'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      np.save(path, part)
-  convert.prepare(recipe(given))
-  expected = contents(given / 'out/training')
-  output = str(given / 'again')
-  convert.prepare(recipe(given, features=(f'{given}/tree',), output=output))
-  a, b = (
-    sources.NpzSource(
-      f'{folder}/training', num_snippets=5, feature_dim=3, num_classes=2
-    )
-    for folder in (given / 'out', output)
-  )
-  for ours, theirs in zip(a, b, strict=True):
+    write(given / f'tree/{place(name, "rgb")}.npy', x[:, None, None, :1])
+    write(given / f'tree/{place(name, "flow")}.npy', x[None, :, 1:])
+  run(given)
+  run(given, features=(f'{given}/tree',), output=str(given / 'out2'))
+  for ours, theirs in zip(
+    source(given, 'training'), source(given, 'training', 2), strict=True
+  ):
     np.testing.assert_array_equal(ours.feature, theirs.feature)
-  assert contents(f'{output}/training').keys() == expected.keys()
-
-
-def test_one_stream_in_folders_of_splits(given):
-  convert.prepare(recipe(given))
-  expected = contents(given / 'out/training')
-  for name in 'abc':
-    folder = given / 'features' / _split(name)
-    folder.mkdir(exist_ok=True)
-    shutil.move(given / f'features/{name}.npy', folder)
-  convert.prepare(recipe(given, output=str(given / 'again')))
-  assert contents(given / 'again/training') == expected
-
-
-@pytest.mark.parametrize(
-  ('place', 'match'),
-  [
-    (lambda n: f'train/{"rgb/" * (n != "a")}{n}', 'in no folder rgb or flow'),
-    (lambda n: f'{"rgb" if n != "a" else "flow"}/{n}', 'only in the other'),
-    (lambda n: f'{n}/a', "duplicate video 'a'"),
-  ],
-)
-def test_wrong_trees_are_named(given, place, match):
-  for name in 'abc':
-    path = given / 'tree' / f'{place(name)}.npy'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, np.ones((6, 3)))
-  with pytest.raises(errors.InputError, match=match):
-    convert.prepare(recipe(given, features=(str(given / 'tree'),)))
-
-
-def test_two_streams_are_side_by_side(given):
-  for name in 'abc':
-    x = np.load(given / f'features/{name}.npy')
-    write(given / f'rgb/{name}.npy', x[:, :1])
-    write(given / f'flow/{name}.npy', x[:, 1:])
-  convert.prepare(recipe(given))
-  expected = source(given, 'training')[0].feature
-  shutil.rmtree(given / 'out')
-  both = str(given / 'rgb'), str(given / 'flow')
-  convert.prepare(recipe(given, features=both))
-  video = source(given, 'training')[0]
-  np.testing.assert_array_equal(video.feature, expected)
 
 
 def test_video_labels_only(given):
-  truth = {
-    'database': {'c': TRUTH['database']['c']},
-    'activity_list': ['run', 'jump'],
-  }
-  (given / 'truth.json').write_text(json.dumps(truth))
+  with edited(given) as videos:
+    del videos['v_a'], videos['b']
   (given / 'labels.csv').write_text(
     'video_id,subset,label\na,training,run\na,training,jump\nb,training,jump\n'
   )
-  convert.prepare(recipe(given, labels=str(given / 'labels.csv')))
+  run(given, labels=str(given / 'labels.csv'))
   a, b = source(given, 'training')
   np.testing.assert_array_equal([a.label, b.label], [[1, 1], [0, 1]])
   assert a.duration == 10.0  # of the time grid
   np.testing.assert_array_equal(a.click, [IGNORED] * 2 + [2] + [IGNORED] * 2)
 
 
-def pickled(root):
-  path = root / 'features/a.npy'
-  np.save(path, np.array([[1, 2]], object), allow_pickle=True)
+def saved(*args, **kwargs):
+  """Return what puts an array in the place of the features of a."""
+  return lambda root: np.save(root / 'features/a.npy', *args, **kwargs)
 
 
-def extra_prefix(root):
-  write(root / 'features/v_a.npy', np.ones((10, 3)))
-
-
-@pytest.mark.parametrize(
-  ('spoil', 'match'),
-  [
-    (lambda r: (r / 'features/b.npy').unlink(), "'b' has no features"),
-    (lambda r: write(r / 'features/a.npy', np.ones((0, 3))), 'a.*2 snippets'),
-    (lambda r: write(r / 'features/a.npy', np.ones((1, 3))), 'a.*2 snippets'),
-    (lambda r: write(r / 'features/a.npy', np.ones(3)), 'a.npy: features have'),
-    (lambda r: write(r / 'features/a.npy', np.ones((10, 4))), 'most have 3'),
-    (lambda r: write(r / 'features/a.npy', np.full((10, 3), np.nan)), '30 NaN'),
-    (lambda r: write(r / 'features/a.npy', np.ones((30, 3))), 'end at 30 s'),
-    (
-      lambda r: write(r / 'features/a.npy', np.full((10, 3), -1e39)),
-      r"'v_a': features hold 30 values beyond float32, up to 1e\+39",
-    ),
-    (
-      lambda r: write(r / 'features/a.npy', np.ones((2, 10, 3))),
-      r'shape \(2, 10, 3\)',
-    ),
-    (lambda r: (r / 'features/a.npy').write_bytes(b''), 'a.npy: not a whole'),
-    (pickled, 'allow-pickle'),
-  ],
-)
+@pytest.mark.parametrize(('spoil', 'match'), [
+  (lambda r: (r / 'features/b.npy').unlink(), "'b' has no features"),
+  (saved(np.ones((0, 3))), 'a.*2 snippets'),
+  (saved(np.ones((1, 3))), 'a.*2 snippets'),
+  (saved(np.ones(3)), 'a.npy: features have'),
+  (saved(np.ones((10, 4))), 'most have 3'),
+  (saved(np.full((10, 3), np.nan)), '30 NaN'),
+  (saved(np.ones((30, 3))), 'end at 30 s'),
+  (saved(np.full((10, 3), -1e39)),
+   r"'v_a': features hold 30 values beyond float32, up to 1e\+39"),
+  (saved(np.ones((2, 10, 3))), r'shape \(2, 10, 3\)'),
+  (lambda r: (r / 'features/a.npy').write_bytes(b''), 'a.npy: not a whole'),
+  (saved(np.array([[1, 2]], object), allow_pickle=True), 'allow-pickle'),
+])  # fmt: skip
 def test_wrong_videos_are_told_and_left_out_if_lenient(given, capsys, spoil,
                                                        match):  # fmt: skip
   spoil(given)
   with pytest.raises(errors.InputError, match=match):
-    convert.prepare(recipe(given))
+    run(given)
   assert not (given / 'out/config.py').exists()
   capsys.readouterr()
-  counts = convert.prepare(recipe(given, lenient=True))
+  counts = run(given, lenient=True)
   assert counts == {'training': 1, 'validation': 1}
   assert capsys.readouterr().err.count('left out') == 1
 
 
 def test_every_video_without_a_rate_is_listed(given, capsys):
-  truth = json.loads((given / 'truth.json').read_text())
-  for name in ('v_a', 'b'):
-    del truth['database'][name]['fps']
-  (given / 'truth.json').write_text(json.dumps(truth))
+  with edited(given) as videos:
+    del videos['v_a']['fps'], videos['b']['fps']
   with pytest.raises(errors.InputError, match='1 of 2 problems'):
-    convert.prepare(recipe(given, fps=None))
+    run(given, fps=None)
   told = capsys.readouterr().err
   assert "'v_a': no fps" in told and "'b': no fps" in told
 
 
 def test_features_nobody_annotated_are_counted_and_listed(given, capsys):
-  truth = json.loads((given / 'truth.json').read_text())
-  truth['database']['d'] = {'subset': 'testing', 'duration': 4.0}
-  (given / 'truth.json').write_text(json.dumps(truth))
+  with edited(given) as videos:
+    videos['d'] = {'subset': 'testing', 'duration': 4.0}
   for name in ('v_d', 'x', 'y'):
     write(given / f'features/{name}.npy', np.ones((4, 3)))
-  convert.prepare(recipe(given))
+  run(given)
   told = capsys.readouterr()
   assert '2 of 6 videos with features have no annotation: x, y' in told.err
   assert '1 of 6 videos with features are in neither' in told.err
   assert '2 videos of training, 2 clicks' in told.out
+  assert '2 clicks on 2 of 2 training videos (annotators x, y)' in told.out
 
 
 def test_official_files_in_nested_folders(given):
@@ -423,10 +340,10 @@ def test_official_files_in_nested_folders(given):
     'ground_truth': str(given / 'anno'), 'train_split': 'val',
     'video_list': str(given / 'list.csv'), 'eval_split': 'test', 'clicks': (),
   }  # fmt: skip
-  assert convert.prepare(recipe(given, **changed)) == {'val': 2, 'test': 1}
+  assert run(given, **changed) == {'val': 2, 'test': 1}
   (given / 'anno/val/Run_val.txt').write_text('a 2 5\nb 1 2\n')
   with pytest.raises(errors.InputError, match='annotations was'):
-    convert.prepare(recipe(given, **changed))
+    run(given, **changed)
 
 
 class Bucket:
@@ -449,7 +366,7 @@ class Bucket:
 
 
 def test_everything_in_a_bucket(given, monkeypatch, capsys):
-  convert.prepare(recipe(given))
+  run(given)
   expected = contents(given / 'out')
   monkeypatch.setattr(
     gpath._GPath,
@@ -459,8 +376,8 @@ def test_everything_in_a_bucket(given, monkeypatch, capsys):
     ),
   )
   root = epath.Path('gs://bucket')
-  convert.prepare(recipe(root, output='gs://bucket/again'))
-  convert.prepare(recipe(root, output='gs://bucket/again'))
+  run(root, output='gs://bucket/again')
+  run(root, output='gs://bucket/again')
   found = contents(given / 'again')
   config = found.pop('config.py').decode()
   assert "c.data.root = 'gs://bucket/again'" in config
@@ -473,111 +390,131 @@ def test_everything_in_a_bucket(given, monkeypatch, capsys):
   )
   assert '0 problems' in capsys.readouterr().out
   again = epath.Path('gs://bucket/again/training')
-  source = sources.NpzSource(
-    again, num_snippets=5, feature_dim=3, num_classes=2
-  )
+  source = sources.NpzSource(again, (5, 3, 2))
   assert [video.name for video in source] == ['b', 'v_a']
 
 
-def test_what_lenient_does_not_forgive(given):
-  extra_prefix(given)
-  with pytest.raises(errors.InputError, match='duplicate video'):
-    convert.prepare(recipe(given, lenient=True))
-
-
-@pytest.mark.parametrize(
-  ('line', 'match'),
-  [
-    ('a,11,background,x', 'ends at 10 s'),
-    ('a,-1,background,x', '0 or later'),
-    ('a,soon,background,x', 'finite number'),
-    ('a,1,swim,x', 'unknown'),
-    ('z,1,run,x', 'not in the ground truth'),
-  ],
-)
-def test_wrong_clicks(given, capsys, line, match):
-  (given / 'clicks.csv').write_text(CLICKS + line + '\n')
+def test_wrong_clicks_are_told_with_the_wrong_videos(given, capsys):
+  (given / 'clicks.csv').write_text(f'{CLICKS}a,11,background,x\nz,1,run,x\n')
   (given / 'features/b.npy').unlink()
-  with pytest.raises(errors.InputError, match='1 of 2 problems'):
-    convert.prepare(recipe(given))
-  assert re.search(f"'b' has no.*clicks.csv:4: .*{match}", capsys.readouterr()
-                   .err, re.DOTALL)  # fmt: skip
-  convert.prepare(recipe(given, lenient=True))
+  with pytest.raises(errors.InputError, match='1 of 3 problems'):
+    run(given)
+  first, second, third = capsys.readouterr().err.splitlines()
+  assert "'b' has no" in first
+  assert 'clicks.csv:4: the time is 11 s, the video ends at 10 s' in second
+  assert "clicks.csv:5: video 'z' is not in the ground truth" in third
+  run(given, lenient=True)
   clicks, _ = annotations.read_clicks(given / 'out/clicks.csv')
   assert len(clicks) == 2
 
 
-@pytest.mark.parametrize(
-  ('text', 'match'),
-  [
-    ('video_id,label\na,run\n', 'expected video_id,subset,label'),
-    ('video_id,subset,label\na,training,swim\n', "'swim' is unknown"),
-    ('video_id,subset,label\na,t,run\na,t,run\n', 'duplicate label'),
-    ('video_id,subset,label\na,t,run\na,u,jump\n', 'duplicate video'),
-    ('video_id,subset,label,duration\na,t,run,x\n', 'finite number'),
-    ('video_id,subset,label\n,t,run\n', 'no video'),
-  ],
-)
-def test_wrong_labels(given, text, match):
-  (given / 'labels.csv').write_text(text)
+def shaped(shape, **changed):
+  return lambda root: save_all(root, shape) or changed
+
+
+def placed(place):
+  """Return what puts features into a tree; `place` is of a name."""
+
+  def put(root):
+    for name in 'abc':
+      write(root / f'tree/{place(name)}.npy', np.ones((6, 3)))
+    return {'features': (str(root / 'tree'),)}
+
+  return put
+
+
+def labelled(rows, header='video_id,subset,label'):
+  def put(root):
+    (root / 'labels.csv').write_text(f'{header}\n{rows}\n')
+    return {'labels': str(root / 'labels.csv')}
+
+  return put
+
+
+def renamed(root):
+  for path in (root / 'features').iterdir():
+    path.rename(path.with_stem(f'other_{path.stem}'))
+
+
+def clicked_on_c(root):
+  head, *_ = CLICKS.splitlines()
+  (root / 'clicks.csv').write_text(f'{head}\nc,1,background,x\n')
+
+
+@pytest.mark.parametrize(('spoil', 'match'), [
+  # Channels that cannot be told from snippets.
+  (shaped((32, 7), stride=None), 'cannot tell snippets.*--channels_first if'),
+  (shaped((5, 5), stride=None), 'cannot tell'),
+  (shaped((2048, 2048), stride=None, feature_dim=2048), 'cannot tell'),
+  (shaped(lambda t: (t, 3), channels_first=True),
+   r"only as \[T', D\], but ch"),
+  (shaped(lambda t: (3, t), channels_first=False),
+   r"only as \[D, T'\], but no-"),
+  # Wrong trees.
+  (placed(lambda n: f'train/{"rgb/" * (n != "a")}{n}'),
+   'in no folder rgb or flow'),
+  (placed(lambda n: f'{"rgb" if n != "a" else "flow"}/{n}'),
+   'only in the other'),
+  (placed(lambda n: f'{n}/a'), "duplicate video 'a'"),
+  # Names.
+  (lambda r: write(r / 'features/v_a.npy', np.ones((10, 3))),
+   'duplicate video'),
+  (renamed, 'none of the 3 videos'),
+  (lambda r: {'eval_split': 'testing'}, 'has no videos'),
+  (clicked_on_c, 'none of the 1 clicks is on one of the 2 training videos'),
+  # Labels.
+  (labelled('a,run', 'video_id,label'), 'expected video_id,subset,label'),
+  (labelled('a,training,swim'), "'swim' is unknown"),
+  (labelled('a,t,run\na,t,run'), 'duplicate label'),
+  (labelled('a,t,run\na,u,jump'), 'duplicate video'),
+  (labelled('a,t,run,x', 'video_id,subset,label,duration'), 'finite number'),
+  (labelled(',t,run'), 'no video'),
+])  # fmt: skip
+def test_what_lenient_does_not_forgive(given, spoil, match):
+  changed = spoil(given) or {}
   with pytest.raises(errors.InputError, match=match):
-    convert.prepare(recipe(given, labels=str(given / 'labels.csv')))
-
-
-def test_nothing_to_evaluate_with_and_nothing_that_matches(given):
-  with pytest.raises(errors.InputError, match='has no videos'):
-    convert.prepare(recipe(given, eval_split='testing'))
-  for name in 'abc':
-    path = given / f'features/{name}.npy'
-    path.rename(path.with_stem(f'other_{name}'))
-  with pytest.raises(errors.InputError, match='none of the 3 videos'):
-    convert.prepare(recipe(given))
+    run(given, lenient=True, **changed)
+  assert not (given / 'out').exists()
 
 
 def test_made_otherwise_is_not_mixed_but_made_anew_if_asked(given):
-  convert.prepare(recipe(given))
+  run(given)
   before = contents(given / 'out')
   with pytest.raises(errors.InputError, match='num_snippets was 5, is 6'):
-    convert.prepare(recipe(given, num_snippets=6))
+    run(given, num_snippets=6)
   (given / 'clicks.csv').write_text(CLICKS + 'a,1,run,x\n')
   with pytest.raises(errors.InputError, match='annotations was'):
-    convert.prepare(recipe(given))
+    run(given)
   assert contents(given / 'out') == before
-  convert.prepare(recipe(given, overwrite=True))
+  run(given, overwrite=True)
   _, a = source(given, 'training')
   assert a.click.tolist() == [0, IGNORED, 2, IGNORED, IGNORED]
-
-
-def test_files_of_somebody_else_are_not_mixed_in(given):
-  convert.prepare(recipe(given))
+  # Nor are files of somebody else.
   (given / 'out/prepared.json').unlink()
   with pytest.raises(errors.InputError, match='made otherwise.*--overwrite'):
-    convert.prepare(recipe(given))
+    run(given)
 
 
 def test_what_is_whole_is_not_redone(given):
-  convert.prepare(recipe(given))
+  run(given)
   path = given / 'out/training/b.npz'
   before, kept = path.stat().st_mtime_ns, contents(given / 'out')
   (given / 'out/training/v_a.npz').unlink()
   (given / 'out/training/.v_a.npz.1.ab.tmp').write_bytes(b'torn')
-  convert.prepare(recipe(given))
+  run(given)
   assert path.stat().st_mtime_ns == before
   assert contents(given / 'out') == kept
 
 
 def test_killed_at_random_moments_is_the_same(given):
   rng = np.random.default_rng(0)
-  truth = json.loads((given / 'truth.json').read_text())
-  for i in range(60):
-    write(given / f'features/k{i}.npy', rng.normal(size=(10, 100)))
-    truth['database'][f'k{i}'] = TRUTH['database']['v_a']
-  for name in 'abc':
-    (given / f'features/{name}.npy').unlink()
-    key = 'v_a' if name == 'a' else name
-    del truth['database'][key]
-  truth['database']['k0'] = TRUTH['database']['c'] | {'duration': 10.0}
-  (given / 'truth.json').write_text(json.dumps(truth))
+  shutil.rmtree(given / 'features')
+  with edited(given) as videos:
+    videos.clear()
+    for i in range(60):
+      write(given / f'features/k{i}.npy', rng.normal(size=(10, 100)))
+      videos[f'k{i}'] = TRUTH['database']['v_a']
+    videos['k0'] = TRUTH['database']['c'] | {'duration': 10.0}
   args = recipe(given, clicks=(), num_snippets=200, workers=2)
   code = (
     'import dataclasses, sys\n'
@@ -589,67 +526,58 @@ def test_killed_at_random_moments_is_the_same(given):
   kills.run(code, given)
 
 
+def command(name, *flags, **options):
+  prepare.main([name, *flags, *(f'--{k}={v}' for k, v in options.items())])
+
+
 def test_command_line(given, capsys):
-  prepare.main(
-    ['custom', '--features', str(given / 'features'), '--ground_truth',
-     str(given / 'truth.json'), '--clicks', str(given / 'clicks.csv'),
-     '--output', str(given / 'out'), '--num_snippets', '5', '--stride', '10']
-  )  # fmt: skip
+  options = {
+    'features': given / 'features', 'ground_truth': given / 'truth.json',
+    'output': given / 'out',
+  }  # fmt: skip
+  clicks = given / 'clicks.csv'
+  command('custom', **options, clicks=clicks, num_snippets=5, stride=10)
   assert 'config.py' in capsys.readouterr().out
   assert len(source(given, 'training')) == 2
   with pytest.raises(SystemExit, match='holds data made otherwise'):
-    prepare.main(
-      ['hacs', '--features', str(given / 'features'), '--ground_truth',
-       str(given / 'truth.json'), '--output', str(given / 'out')]
-    )  # fmt: skip
+    command('hacs', **options)
 
 
-@pytest.mark.parametrize(
-  ('args', 'match'),
-  [
-    (['check', 'x', '--config', 'none.py'], 'none.py: no config file'),
-    (['check', 'x', '--config', 'bad.py'], 'bad.py: no config.*division'),
-    (['check', 'x', '--config', 'int.py'], 'int.py: no config file'),
-    (['check', 'x', '--config', 'out/config.py'], 'no such file, nor x/ground'),
-    (['tfds', 'x', '--config', 'out/config.py'], 'x/training: no such folder'),
-    (['demo', '--output', 'y', '--seed=-1'], '--seed: -1, expected 0'),
-    (['custom', '--features', 'none', '--ground_truth', 'truth.json',
-      '--output', 'y'], 'none: no such folder or file'),
-    (['custom', '--features', 'truth.json', '--ground_truth', 'truth.json',
-      '--output', 'y'], 'truth.json: no folder; .*--video_names'),
-    (['custom', '--features', 'features', '--ground_truth', 'truth.json',
-      '--output', 'y', '--workers=0'], '--workers is 0'),
-    (['custom', '--features', 'features', '--output', 'y'], 'expected --g'),
-  ],
-)  # fmt: skip
-def test_wrong_arguments_are_one_line(given, monkeypatch, args, match):
-  convert.prepare(recipe(given))
+@pytest.mark.parametrize(('line', 'match'), [
+  ('check x --config none.py', 'none.py: no config file'),
+  ('check x --config bad.py', 'bad.py: no config.*division'),
+  ('check x --config int.py', 'int.py: no config file'),
+  ('check x --config out/config.py', 'no such file, nor x/ground'),
+  ('tfds x --config out/config.py', 'x/training: no such folder'),
+  ('demo --output y --seed=-1', '--seed: -1, expected 0'),
+  ('custom --features none --ground_truth truth.json --output y',
+   'none: no such folder or file'),
+  ('custom --features truth.json --ground_truth truth.json --output y',
+   'truth.json: no folder; .*--video_names'),
+  ('custom --features features --ground_truth truth.json --output y '
+   '--workers=0', '--workers is 0'),
+  ('custom --features features --output y', 'expected --g'),
+])  # fmt: skip
+def test_wrong_arguments_are_one_line(given, monkeypatch, line, match):
+  run(given)
   monkeypatch.chdir(given)
   pathlib.Path('bad.py').write_text('1/0')
   pathlib.Path('int.py').write_text('def get_config():\n  return 3')
   with pytest.raises(SystemExit, match=match) as e:
-    prepare.main(args)
+    prepare.main(line.split())
   assert '\n' not in str(e.value) and not pathlib.Path('y').exists()
 
 
 def test_simulated_clicks_and_their_statistics(given, capsys):
-  truth, output = str(given / 'truth.json'), given / 'drawn.csv'
-  prepare.main(
-    ['simulate-clicks', '--ground_truth', truth, '--subset', 'training',
-     '--output', str(output)]
-  )  # fmt: skip
-  prepare.main(
-    ['click-stats', '--ground_truth', truth, '--clicks', str(output),
-     '--output', str(given / 'stats.json')]
-  )  # fmt: skip
+  truth, output = {'ground_truth': given / 'truth.json'}, given / 'drawn.csv'
+  stats = given / 'stats.json'
+  command('simulate-clicks', **truth, subset='training', output=output)
+  command('click-stats', **truth, clicks=output, output=stats)
   # v_a and b have an action with background before and after.
   expected = {'clicks': 4, 'videos': 2, 'inside_action': 0, 'gaps': 4,
               'gaps_hit': 4}  # fmt: skip
-  assert json.loads((given / 'stats.json').read_text()) == {
-    str(output): expected
-  }
-  prepare.main(
-    ['simulate-clicks', '--ground_truth', truth, '--subset', 'training',
-     '--output', str(output), '--actions']
-  )  # fmt: skip
+  assert json.loads(stats.read_text()) == {str(output): expected}
+  command(
+    'simulate-clicks', '--actions', **truth, subset='training', output=output
+  )
   assert '2 clicks on 2 videos' in capsys.readouterr().out

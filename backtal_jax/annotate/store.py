@@ -21,7 +21,7 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations
+from backtal_jax.data import annotations, click_formats
 
 # Seconds by which a time may lie beyond the end of the video: rounding.
 _BEYOND = 0.1
@@ -344,11 +344,11 @@ def _read_own(path):
   """Return the clicks of a file in our own form, or None without one."""
   if not path.exists():
     return None
-  format, _, _ = formats.read_clicks(path)
+  format, _, _ = click_formats.read(path)
   if format != 'csv':
     raise errors.InputError(
       f'{path}: {format} clicks, expected our own CSV of '
-      f'{",".join(formats.CLICK_COLUMNS["csv"])}: `prepare convert-clicks` '
+      f'{",".join(click_formats.COLUMNS["csv"])}: `prepare convert-clicks` '
       'writes that'
     )
   return annotations.read_clicks(path)[0]

@@ -11,14 +11,12 @@ import dataclasses
 import difflib
 import io
 import re
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import click_tools
+from backtal_jax.data import annotation_formats, click_formats, click_tools
 
 BACKGROUND = 'background'
 _ENDING = re.compile(r'\.(mp4|mkv|webm|avi|mov|m4v|mpg|npy|npz)$')
@@ -80,6 +78,21 @@ class Annotations:
       )
     return found
 
+  def completed(
+    self, told: Mapping[str, tuple[float | None, float | None]]
+  ) -> 'Annotations':
+    """Fill in what is missing of {video: (duration in seconds, fps)}."""
+    names, _ = match_names(self.videos, told)
+    videos = {}
+    for name, video in self.videos.items():
+      duration, fps = told.get(names.get(name, ''), (None, None))
+      videos[name] = dataclasses.replace(
+        video,
+        duration=duration if video.duration is None else video.duration,
+        fps=fps if video.fps is None else video.fps,
+      )
+    return dataclasses.replace(self, videos=videos)
+
 
 @dataclasses.dataclass(frozen=True)
 class Click:
@@ -99,15 +112,11 @@ def match_name(name: str, known: Collection[str]) -> str | None:
 def match_names(
   names: Iterable[str], known: Iterable[str]
 ) -> tuple[dict[str, str], list[str]]:
-  """Match video names of one source with those of another.
+  """Match video names of one source with the `known` ones of another.
 
   The name itself goes first (there are YouTube names that start with `v_`),
   then `v_` before it makes no difference, then folders, endings and letter
   case neither, unless several of `known` differ by these.
-
-  Args:
-    names: Names to be matched.
-    known: The names they are matched with.
 
   Returns:
     {name: known name}, and the names without a match in their order.
@@ -145,12 +154,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 def find_ground_truth(
   name: epath.PathLike, root: epath.PathLike
 ) -> Annotations:
-  """Read the ground truth that a config names.
-
-  Args:
-    name: Path from the current folder or inside `root`.
-    root: The data root.
-  """
+  """Read the ground truth that a config names, of this folder or the root."""
   return read_ground_truth(files.find(name, root))
 
 
@@ -174,16 +178,30 @@ def read_ground_truth(
   """
   path = files.path(path)
   if path.is_dir() or re.search(r'_(val|test)\.txt$', path.name):
-    annotations = _read_thumos14(path)
+    rows, classes = annotation_formats.read_thumos14(path)
   else:  # HACS's and LACP's ground truth is ActivityNet's with parts left out.
-    annotations = _read_activitynet(path)
-  if video_list is not None:
-    annotations = _complete(annotations, files.path(video_list))
+    rows, classes = annotation_formats.read_activitynet(path)
+  videos = {
+    name: AnnotatedVideo(
+      name, subset, duration, fps, tuple(Segment(*s) for s in segments)
+    )
+    for name, subset, duration, fps, segments in rows
+  }
   # Two videos that differ by the prefix alone could not be told apart.
-  for name in annotations.videos:
-    if f'v_{name}' in annotations.videos:
+  for name in videos:
+    if f'v_{name}' in videos:
       raise errors.InputError(f'{path}: duplicate video {name!r}, v_{name}')
-  return dataclasses.replace(annotations, path=str(path))
+  annotations = Annotations(videos, classes, str(path))
+  told = {} if video_list is None else _read_lengths(files.path(video_list))
+  return annotations.completed(told)
+
+
+def _read_lengths(path):
+  """Return {video: (duration, fps)} of a video list or other ground truth."""
+  if not path.name.endswith('.json'):
+    return annotation_formats.read_video_list(path)
+  rows, _ = annotation_formats.read_activitynet(path)
+  return {name: (duration, fps) for name, _, duration, fps, _ in rows}
 
 
 def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:
@@ -191,14 +209,13 @@ def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:
   index = {label: i for i, label in enumerate(annotations.classes)}
   database = {}
   for name, video in annotations.videos.items():
-    entry: dict[str, Any] = {'subset': video.subset} if video.subset else {}
-    entry |= {} if video.duration is None else {'duration': video.duration}
-    entry |= {} if video.fps is None else {'fps': video.fps}
-    entry['annotations'] = [
-      row | {'idx': index[row['label']]} for row in video.listed()
-    ]
-    entry['vid_idx'] = sorted({index[s.label] for s in video.segments})
-    database[name] = entry
+    told = {'duration': video.duration, 'fps': video.fps}
+    database[name] = {
+      **({'subset': video.subset} if video.subset else {}),
+      **{key: value for key, value in told.items() if value is not None},
+      'annotations': [x | {'idx': index[x['label']]} for x in video.listed()],
+      'vid_idx': sorted({index[s.label] for s in video.segments}),
+    }
   files.write_json(
     path, {'database': database, 'activity_list': list(annotations.classes)}
   )
@@ -227,8 +244,7 @@ def problems(annotations: Annotations) -> dict[str, list[str]]:
       if segment.start < 0:
         found['negative start'] += [line] * count
       if 0 < duration < segment.end:
-        of = f'{line} of {duration:g} s'
-        found['beyond duration'] += [of] * count
+        found['beyond duration'] += [f'{line} of {duration:g} s'] * count
       found['twice'] += [line] * (count - 1)
   return found
 
@@ -239,7 +255,7 @@ def read_clicks(
   *,
   fps: float | None = None,
   lenient: bool = False,
-  intervals: str | None = '',
+  intervals: str = '',
 ) -> tuple[list[Click], list[str]]:
   """Read a click file of any format.
 
@@ -264,18 +280,28 @@ def read_clicks(
       or beyond the duration, a video or class is unknown.
   """
   path = files.path(path)
-  format, rows, complaints = formats.read_clicks(path)
-  length = lambda name: _length(name, ground_truth, format, fps)
-  rows, problems = click_tools.moments(rows, intervals, length)
-  complaints += problems
+  format, rows, complaints = click_formats.read(path)
   short = re.search(r'_(A\d+)$', path.stem)
   annotator = short[1] if short else path.stem
-  videos = ground_truth.videos if ground_truth else {}
+  videos, classes = {}, ()
+  if ground_truth:
+    videos, classes = ground_truth.videos, ground_truth.classes
   names, unknown = match_names([video for _, (video, *_) in rows], videos)
   hints = {name: nearest(name, videos) for name in unknown[:_HINTS]}
-  clicks = []
+
+  def rate(known):  # of the file's unit of time
+    return (known and known.fps) or fps if format == 'frames' else 1.0
+
+  def length(video):
+    known = videos.get(names.get(video, ''))
+    if known and known.duration is not None and rate(known):
+      return known.duration * rate(known)
+    return None
+
+  rows, problems = click_tools.moments(rows, intervals, length)
+  complaints, clicks = complaints + problems, []
   for line, (video, time, label, own) in rows:
-    known = videos.get(names.get(video, video))
+    known = videos.get(names.get(video, ''))
     try:
       if not video or not label:
         raise errors.InputError('no video or no label, expected both')
@@ -284,10 +310,9 @@ def read_clicks(
           f'video {video!r} is not in the ground truth{hints.get(video, "")}'
         )
       video = known.name if known else video
-      seconds = _click_time(video, time, known, format, fps)
+      seconds = _seconds(video, time, known, rate(known))
       if format == 'backtal' and label == 'background_background':
         label = BACKGROUND
-      classes = ground_truth.classes if ground_truth else ()
       if known and label not in (*classes, BACKGROUND):
         raise errors.InputError(
           f'class {label!r} is unknown, expected {BACKGROUND!r} or one of the '
@@ -304,27 +329,15 @@ def read_clicks(
   return clicks, complaints
 
 
-def write_clicks(path: epath.PathLike, clicks: Iterable[Click]) -> None:
-  """Write our own click file: `video_id,time,label,annotator`, seconds."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(formats.CLICK_COLUMNS['csv'])
-  writer.writerows((c.video, c.time, c.label, c.annotator) for c in clicks)
-  with files.atomic(path) as f:
-    f.write(text.getvalue().encode())
-
-
-def _click_time(video, time, known, format, fps) -> float:
+def _seconds(video, time, known, rate) -> float:
   """Return the seconds of a click; raise InputError without the place."""
-  seconds = formats.number(time, 'the time')
-  if format == 'frames':
-    fps = (known and known.fps) or fps
-    if not fps or fps < 0:
-      raise errors.InputError(
-        f'a frame number, but no frames a second for video {video!r}, '
-        'expected them in the ground truth or as fps'
-      )
-    seconds = formats.number(seconds / fps, 'the time')
+  seconds = annotation_formats.number(time, 'the time')
+  if not rate or rate < 0:
+    raise errors.InputError(
+      f'a frame number, but no frames a second for video {video!r}, expected '
+      'them in the ground truth or as fps'
+    )
+  seconds = annotation_formats.number(seconds / rate, 'the time')
   if seconds < 0:
     raise errors.InputError(f'the time is {seconds:g} s, expected 0 or later')
   if known and known.duration is not None and seconds > known.duration:
@@ -334,51 +347,11 @@ def _click_time(video, time, known, format, fps) -> float:
   return seconds
 
 
-def _length(name, ground_truth, format, fps):
-  """Return a video's length in a click file's unit, None where unknown."""
-  videos = ground_truth.videos if ground_truth else {}
-  video = videos.get(match_name(name, videos))
-  if not video or video.duration is None:
-    return None
-  fps = (video.fps or fps) if format == 'frames' else 1.0
-  return fps and video.duration * fps
-
-
-def _read_activitynet(path):
-  rows, classes = formats.read_activitynet(path)
-  videos = {}
-  for name, subset, duration, fps, segments in rows:
-    segments = tuple(Segment(*segment) for segment in segments)
-    videos[name] = AnnotatedVideo(name, subset, duration, fps, segments)
-  return Annotations(videos, classes)
-
-
-def _read_thumos14(path):
-  rows, classes = formats.read_thumos14(path)
-  segments = collections.defaultdict(tuple)
-  for name, subset, *segment in rows:
-    segments[name, subset] += (Segment(*segment),)
-  videos = {
-    name: AnnotatedVideo(name, subset, None, None, found)
-    for (name, subset), found in sorted(segments.items())
-  }
-  return Annotations(videos, classes)
-
-
-def _complete(annotations, path):
-  """Fill in durations and fps from a video list or other ground truth."""
-  if path.name.endswith('.json'):
-    videos = _read_activitynet(path).videos
-    told = {k: (v.duration, v.fps) for k, v in videos.items()}
-  else:
-    told = formats.read_video_list(path)
-  names, _ = match_names(annotations.videos, told)
-  videos = {}
-  for name, video in annotations.videos.items():
-    duration, fps = told.get(names.get(name), (None, None))
-    videos[name] = dataclasses.replace(
-      video,
-      duration=duration if video.duration is None else video.duration,
-      fps=fps if video.fps is None else video.fps,
-    )
-  return dataclasses.replace(annotations, videos=videos)
+def write_clicks(path: epath.PathLike, clicks: Iterable[Click]) -> None:
+  """Write our own click file: `video_id,time,label,annotator`, seconds."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(click_formats.COLUMNS['csv'])
+  writer.writerows(map(dataclasses.astuple, clicks))
+  with files.atomic(path) as f:
+    f.write(text.getvalue().encode())

@@ -12,13 +12,10 @@ from backtal_jax import errors
 def matrix(array: Any, where: object, allow_pickle: bool = False) -> np.ndarray:
   """Return numbers in two dimensions; axes of one element beyond go.
 
-  Args:
-    array: Anything.
-    where: What errors call it.
-    allow_pickle: Whether objects may stand for numbers.
+  With `allow_pickle` objects may stand for numbers.
 
   Raises:
-    errors.InputError: The array is something else.
+    errors.InputError: The array, which errors call `where`, is something else.
   """
   array = np.asarray(array)
   if allow_pickle and array.dtype.hasobject:
@@ -69,10 +66,6 @@ def number(value: Any) -> float:
 
 def text(value: Any, where: object) -> str:
   """Return the one text in an array, which may be bytes.
-
-  Args:
-    value: Array.
-    where: What errors call it.
 
   Raises:
     errors.InputError: There is none, or several, or not UTF-8.

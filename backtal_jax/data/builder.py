@@ -25,12 +25,7 @@ _INDEX = 'videos.json'
 
 
 class Prepared(tfds.core.ShardBasedBuilder):
-  """Builds any {split: source} of one shape.
-
-  Args:
-    data_dir: TFDS adds its own folders to it.
-    splits: {name: sources.NpzSource}.
-  """
+  """Builds any {split: sources.NpzSource} of one shape in a folder."""
 
   VERSION = tfds.core.Version('1.1.0')
   name = 'prepared'
@@ -42,11 +37,10 @@ class Prepared(tfds.core.ShardBasedBuilder):
     super().__init__(data_dir=os.fspath(data_dir), file_format='array_record')
 
   def _info(self):
-    num_snippets, feature_dim, num_classes = next(
-      iter(self._splits.values())
-    ).shape
-    tensor = functools.partial(
-      tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES
+    first, *_ = self._splits.values()
+    num_snippets, feature_dim, num_classes = first.shape
+    tensor = lambda *shape, dtype: tfds.features.Tensor(
+      shape=shape, dtype=dtype, encoding=tfds.features.Encoding.BYTES
     )
     return tfds.core.DatasetInfo(
       builder=self,
@@ -55,14 +49,12 @@ class Prepared(tfds.core.ShardBasedBuilder):
         {
           'index': np.int64,
           'name': tfds.features.Text(),
-          'feature': tensor(
-            shape=(num_snippets, feature_dim), dtype=np.float32
-          ),
-          'label': tensor(shape=(num_classes,), dtype=np.float32),
-          'click': tensor(shape=(num_snippets,), dtype=np.int32),
+          'feature': tensor(num_snippets, feature_dim, dtype=np.float32),
+          'label': tensor(num_classes, dtype=np.float32),
+          'click': tensor(num_snippets, dtype=np.int32),
           'frame_num': np.int64,
-          'fps': tensor(shape=(), dtype=np.float64),
-          'duration': tensor(shape=(), dtype=np.float64),
+          'fps': tensor(dtype=np.float64),
+          'duration': tensor(dtype=np.float64),
         }
       ),
     )
@@ -81,10 +73,8 @@ class Prepared(tfds.core.ShardBasedBuilder):
 def _file_indices(source):
   """Split a source's indices into those of each file."""
   num_snippets, feature_dim, _ = source.shape
-  bytes_per_video = 4 * num_snippets * feature_dim
-  per_file = max(1, _BYTES_PER_FILE // bytes_per_video)
-  num_files = -(-len(source) // per_file)
-  return np.array_split(np.arange(len(source)), num_files)
+  per_file = max(1, _BYTES_PER_FILE // (4 * num_snippets * feature_dim))
+  return np.array_split(np.arange(len(source)), -(-len(source) // per_file))
 
 
 def _examples(source, indices):
@@ -93,11 +83,9 @@ def _examples(source, indices):
 
 
 def prepare(output: epath.PathLike, splits: dict[str, Any]) -> None:
-  """Convert splits of npz files; what a dead run left is made anew.
+  """Convert {split: sources.NpzSource} of one shape to a folder `tfds`.
 
-  Args:
-    output: The data root that gets a folder `tfds`.
-    splits: {name: sources.NpzSource}, all of one shape.
+  What a dead run left is made anew.
 
   Raises:
     errors.InputError: A video's file is wrong.
@@ -139,29 +127,16 @@ def _checksums(paths):
 
 
 class TfdsSource(Sequence):
-  """A split of what `prepare` wrote; the same as the npz files' source.
-
-  Args:
-    root: The data root.
-    split: Name.
-    num_snippets: T.
-    feature_dim: D.
-    num_classes: C.
+  """A split of what `prepare` wrote in a data root, as the npz files' source.
 
   Raises:
     errors.InputError: Nothing whole is there, or of another shape.
   """
 
   def __init__(
-    self,
-    root: epath.PathLike,
-    split: str,
-    *,
-    num_snippets: int,
-    feature_dim: int,
-    num_classes: int,
+    self, root: epath.PathLike, split: str, shape: tuple[int, int, int]
   ) -> None:
-    self.shape = (num_snippets, feature_dim, num_classes)
+    self.shape = shape
     folder = files.path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
     if not (folder / _INDEX).exists():
       raise errors.InputError(
@@ -175,16 +150,14 @@ class TfdsSource(Sequence):
       )
     builder = tfds.builder_from_directory(folder)
     spec = builder.info.features
-    shape = (*spec['feature'].shape, *spec['label'].shape)
-    if shape != self.shape:
+    found = (*spec['feature'].shape, *spec['label'].shape)
+    if found != self.shape:
       raise errors.InputError(
-        f'{folder}: T, D, C are {shape}, config.data.num_snippets and '
+        f'{folder}: T, D, C are {found}, config.data.num_snippets and '
         f'config.model.feature_dim, num_classes are {self.shape}'
       )
-    self.names = index[split]['names']
-    self._video_names = index[split]['video_names']
-    self._labels = index[split]['labels']
-    self._num_clicks = index[split]['num_clicks']
+    self._index = index[split]
+    self.names = self._index['names']
     self._records = builder.as_data_source(split)
 
   def __len__(self):
@@ -196,27 +169,22 @@ class TfdsSource(Sequence):
     record = self._records[i]
     if record.pop('index') != i:
       raise errors.InputError(f'{self.names[i]}: not record {i} of its split')
-    return sources.Example(
-      name=record['name'].decode(),
-      feature=record['feature'],
-      label=record['label'],
-      click=record['click'],
-      frame_num=int(record['frame_num']),
-      fps=float(record['fps']),
-      duration=float(record['duration']),
-    )
+    # What was one number or text comes as an array or bytes.
+    lengths = {'frame_num': int, 'fps': float, 'duration': float}
+    found = {key: kind(record[key]) for key, kind in lengths.items()}
+    return sources.Example(**record | found | {'name': record['name'].decode()})
 
   def labels(self) -> np.ndarray:
     """Return every video's label [N, C] without reading its features."""
     labels = np.zeros((len(self), self.shape[2]), np.float32)
-    for row, present in zip(labels, self._labels, strict=True):
+    for row, present in zip(labels, self._index['labels'], strict=True):
       row[present] = 1
     return labels
 
   def video_names(self) -> list[str]:
     """Return every video's key into the ground truth."""
-    return list(self._video_names)
+    return self._index['video_names']
 
   def num_clicks(self) -> list[int]:
     """Return the number of labelled snippets of every video."""
-    return list(self._num_clicks)
+    return self._index['num_clicks']

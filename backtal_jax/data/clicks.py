@@ -4,6 +4,7 @@ import collections
 import functools
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -21,13 +22,10 @@ def snippet_labels(
   num_snippets: int,
   classes: Sequence[str],
 ) -> np.ndarray:
-  """Label the snippets that were clicked (method.md section 8).
+  """Label the T snippets of a video that were clicked (method.md section 8).
 
-  Args:
-    clicks: Clicks of one video.
-    duration: Length of the video in seconds, None if unknown.
-    num_snippets: T.
-    classes: C names in the order of their indices.
+  The video's duration is seconds, or None if unknown; the C classes are in the
+  order of their indices.
 
   Returns:
     [T] int32: C for background, the class index for an action, IGNORED
@@ -54,9 +52,8 @@ def snippet_labels(
   # The last one written stays.
   order = lambda c: (index[c.label] != background, c.time, index[c.label])
   for click in sorted(clicks, key=order):
-    place = click.time / (duration or 1) * num_snippets
-    t = min(num_snippets - 1, int(place))
-    labels[t] = index[click.label]
+    t = int(click.time / (duration or 1) * num_snippets)
+    labels[min(num_snippets - 1, t)] = index[click.label]
   return labels
 
 
@@ -65,9 +62,7 @@ def by_video(
 ) -> dict[str, list[annotations.Click]]:
   """Group clicks by video; of an annotator's name, only that one's.
 
-  Args:
-    clicks: Clicks on any videos.
-    annotator: ALL, RANDOM (both keep everyone's clicks) or a name.
+  ALL and RANDOM keep everyone's clicks.
 
   Raises:
     errors.InputError: Nobody of that name clicked.
@@ -93,11 +88,6 @@ def sample(
 
   A pure function of the seed, the epoch, the name of the video and who
   clicked there: the same on every host and after resuming.
-
-  Args:
-    clicks: Clicks of one video.
-    seed: Not negative.
-    epoch: From 0.
   """
   names = sorted({click.annotator for click in clicks})
   if len(names) < 2:
@@ -107,21 +97,23 @@ def sample(
   return [c for c in clicks if c.annotator == names[int(bits) % len(names)]]
 
 
-def read(
-  paths: str, root: epath.PathLike, ground_truth: annotations.Annotations
-) -> list[annotations.Click]:
-  """Read the click files that a config names.
+def find(paths: str, root: epath.PathLike) -> list[epath.Path]:
+  """Find the click files of config.data.clicks, from here or in the root."""
+  return [files.find(name.strip(), root) for name in paths.split(',') if paths]
 
-  Args:
-    paths: Paths with a comma between them.
-    root: Where files are looked up that are not in the current folder.
-    ground_truth: annotations.Annotations of the videos.
-  """
-  found = []
-  for path in paths.split(','):
-    path = files.find(path.strip(), root)
-    found += annotations.read_clicks(path, ground_truth)[0]
-  return found
+
+def read(
+  paths: Iterable[epath.PathLike],
+  ground_truth: annotations.Annotations | None,
+  **options: Any,
+) -> tuple[list[annotations.Click], list[str]]:
+  """Read several click files as annotations.read_clicks reads one."""
+  found, complaints = [], []
+  for path in paths:
+    more, wrong = annotations.read_clicks(path, ground_truth, **options)
+    found += more
+    complaints += wrong
+  return found, complaints
 
 
 def coverage(
@@ -129,12 +121,7 @@ def coverage(
   videos: Sequence[str],
   annotator: str = ALL,
 ) -> str:
-  """Return a line on how many clicks reach whom.
-
-  Args:
-    found: Clicks.
-    videos: Names of the training videos.
-    annotator: ALL, RANDOM or a name.
+  """Return a line on how many clicks of whom reach the training videos.
 
   Raises:
     errors.InputError: The clicks reach nobody.
@@ -169,16 +156,9 @@ def labeller(
 ) -> Callable[..., np.ndarray]:
   """Return `(video, epoch) -> [T] labels` for the input pipeline.
 
-  Args:
-    clicks: Clicks on any videos.
-    ground_truth: annotations.Annotations with the classes and durations.
-    annotator: ALL, RANDOM or a name.
-    seed: Seed of RANDOM.
-    num_snippets: T.
-
-  Returns:
-    The function; its video has `name` and `duration` (seconds), which
-    stands in where the ground truth does not say.
+  The classes are those of the ground truth, and so are the durations; where it
+  does not say, the video's own `duration` (seconds) stands in. The annotator is
+  ALL, RANDOM, which depends on the seed, or a name.
 
   Raises:
     errors.InputError: Nobody of that name clicked.
@@ -192,11 +172,7 @@ def labeller(
     if annotator == RANDOM:
       chosen = sample(chosen, seed=seed, epoch=epoch)
     known = ground_truth.videos.get(name)
-    return snippet_labels(
-      chosen,
-      (known and known.duration) or video.duration,
-      num_snippets,
-      ground_truth.classes,
-    )
+    duration = (known and known.duration) or video.duration
+    return snippet_labels(chosen, duration, num_snippets, ground_truth.classes)
 
   return labels

@@ -21,6 +21,7 @@ from backtal_jax.data import arrays, feature_records, npz, resampling, sources
 SUFFIXES = ('.npy', '.npz')
 # Keys of an npz that hold the streams: BackTAL's and OpenTAD's.
 _KEYS = (('feat_spa', 'feat_tem'), ('feats',))
+_WAYS = False, True  # [T', D], and turned: [D, T']
 # Segments are cut at frames; where a file does not say how many there are,
 # they are counted at this rate, and no snippet is cut finer than this.
 _FPS = 30.0
@@ -28,15 +29,10 @@ _MAX_FRAMES_PER_SNIPPET = 1000
 
 
 class Features(NamedTuple):
-  """What a file holds.
+  """What a file holds."""
 
-  Attributes:
-    streams: One or two matrices of numbers, either way round.
-    about: The other arrays of an npz by key.
-  """
-
-  streams: list[np.ndarray]
-  about: dict[str, np.ndarray]
+  streams: list[np.ndarray]  # one or two matrices of numbers, either way round
+  about: dict[str, np.ndarray]  # the other arrays of an npz by key
 
 
 def read(path: epath.PathLike, *, allow_pickle: bool = False) -> Features:
@@ -51,9 +47,8 @@ def read(path: epath.PathLike, *, allow_pickle: bool = False) -> Features:
   """
   path = files.path(path)
   if path.suffix != '.npz' and not _is_zip(path):
-    return Features(
-      [arrays.matrix(load(path, allow_pickle), path, allow_pickle)], {}
-    )
+    array = load(path, allow_pickle)
+    return Features([arrays.matrix(array, path, allow_pickle)], {})
   about = npz.read(path)
   keys = next((keys for keys in _KEYS if {*keys} <= about.keys()), None)
   if keys is None:
@@ -76,13 +71,11 @@ def load(path: epath.Path, allow_pickle: bool = False) -> Any:
   """Return the array of an .npy file, mapped where that can be."""
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')
-  local = os.path.isfile(path)
   try:
     with npz.HEADERS:
-      return np.load(
-        path if local else io.BytesIO(path.read_bytes()),
-        mmap_mode='r' if local else None,
-      )
+      if os.path.isfile(path):
+        return np.load(path, mmap_mode='r')
+      return np.load(io.BytesIO(path.read_bytes()))
   except npz.DAMAGED as e:
     if not re.search('pickle|Python objects', str(e)):
       raise errors.InputError(f'{path}: not a whole .npy array: {e}') from e
@@ -115,7 +108,7 @@ def ways_round(
     None, one or both of False ([T', D]) and True ([D, T']).
   """
   scores = {}
-  for turned in (False, True):
+  for turned in _WAYS:
     channels, even = collections.Counter(), collections.Counter()
     for streams in shapes:
       key = tuple(shape[not turned] for shape in streams)
@@ -132,24 +125,20 @@ def find(path: epath.PathLike) -> list[epath.Path]:
   path = files.path(path)
   if not path.is_dir():
     return [path]
-  found = sorted(
-    p for p in path.iterdir()
-    if p.suffix in SUFFIXES and not p.name.startswith('.')
-  )  # fmt: skip
+  found = [p for p in path.iterdir() if p.suffix in SUFFIXES]
+  found = sorted(p for p in found if p.name[0] != '.')
   if not found:
     raise errors.InputError(f'{path}: no .npz or .npy file in it')
   return found
 
 
 def read_video(
-  path: epath.PathLike, duration: float | None = None, *, shape: tuple[int, ...]
+  path: epath.PathLike, duration: float | None = None, *, shape: tuple[int, int]
 ) -> sources.Example:
   """Read a file to predict from: any length, no labels.
 
-  Args:
-    path: See `read`.
-    duration: Seconds, of a file that does not say.
-    shape: (T, D) of the network's input.
+  The duration is seconds, of a file that does not say; the shape is (T, D) of
+  the network's input.
 
   Returns:
     See `make_video`; `click` as in the file, where it has any.
@@ -159,10 +148,8 @@ def read_video(
   """
   path = files.path(path)
   streams, about = read(path)
-  told = {
-    key: arrays.number(about.get(key))
-    for key in ('duration', 'frame_num', 'fps')
-  }
+  keys = 'duration', 'frame_num', 'fps'
+  told = {key: arrays.number(about.get(key)) for key in keys}
   told = {key: value for key, value in told.items() if value > 0}
   if {'frame_num', 'fps'} <= told.keys():
     told.setdefault('duration', told['frame_num'] / told['fps'])
@@ -188,8 +175,8 @@ def make_video(
   duration: float | None,
   frame_num: float | None = None,
   *,
-  grid: Any = None,
-  shape: tuple[int, ...],
+  grid: feature_records.Grid | None = None,
+  shape: tuple[int, int],
 ) -> sources.Example:
   """Check the features of a video and resample them to T snippets.
 
@@ -198,8 +185,8 @@ def make_video(
     streams: One or two arrays [channels, T'] or [T', channels], any T' ≥ 2.
     duration: Seconds.
     frame_num: Number of frames; None is 30 a second.
-    grid: Where the snippets lie, a feature_records.Grid, with which features
-      are [T', channels]; None is equal parts.
+    grid: Where the snippets lie, if features are [T', channels]; None is equal
+      parts.
     shape: (T, D) of the network's input.
 
   Returns:
@@ -210,23 +197,45 @@ def make_video(
       be told apart; NaN or Inf; fewer than two snippets; no duration.
   """
   num_snippets, feature_dim = shape
+  feature = _join(where, streams, feature_dim, (False,) if grid else _WAYS)
+  if duration is None or not 0 < duration < math.inf:
+    raise errors.InputError(
+      f'{where}: duration is {duration}, expected seconds, more than 0'
+    )
+  if grid:
+    frame_num = grid.duration * grid.fps
+    feature = grid.resample(feature, num_snippets)
+  else:
+    feature = resampling.resample(feature, num_snippets)
+  if frame_num is None:
+    frame_num = min(_FPS * duration, _MAX_FRAMES_PER_SNIPPET * num_snippets)
+  return sources.Example(
+    name=str(where),
+    feature=feature,
+    label=np.zeros(0, np.float32),
+    click=np.full(num_snippets, IGNORED),
+    frame_num=max(1, round(frame_num)),
+    fps=frame_num / duration,
+    duration=float(duration),
+  )
+
+
+def _join(where, streams, feature_dim, allowed):
+  """Return [T', D] of streams that lie one of the allowed ways round."""
   streams = [arrays.matrix(s, where) for s in streams]
   shapes = ' and '.join(str(s.shape) for s in streams)
-  expected = (
-    f'{where}: features have shape {shapes}, config.model.feature_dim is '
-    f'{feature_dim}: '
-  )
   ways = ways_round([[s.shape for s in streams]], feature_dim)
-  if grid:
-    ways = [turned for turned in ways if not turned]
-  if not ways:
-    raise errors.InputError(
-      f'{expected}neither way round there are {feature_dim} channels'
+  ways = [turned for turned in ways if turned in allowed]
+  if len(ways) != 1:
+    problem = (
+      'cannot tell snippets from channels, (channels, snippets) and (snippets, '
+      'channels) both fit'
+      if ways
+      else f'neither way round there are {feature_dim} channels'
     )
-  if len(ways) > 1:
     raise errors.InputError(
-      f'{expected}cannot tell snippets from channels, (channels, snippets) and '
-      '(snippets, channels) both fit'
+      f'{where}: features have shape {shapes}, config.model.feature_dim is '
+      f'{feature_dim}: {problem}'
     )
   streams = [s.T if ways[0] else s for s in streams]
   if len({len(s) for s in streams}) > 1:
@@ -238,22 +247,4 @@ def make_video(
     raise errors.InputError(
       f'{where}: {len(feature)} snippets, expected 2 or more'
     )
-  if duration is None or not 0 < duration < math.inf:
-    raise errors.InputError(
-      f'{where}: duration is {duration}, expected seconds, more than 0'
-    )
-  if grid:
-    frame_num = grid.duration * grid.fps
-  elif frame_num is None:
-    frame_num = min(_FPS * duration, _MAX_FRAMES_PER_SNIPPET * num_snippets)
-  return sources.Example(
-    name=str(where),
-    feature=grid.resample(feature, num_snippets)
-    if grid
-    else resampling.resample(feature, num_snippets),
-    label=np.zeros(0, np.float32),
-    click=np.full(num_snippets, IGNORED),
-    frame_num=max(1, round(frame_num)),
-    fps=frame_num / duration,
-    duration=float(duration),
-  )
+  return feature

@@ -21,25 +21,20 @@ VIDEOS = 'videos.csv'  # video_id, duration in seconds, fps of the snippets
 
 
 class Grid(NamedTuple):
-  """Where the snippets of a video lie in time.
+  """Where the snippets of a video lie in time."""
 
-  Attributes:
-    duration: Seconds, of the video.
-    fps: Frames a second.
-    window: Frames of a snippet.
-    stride: Frames from one snippet to the next.
-  """
+  duration: float  # seconds, of the video
+  fps: float  # frames a second
+  window: float  # frames of a snippet
+  stride: float  # frames from one snippet to the next
 
-  duration: float
-  fps: float
-  window: float
-  stride: float
+  def times(self, count: int) -> np.ndarray:
+    """Return when the first `count` snippets are centred, in seconds."""
+    return (np.arange(count) * self.stride + 0.5 * self.window) / self.fps
 
   def resample(self, features: np.ndarray, num_snippets: int) -> np.ndarray:
     """Resample features [T', D] to T equal parts of the video."""
-    times = resampling.centre_times(
-      len(features), stride=self.stride, window=self.window, fps=self.fps
-    )
+    times = self.times(len(features))
     return resampling.resample_times(
       features, times, self.duration, num_snippets
     )
@@ -75,18 +70,17 @@ def read_joint(folders: Sequence[epath.PathLike]) -> dict[str, Any]:
     errors.InputError: Two folders have other grids, or only one has a record.
   """
   first, *others = (read(folder) for folder in folders)
+  grid = lambda record: {
+    k: v for k, v in record.items() if k not in ('weights', 'flow')
+  }
   for folder, other in zip(folders[1:], others, strict=True):
-    own = 'weights', 'flow'
-    grids = [
-      {k: v for k, v in r.items() if k not in own} for r in (first, other)
-    ]
-    if grids[0] != grids[1]:
+    if grid(first) != grid(other):
       raise errors.InputError(
         f'{folder}: features made otherwise than those of {folders[0]}: '
-        f'{grids[1] or "no"} {NAME}, expected {grids[0] or "none"}'
+        f'{grid(other) or "no"} {NAME}, expected {grid(first) or "none"}'
       )
     if first:
-      first['weights'] = {**first['weights'], **other['weights']}
+      first['weights'] |= other['weights']
       first['flow'] = first['flow'] or other['flow']
   return first
 
@@ -132,11 +126,7 @@ def to_text(record: dict[str, Any]) -> str:
 def of_config(
   config: ml_collections.ConfigDict, workdir: epath.PathLike | None = None
 ) -> dict[str, Any]:
-  """Return what a run knows of its features.
-
-  Args:
-    config: Config, which may lack config.data.features.
-    workdir: Folder of a run, None without one.
+  """Return what a run in a folder, if any, knows of its features.
 
   Raises:
     errors.InputError: The run knows something else than the config.
@@ -158,25 +148,20 @@ def require(
 ) -> None:
   """Refuse features that were made otherwise than expected.
 
-  Weights are told apart by their checksum, not by their file's name.
-
-  Args:
-    expected: A record; {} is known of no features, and fits all.
-    found: The record of the features at hand, likewise.
-    where: What errors call those.
+  Weights are told apart by their checksum, not by their file's name; a record
+  {} is known of no features, and fits all.
 
   Raises:
-    errors.InputError: Names every field that differs, with both values.
+    errors.InputError: Names `where` the features are and every field that
+      differs, with both values.
   """
   if not expected or not found:
     return
-  flat = [{**r, **r.get('weights', {})} for r in (expected, found)]
-  keys = sorted({key for r in flat for key in r} - {'weights'})
-  pairs = [(key, *(r.get(key) for r in flat)) for key in keys]
+  a, b = ({**r, **r.get('weights', {})} for r in (expected, found))
   different = [
-    f'{key} is {_shown(b)}, expected {_shown(a)}'
-    for key, a, b in pairs
-    if _identity(a) != _identity(b)
+    f'{key} is {_shown(b.get(key))}, expected {_shown(a.get(key))}'
+    for key in sorted({*a, *b} - {'weights'})
+    if _identity(a.get(key)) != _identity(b.get(key))
   ]
   if different:
     raise errors.InputError(

@@ -29,14 +29,10 @@ _WAITS = (0.1, 0.5, 2.0)
 def read(
   path: epath.PathLike, keys: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
-  """Read the members of an npz.
+  """Read the members of an npz, all or those of the keys that are there.
 
   A read that fails is tried again after a moment, three times: network file
   systems do that.
-
-  Args:
-    path: Path of the file.
-    keys: Names of the members, all by default; absent ones are left out.
 
   Raises:
     errors.InputError: The file is not a whole npz, holds pickled objects, or

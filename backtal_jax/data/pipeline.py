@@ -26,25 +26,16 @@ _PARALLEL_VIDEOS = 4
 def train_plan(
   videos: np.ndarray, batch_size: int, *, seed: int, num_epochs: int
 ) -> np.ndarray:
-  """Shuffle every epoch anew; the last batch of an epoch is padded.
-
-  Args:
-    videos: Indices into the source.
-    batch_size: B over all hosts.
-    seed: Seed of the order.
-    num_epochs: How many.
+  """Shuffle the videos' indices for every epoch anew.
 
   Returns:
-    [num_epochs · steps, B, 2] of (epoch, video), video PADDING where the
-    last batch of an epoch is not full.
+    [num_epochs · steps, B, 2] of (epoch, video), B over all hosts; video is
+    PADDING where the last batch of an epoch is not full.
   """
+  rng = lambda epoch: np.random.default_rng([seed, epoch])
   return np.concatenate(
     [
-      _padded(
-        epoch,
-        np.random.default_rng([seed, epoch]).permutation(videos),
-        batch_size,
-      )
+      _padded(epoch, rng(epoch).permutation(videos), batch_size)
       for epoch in range(num_epochs)
     ]
   )
@@ -60,55 +51,6 @@ def _padded(epoch, videos, batch_size):
   plan = np.full((steps * batch_size, 2), (epoch, PADDING), np.int64)
   plan[: len(videos), 1] = videos
   return plan.reshape(steps, batch_size, 2)
-
-
-class _Loader:
-  """Loads one video after another, as the values of `_TYPES`.
-
-  Args:
-    source: Source of the videos.
-    clicks: See `batches`.
-  """
-
-  def __init__(self, source, clicks):
-    self._source, self._clicks = source, clicks
-    self.failures = []  # tf.data would bury them in errors of its own
-
-  def __call__(self, row):
-    """Return the values of a row [2] of the plan; padding stays neutral."""
-    epoch, i = row
-    num_snippets, feature_dim, num_classes = self._source.shape
-    if i == PADDING:
-      return (
-        np.zeros((num_snippets, feature_dim), np.float32),
-        np.zeros(num_classes, np.float32),
-        np.full(num_snippets, IGNORED, np.int32),
-        np.int32(0),
-        np.float64(0),
-      )
-    try:
-      video = self._source[i]
-      click = self._clicks(video, epoch) if self._clicks else video.click
-    except Exception as e:
-      self.failures.append(e)
-      raise
-    frame_num, duration = np.int32(video.frame_num), np.float64(video.duration)
-    return video.feature, video.label, click, frame_num, duration
-
-  def tensors(self, row):
-    """Make the named tensors of a row, which TensorFlow can batch."""
-    import tensorflow as tf
-
-    values = tf.numpy_function(self, [row], [*_TYPES.values()], stateful=False)
-    num_snippets, feature_dim, num_classes = self._source.shape
-    shapes = (num_snippets, feature_dim), num_classes, num_snippets, (), ()
-    for value, shape in zip(values, shapes, strict=True):
-      value.set_shape(shape)
-    index = tf.cast(row[1], tf.int32)
-    return dict(zip(_TYPES, values, strict=True)) | {
-      'mask': index != PADDING,
-      'video_index': index,
-    }
 
 
 def batches(
@@ -133,15 +75,45 @@ def batches(
   """
   import tensorflow as tf  # late: it takes seconds
 
+  num_snippets, feature_dim, num_classes = source.shape
+  shapes = (num_snippets, feature_dim), (num_classes,), (num_snippets,), (), ()
+  failures = []  # tf.data would bury them in errors of its own
+
+  def load(row):
+    """Return the values of a row [2] of the plan; padding stays neutral."""
+    epoch, i = row
+    if i == PADDING:
+      kinds = zip(shapes, _TYPES.values(), strict=True)
+      feature, label, click, *lengths = (np.zeros(*kind) for kind in kinds)
+      return feature, label, click + np.int32(IGNORED), *lengths
+    try:
+      video = source[i]
+      click = clicks(video, epoch) if clicks else video.click
+    except Exception as e:
+      failures.append(e)
+      raise
+    frame_num, duration = np.int32(video.frame_num), np.float64(video.duration)
+    return video.feature, video.label, click, frame_num, duration
+
+  def tensors(row):
+    """Make the named tensors of a row, which TensorFlow can batch."""
+    values = tf.numpy_function(load, [row], [*_TYPES.values()], stateful=False)
+    for value, shape in zip(values, shapes, strict=True):
+      value.set_shape(shape)
+    index = tf.cast(row[1], tf.int32)
+    return dict(zip(_TYPES, values, strict=True)) | {
+      'mask': index != PADDING,
+      'video_index': index,
+    }
+
   options = tf.data.Options()
   options.deterministic = True
   # Nothing here is tuned, and its thread, asleep for up to a minute, is waited
   # for when the iterator ends: seconds after every evaluation.
   options.autotune.enabled = False
-  load = _Loader(source, clicks)
   dataset = (
     tf.data.Dataset.from_tensor_slices(plan.reshape(-1, 2))
-    .map(load.tensors, num_parallel_calls=_PARALLEL_VIDEOS)
+    .map(tensors, num_parallel_calls=_PARALLEL_VIDEOS)
     .batch(plan.shape[1], drop_remainder=True)
     .prefetch(1)
     .with_options(options)
@@ -149,6 +121,6 @@ def batches(
   try:
     yield from dataset.as_numpy_iterator()
   except tf.errors.OpError:
-    if load.failures:
-      raise load.failures[0] from None
+    if failures:
+      raise failures[0] from None
     raise

@@ -1,68 +1,24 @@
-"""Time grids of features, and resampling from one to another."""
+"""Resampling of features from one time grid to another."""
 
 import numpy as np
 
 from backtal_jax import errors
 
 
-def centre_times(
-  count: int, *, stride: float | int, window: float | int, fps: float | int
-) -> np.ndarray:
-  """Return when the snippets of a sliding window are centred.
+def resample(features: np.ndarray, num_snippets: int) -> np.ndarray:
+  """Resample features [T', D] linearly along time to [T, D].
 
-  Args:
-    count: Number of snippets T'.
-    stride: Frames from one snippet to the next.
-    window: Frames in a snippet.
-    fps: Frames per second.
-
-  Returns:
-    [T'] float64, seconds: (i·stride + window/2) / fps.
-  """
-  return (np.arange(count) * stride + 0.5 * window) / fps
-
-
-def resample(
-  features: np.ndarray, num_snippets: int, positions: np.ndarray | None = None
-) -> np.ndarray:
-  """Resample features linearly along time.
-
-  Source snippet i sits at position i. Without `positions` both grids divide
-  the same span into equal parts and meet at their parts' centres (OpenCV's
-  INTER_LINEAR: half-pixel centres, no smoothing when shrinking), so T' = T is
-  the identity. Beyond the first and last snippet the value stays (T' = 1
-  repeats).
-
-  Args:
-    features: [T', D].
-    num_snippets: T.
-    positions: [T] source positions, fractions allowed, of the result's
-      snippets; None for the centres described above.
-
-  Returns:
-    [T, D], of the floating type of `features` (float64 if it has none).
+  Both grids divide the same span into equal parts and meet at their parts'
+  centres (OpenCV's INTER_LINEAR: half-pixel centres, no smoothing when
+  shrinking), so T' = T is the identity. Beyond the first and last snippet the
+  value stays (T' = 1 repeats). The floating type stays; integers become
+  float64.
 
   Raises:
     errors.InputError: `features` is not [T', D] with T' ≥ 1.
   """
-  features = np.asarray(features)
-  if features.ndim != 2 or not len(features):
-    raise errors.InputError(
-      f"features have shape {features.shape}, expected [T', D] with T' ≥ 1"
-    )
-  if not np.issubdtype(features.dtype, np.floating):
-    features = features.astype(np.float64)
-  count = len(features)
-  if positions is None:
-    positions = (np.arange(num_snippets) + 0.5) * (count / num_snippets) - 0.5
-  positions = np.asarray(positions, np.float64)
-  if positions.shape != (num_snippets,):
-    raise ValueError(f'positions {positions.shape}, expected {(num_snippets,)}')
-  positions = np.clip(positions, 0, count - 1)
-  left = positions.astype(np.int64)
-  right = np.minimum(left + 1, count - 1)
-  weight = (positions - left).astype(features.dtype)[:, None]
-  return features[left] * (1 - weight) + features[right] * weight
+  centres = np.arange(num_snippets) + 0.5
+  return _interpolate(features, centres * (len(features) / num_snippets) - 0.5)
 
 
 def resample_times(
@@ -71,14 +27,12 @@ def resample_times(
   duration: float | int,
   num_snippets: int,
 ) -> np.ndarray:
-  """Resample features on any time grid to T equal parts of the video.
+  """Resample features [T', D] on any time grid to T equal parts of the video.
 
   Args:
     features: [T', D].
-    times: [T'] increasing, seconds: where the source snippets are centred
-      (see `centre_times`).
-    duration: Seconds; the result's snippets are centred in T equal parts of
-      [0, duration].
+    times: [T'] increasing, seconds: where the source snippets are centred.
+    duration: Seconds; the result is centred in T equal parts of [0, duration].
     num_snippets: T.
 
   Returns:
@@ -98,8 +52,24 @@ def resample_times(
   if not 0 < duration < np.inf:
     raise errors.InputError(f'duration is {duration} s, expected more than 0')
   wanted = (np.arange(num_snippets) + 0.5) * (duration / num_snippets)
-  # np.interp refuses an empty grid; `resample` says what is wrong with it.
-  positions = (
-    np.interp(wanted, times, np.arange(len(times))) if len(times) else None
+  # np.interp refuses an empty grid; `_interpolate` says what is wrong with it.
+  places = np.arange(len(times))
+  return _interpolate(
+    features, np.interp(wanted, times, places) if len(times) else wanted
   )
-  return resample(features, num_snippets, positions)
+
+
+def _interpolate(features, positions):
+  """Return features at positions, where source snippet i sits at i."""
+  features = np.asarray(features)
+  if features.ndim != 2 or not len(features):
+    raise errors.InputError(
+      f"features have shape {features.shape}, expected [T', D] with T' ≥ 1"
+    )
+  if not np.issubdtype(features.dtype, np.floating):
+    features = features.astype(np.float64)
+  positions = np.clip(positions, 0, len(features) - 1)
+  left = positions.astype(np.int64)
+  right = np.minimum(left + 1, len(features) - 1)
+  weight = (positions - left).astype(features.dtype)[:, None]
+  return features[left] * (1 - weight) + features[right] * weight

@@ -1,8 +1,7 @@
 """Random-access sources of videos: source[i] is the i-th video by name.
 
 A source has `names`, `shape` (T, D, C), `__len__`, `__getitem__`, `labels`,
-`video_names` and `num_clicks`, nothing else; the index plan of `pipeline` does
-the rest.
+`video_names` and `num_clicks`; the index plan of `pipeline` does the rest.
 Here the npz folder of the official program (method.md, section 1).
 """
 
@@ -37,25 +36,23 @@ def write_video(
   feat_spa: Any,
   feat_tem: Any,
   cls_label: Any,
-  vid_name: Any,
-  frame_num: Any,
-  fps: Any,
-  duration: Any,
+  vid_name: str,
+  frame_num: int,
+  fps: float,
+  duration: float,
   point_label: Any = None,
 ) -> None:
   """Write one video in the official npz form, uncompressed and atomically.
 
   Args:
     path: Ends in .npz.
-    feat_spa: [D1, T] features of the first stream (RGB), channels first.
-    feat_tem: [D2, T] features of the second stream (flow).
+    feat_spa, feat_tem: [D1, T] and [D2, T] features of the two streams (RGB and
+      flow), channels first.
     cls_label: [C] multi-hot.
     vid_name: Key into the ground truth.
-    frame_num: Length in frames.
-    fps: Frames a second.
-    duration: Seconds.
-    point_label: [T], background C, action 0…C-1, IGNORED elsewhere; none for
-      videos that are only evaluated.
+    frame_num, fps, duration: Frames, frames a second and seconds.
+    point_label: [T], see `Example.click`; none of videos that are only
+      evaluated.
   """
   values: dict[str, Any] = {
     'feat_spa': np.asarray(feat_spa, np.float32),
@@ -75,13 +72,7 @@ def write_video(
 
 
 class NpzSource(Sequence):
-  """The npz files of one folder, in name order.
-
-  Args:
-    folder: Holds one .npz a video; any path etils.epath can read.
-    num_snippets: T.
-    feature_dim: D.
-    num_classes: C.
+  """The npz files of one folder, of shape (T, D, C) and in name order.
 
   Raises:
     errors.InputError: The folder is missing or holds no .npz file; when a
@@ -89,12 +80,7 @@ class NpzSource(Sequence):
   """
 
   def __init__(
-    self,
-    folder: epath.PathLike,
-    *,
-    num_snippets: int,
-    feature_dim: int,
-    num_classes: int,
+    self, folder: epath.PathLike, shape: tuple[int, int, int]
   ) -> None:
     folder = files.path(folder)
     if not folder.is_dir():
@@ -103,23 +89,21 @@ class NpzSource(Sequence):
         '(data/README.md shows the tree)'
       )
     self.paths = sorted(
-      p for p in folder.iterdir() if p.name.endswith('.npz')
-      and not p.name.startswith('.')
-    )  # fmt: skip
+      p for p in folder.iterdir() if p.suffix == '.npz' and p.name[0] != '.'
+    )
     if not self.paths:
       raise errors.InputError(
         f'{folder}: no .npz file in it; expected one a video'
       )
-    self.shape = (num_snippets, feature_dim, num_classes)
-    self.names = [p.name.removesuffix('.npz') for p in self.paths]
+    self.shape = shape
+    self.names = [p.stem for p in self.paths]
 
   def __len__(self):
     return len(self.paths)
 
   def __getitem__(self, i) -> Example:
-    example, problems = parse(
-      npz.read(self.paths[i]), self.paths[i], self.shape
-    )
+    path = self.paths[i]
+    example, problems = parse(npz.read(path), path, self.shape)
     if example is None:
       raise errors.InputError(problems[0])
     return example
@@ -153,15 +137,11 @@ def parse(
   path: epath.PathLike,
   shape: tuple[int, int, int],
 ) -> tuple[Example | None, list[str]]:
-  """Check the arrays of an npz.
-
-  Args:
-    found: Arrays by key.
-    path: What problems name.
-    shape: (T, D, C).
+  """Check the arrays of an npz for an example of shape (T, D, C).
 
   Returns:
-    The example, None where there are problems; and all of these.
+    The example, None where there are problems; and all of these, which name
+    the path.
   """
   example, problems = {}, []
   parts = {'name': _name, 'feature': _feature, 'label': _label, 'click': _click}
@@ -180,24 +160,21 @@ def parse(
   return Example(**example), []
 
 
-def _require(found, path, *keys):
-  missing = [key for key in keys if key not in found]
-  if missing:
-    raise errors.InputError(
-      f'{path}: no {", ".join(missing)} in it; found '
-      f'{", ".join(sorted(found)) or "nothing"}'
-    )
+def _get(found, path, key):
+  if key not in found:
+    there = ', '.join(sorted(found)) or 'nothing'
+    raise errors.InputError(f'{path}: no {key} in it; found {there}')
+  return found[key]
 
 
 def _name(found, path, shape):
   del shape
-  _require(found, path, 'vid_name')
-  return arrays.text(found['vid_name'], f'{path}: vid_name')
+  return arrays.text(_get(found, path, 'vid_name'), f'{path}: vid_name')
 
 
 def _label(found, path, shape):
-  _require(found, path, 'cls_label')
-  label, num_classes = arrays.vector(found['cls_label']), shape[2]
+  num_classes = shape[2]
+  label = arrays.vector(_get(found, path, 'cls_label'))
   if label.shape != (num_classes,):
     raise errors.InputError(
       f'{path}: cls_label has shape {label.shape}, config.model.num_classes '
@@ -215,8 +192,9 @@ def _feature(found, path, shape):
   """Return [T, D] of the two channels-first streams."""
   num_snippets, feature_dim, _ = shape
   keys = ('feat_spa', 'feat_tem')
-  _require(found, path, *keys)
-  streams = [arrays.matrix(found[key], f'{path}: {key}') for key in keys]
+  streams = [
+    arrays.matrix(_get(found, path, key), f'{path}: {key}') for key in keys
+  ]
   channels = sum(len(stream) for stream in streams)
   if channels != feature_dim:
     raise errors.InputError(

@@ -21,16 +21,10 @@ def open(
   num_classes: int,
   generate: bool = False,
 ) -> Sequence[sources.Example]:
-  """Open a split; the embedded set is made where it is missing.
+  """Open a split of a data root; `source` is that of config.data.
 
-  Args:
-    root: Folder of the data.
-    split: Name of the folder in it.
-    source: 'npz' or 'tfds', see config.data.source.
-    num_snippets: T.
-    feature_dim: D.
-    num_classes: C.
-    generate: Whether the root is the embedded set's.
+  With `generate` the root is the embedded set's, which is made where it is
+  missing.
 
   Returns:
     A source of examples, see `sources`.
@@ -38,24 +32,16 @@ def open(
   root = files.path(root)
   if generate and not (root / 'ground_truth.json').exists():
     demo.prepare(root)
-  shape = {
-    'num_snippets': num_snippets,
-    'feature_dim': feature_dim,
-    'num_classes': num_classes,
-  }
-  if source == 'tfds':
-    from backtal_jax.data import builder  # TFDS takes seconds to import
+  shape = (num_snippets, feature_dim, num_classes)
+  if source == 'npz':
+    return sources.NpzSource(root / split, shape)
+  from backtal_jax.data import builder  # TFDS takes seconds to import
 
-    return builder.TfdsSource(root, split, **shape)
-  return sources.NpzSource(root / split, **shape)
+  return builder.TfdsSource(root, split, shape)
 
 
 def check_labels(source: Any, ground_truth: annotations.Annotations) -> None:
-  """Hold the labels of a source against the annotated ones.
-
-  Args:
-    source: Source of examples.
-    ground_truth: Annotations, of as many classes.
+  """Hold the labels of a source against the annotated ones, of as many classes.
 
   Raises:
     errors.InputError: Most videos that have both have others; one is shown.
@@ -63,14 +49,14 @@ def check_labels(source: Any, ground_truth: annotations.Annotations) -> None:
   names, videos = source.video_names(), ground_truth.videos
   known, _ = annotations.match_names(names, videos)
   compared, different = 0, []
-  for i, row in enumerate(source.labels()):
+  for name, row in zip(names, source.labels(), strict=True):
     labels = {ground_truth.classes[c] for c in np.flatnonzero(row)}
-    video = videos.get(known.get(names[i], names[i]))
+    video = videos.get(known.get(name, ''))
     annotated = {s.label for s in video.segments} if video else set()
     if labels and annotated:
       compared += 1
       if labels != annotated:
-        different.append((names[i], sorted(labels), sorted(annotated)))
+        different.append((name, sorted(labels), sorted(annotated)))
   if 2 * len(different) > compared:
     name, labels, annotated = different[0]
     raise errors.InputError(
@@ -99,9 +85,7 @@ def make_clicks(
       source's own files.
     ground_truth: Annotations of the videos.
     root: Where files are looked up that are not in the current folder.
-    annotator: Whose clicks, see clicks.labeller.
-    seed: Of a random annotator.
-    num_snippets: T.
+    annotator, seed, num_snippets: See clicks.labeller.
 
   Returns:
     (video, epoch) -> [T] labels, None without click files; and the line.
@@ -111,15 +95,12 @@ def make_clicks(
   """
   labelled = np.flatnonzero(source.labels().any(axis=1))
   if not paths:
-    counts = np.array(source.num_clicks())[labelled]
-    return None, clicks.summary(
-      int(counts.sum()),
-      int(np.count_nonzero(counts)),
-      len(labelled),
-      'in their files',
-    )
+    counts = np.array(source.num_clicks())[labelled].tolist()
+    reached = sum(count > 0 for count in counts)
+    line = clicks.summary(sum(counts), reached, len(counts), 'in their files')
+    return None, line
   names = source.video_names()
-  found = clicks.read(paths, root, ground_truth)
+  found, _ = clicks.read(clicks.find(paths, root), ground_truth)
   line = clicks.coverage(found, [names[i] for i in labelled], annotator)
   label = clicks.labeller(
     found, ground_truth, annotator, seed=seed, num_snippets=num_snippets

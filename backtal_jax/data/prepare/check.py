@@ -3,8 +3,8 @@
 import collections
 from collections.abc import Sequence
 from concurrent import futures
-from typing import Any
 
+import ml_collections
 import numpy as np
 import tqdm
 from etils import epath
@@ -15,14 +15,16 @@ from backtal_jax.metrics import segments
 from backtal_jax.report import figures, style
 from backtal_jax.video import decode
 
+_HEADS = ('split', 'videos', 'snippets', 'hours', 'no label', 'labels',
+          'background clicks', 'action clicks', 'features')  # fmt: skip
+
 
 def check(
   root: epath.PathLike,
-  data: Any,
+  data: ml_collections.ConfigDict,
   splits: Sequence[str],
   shape: tuple[int, int, int],
-  workers: int | None = 8,
-) -> Any:
+) -> list[str]:
   """Open every file; print a table, notes and every problem.
 
   Args:
@@ -30,38 +32,43 @@ def check(
     data: Config.data; its clicks, if any, are those that are counted.
     splits: (train_split, eval_split).
     shape: (T, D, C).
-    workers: Threads.
 
   Returns:
     All problems, one line each, with the file.
   """
-  root, rows = files.path(root), []
-  path = files.find(data.ground_truth, root)
-  truth = annotations.read_ground_truth(path)
+  root, rows = files.path(root), [_HEADS]
+  truth = annotations.find_ground_truth(data.ground_truth, root)
   found, labeller, problems = _clicks(root, data, truth, shape[0])
   if len(truth.classes) != shape[2]:
     problems.append(
-      f'{path}: {len(truth.classes)} classes, config.model.num_classes is '
-      f'{shape[2]}'
+      f'{truth.path}: {len(truth.classes)} classes, config.model.num_classes '
+      f'is {shape[2]}'
     )
   for kind, lines in annotations.problems(truth).items():
     if lines:
       some = errors.few(lines, '; ')
-      print(f'note: {path}: {len(lines)} of kind {kind!r}: {some}')
+      print(f'note: {truth.path}: {len(lines)} of kind {kind!r}: {some}')
   for split in dict.fromkeys(splits):
-    row, names, wrong = _check_split(
-      root, split, shape, truth, labeller, workers
-    )
-    rows.append(row)
+    counts, names, wrong = _check_split(root, split, shape, truth, labeller)
+    rows.append(_row(split, counts))
     problems += wrong
-    if split == splits[0] and names:
-      problems += _check_training(row, names, data, found)
+    if split == splits[0] and names:  # What training would refuse.
+      if all(count.get('unlabelled') for count in counts):
+        problems.append(f'{split}: no video has a label')
+      try:
+        if data.clicks:
+          print(clicks.coverage(found, names, data.annotator))
+      except errors.InputError as e:
+        problems.append(f'{data.clicks}: {e}')
   try:
     segments.make_truth(truth, splits[1])
   except errors.InputError as e:
     problems.append(str(e))
   problems = list(dict.fromkeys(problems))
-  print(_table(rows))
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  for row in rows:
+    cells = zip(row, widths, strict=True)
+    print('  '.join(cell.rjust(width) for cell, width in cells))
   for problem in problems:
     print(f'wrong: {problem}')
   print(f'{len(problems)} problems')
@@ -71,66 +78,42 @@ def check(
 def _clicks(root, data, truth, num_snippets):
   """Return config.data.clicks, a labeller of them or None, and problems."""
   found, problems = [], []
-  for name in data.clicks.split(',') if data.clicks else ():
-    path = files.find(name.strip(), root)
+  for path in clicks.find(data.clicks, root):
     read, complaints = annotations.read_clicks(path, truth, lenient=True)
     print(f'{path}: {len(read)} clicks on {len(clicks.by_video(read))} videos')
     found += read
     problems += complaints
-  if not data.clicks:
-    return found, None, problems
   # Of `random`, those of the first epoch.
-  label = clicks.labeller(
+  label = data.clicks and clicks.labeller(
     found, truth, data.annotator, seed=0, num_snippets=num_snippets
   )
   return found, label, problems
 
 
-def _check_training(row, names, data, found):
-  """Return what training would refuse: no label, or clicks for nobody."""
-  problems = []
-  if row.get('unlabelled') == row['videos']:
-    problems.append(f'{row["split"]}: no video has a label')
-  if data.clicks:
-    try:
-      print(clicks.coverage(found, names, data.annotator))
-    except errors.InputError as e:
-      problems.append(f'{data.clicks}: {e}')
-  return problems
-
-
-def _check_split(root, split, shape, truth, labeller, workers):
-  """Return the row of a split in the table, its videos and problems."""
-  (t, d, c), folder = shape, root / split
+def _check_split(root, split, shape, truth, labeller):
+  """Return the counts of each file of a split, its videos and problems."""
+  folder = root / split
   try:
     subset = truth.subset(split)
-    paths = sources.NpzSource(
-      folder, num_snippets=t, feature_dim=d, num_classes=c
-    ).paths
+    paths = sources.NpzSource(folder, shape).paths
   except errors.InputError as e:
-    return {'split': split}, [], [str(e)]
-  problems, files_of = [], collections.defaultdict(list)
-  row = collections.Counter(low=np.inf, high=-np.inf)
-  with futures.ThreadPoolExecutor(workers) as pool:
-    results = pool.map(
-      lambda p: _check_file(p, shape, subset, truth, labeller), paths
+    return [], [], [str(e)]
+  one = lambda path: _check_file(path, shape, subset, truth, labeller)
+  with futures.ThreadPoolExecutor(8) as pool:
+    results = tqdm.tqdm(
+      pool.map(one, paths), split, len(paths), unit='video', disable=None
     )
-    for path, (name, counts, found) in zip(
-      paths,
-      tqdm.tqdm(results, split, len(paths), unit='video', disable=None),
-      strict=True,
-    ):
-      problems += found
-      files_of[name].append(str(path))
-      row['low'] = min(row['low'], counts.pop('low', np.inf))
-      row['high'] = max(row['high'], counts.pop('high', -np.inf))
-      row.update(counts)
+    videos, counts, problems = zip(*results, strict=True)
+  problems = [problem for found in problems for problem in found]
+  files_of = collections.defaultdict(list)
+  for name, path in zip(videos, paths, strict=True):
+    files_of[name].append(path)
   for name, twice in files_of.items():
     if name and len(twice) > 1:
       problems.append(f'{twice[1]}: video {name!r} is in {twice[0]}, too')
   _, absent = annotations.match_names(subset, files_of)
   problems += [f'{folder}: no file of annotated video {v!r}' for v in absent]
-  return {'split': split, 'videos': len(paths), **row}, [*files_of], problems
+  return counts, [*files_of], problems
 
 
 def _check_file(path, shape, subset, truth, labeller):
@@ -139,7 +122,7 @@ def _check_file(path, shape, subset, truth, labeller):
     found = npz.read(path)
   except errors.InputError as e:
     # By its name the file is there; that is not a second problem.
-    return path.name.removesuffix('.npz'), {}, [str(e)]
+    return path.stem, {}, [str(e)]
   video, problems = sources.parse(found, path, shape)
   if problems:
     name = found.get('vid_name', np.array(''))
@@ -185,45 +168,35 @@ def _check_file(path, shape, subset, truth, labeller):
   return video.name, counts, problems
 
 
-def _table(rows):
-  """Lay out what `_check_split` counted; labels and clicks are a video."""
-  heads = ('split', 'videos', 'snippets', 'hours', 'no label', 'labels',
-           'background clicks', 'action clicks', 'features')  # fmt: skip
-  cells = [heads]
-  for row in rows:
-    n = max(row.get('videos', 0), 1)
-    per = [
-      f'{row.get(k, 0) / n:.2f}' for k in ('labels', 'background', 'action')
-    ]
-    span = f'{row.get("low", np.nan):.3g} to {row.get("high", np.nan):.3g}'
-    cells.append((
-      row['split'], str(row.get('videos', 0)), str(row.get('snippets', 0)),
-      f'{row.get("hours", 0):.2f}', str(row.get('unlabelled', 0)), *per, span,
-    ))  # fmt: skip
-  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-  return '\n'.join(
-    '  '.join(c.rjust(w) for c, w in zip(line, widths, strict=True))
-    for line in cells
-  )
+def _row(split, counts):
+  """Return the cells of a split in the table; labels and clicks are a video."""
+  total = lambda key: sum(count.get(key, 0) for count in counts)
+  per = [
+    f'{total(key) / max(len(counts), 1):.2f}'
+    for key in ('labels', 'background', 'action')
+  ]
+  low = min((count['low'] for count in counts if count), default=np.nan)
+  high = max((count['high'] for count in counts if count), default=np.nan)
+  return (
+    split, str(len(counts)), str(total('snippets')), f'{total("hours"):.2f}',
+    str(total('unlabelled')), *per, f'{low:.3g} to {high:.3g}',
+  )  # fmt: skip
 
 
 def plot(
   root: epath.PathLike,
-  data: Any,
+  data: ml_collections.ConfigDict,
   splits: Sequence[str],
   shape: tuple[int, int, int],
   video: str,
-  output: epath.PathLike | None,
-  videos: Any = '',
-) -> Any:
+  output: epath.PathLike,
+  videos: epath.PathLike = '',
+) -> None:
   """Draw one video's energy, labels, clicks and ground truth as PNG.
 
   Args:
-    root: The data root.
-    data: Config.data; its clicks, if any, replace the file's.
-    splits: Where to look for the video.
-    shape: (T, D, C).
-    video: Its name, with or without `v_`.
+    root, data, splits, shape: As for `check`.
+    video: Name of the video, with or without `v_`.
     output: Path of the PNG.
     videos: Folder of videos, for pictures above the curves.
 
@@ -231,11 +204,9 @@ def plot(
     errors.InputError: There is no such video, or its file is wrong.
   """
   root = files.path(root)
-  truth = annotations.read_ground_truth(files.find(data.ground_truth, root))
+  truth = annotations.find_ground_truth(data.ground_truth, root)
   paths = {
-    path.name.removesuffix('.npz'): path
-    for split in splits
-    for path in (root / split).glob('*.npz')
+    path.stem: path for split in splits for path in (root / split).glob('*.npz')
   }
   path = paths.get(annotations.match_name(video, paths) or video)
   if path is None:
@@ -244,7 +215,7 @@ def plot(
   if found is None:
     raise errors.InputError(wrong[0])
   name = annotations.match_name(found.name, truth.videos)
-  known = truth.videos[name] if name else None
+  known = truth.videos.get(name or '')
   _, labeller, problems = _clicks(root, data, truth, shape[0])
   if problems:
     raise errors.InputError(problems[0])

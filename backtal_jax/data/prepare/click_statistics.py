@@ -7,7 +7,6 @@ counts as inside the action and as hitting the gap.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -17,7 +16,7 @@ from backtal_jax.annotate import history
 from backtal_jax.data import annotations
 
 
-def actions(video: Any) -> list[tuple[float, float]]:
+def actions(video: annotations.AnnotatedVideo) -> list[tuple[float, float]]:
   """Return the merged (start, end) in seconds of a video's actions.
 
   What lies outside the video is cut off, what has no length is left out.
@@ -35,7 +34,7 @@ def actions(video: Any) -> list[tuple[float, float]]:
   return merged
 
 
-def gaps(video: Any) -> list[tuple[float, float]]:
+def gaps(video: annotations.AnnotatedVideo) -> list[tuple[float, float]]:
   """Return the (start, end) in seconds of what is left beside the actions."""
   if video.duration is None:
     raise errors.InputError(
@@ -49,48 +48,35 @@ def gaps(video: Any) -> list[tuple[float, float]]:
 
 def count(
   ground_truth: annotations.Annotations,
-  clicks_by_file: dict,
-  subset: str | None = '',
-) -> dict:
-  """Count how background clicks and ground truth agree.
-
-  Args:
-    ground_truth: Annotations.
-    clicks_by_file: {file: [Click]} with video names of the ground truth.
-    subset: Whose videos count; else every subset that any file clicked in.
+  clicks_by_file: dict[str, list[annotations.Click]],
+) -> dict[str, dict[str, int]]:
+  """Count how background clicks, by video names of ground truth, agree with it.
 
   Returns:
     {file: {'clicks', 'videos' (with a click), 'inside_action' (clicks inside
-    any action), 'gaps' (of all videos of the subset), 'gaps_hit' (those
-    that hold a background click)}}.
+    any action), 'gaps' (of all videos of every subset that any file clicked
+    in), 'gaps_hit' (those that hold a background click)}}.
   """
-  if subset:
-    videos = ground_truth.subset(subset)
-  else:
-    clicked = {c.video for found in clicks_by_file.values() for c in found}
-    subsets = {ground_truth.videos[name].subset for name in clicked}
-    videos = {
-      k: v for k, v in ground_truth.videos.items() if v.subset in subsets
-    }
-  open_gaps = {name: gaps(video) for name, video in videos.items()}
-  closed = {name: actions(video) for name, video in videos.items()}
+  videos = ground_truth.videos
+  clicked = {c.video for found in clicks_by_file.values() for c in found}
+  subsets = {videos[name].subset for name in clicked}
+  gaps_of = {k: gaps(v) for k, v in videos.items() if v.subset in subsets}
+  actions_of = {name: actions(videos[name]) for name in clicked}
+  holds = lambda span, click: span[0] <= click.time <= span[1]
   result = {}
   for file, clicks in clicks_by_file.items():
-    clicks = [c for c in clicks if c.video in videos]
+    inside = [any(holds(x, c) for x in actions_of[c.video]) for c in clicks]
     hit = {
-      (c.video, start)
+      (c.video, gap)
       for c in clicks
-      for start, end in open_gaps[c.video]
-      if start <= c.time <= end and c.label == annotations.BACKGROUND
+      for gap in gaps_of[c.video]
+      if holds(gap, c) and c.label == annotations.BACKGROUND
     }
     result[file] = {
       'clicks': len(clicks),
       'videos': len({c.video for c in clicks}),
-      'inside_action': sum(
-        any(start <= c.time <= end for start, end in closed[c.video])
-        for c in clicks
-      ),
-      'gaps': sum(map(len, open_gaps.values())),
+      'inside_action': sum(inside),
+      'gaps': sum(map(len, gaps_of.values())),
       'gaps_hit': len(hit),
     }
   return result
@@ -113,11 +99,7 @@ def show(counts: dict) -> None:
 
 
 def show_rates(rates: dict) -> None:
-  """Print how long clicks took, of files that the click page has made.
-
-  Args:
-    rates: {file: what history.rates returns}.
-  """
+  """Print {file: what history.rates returns}: how long clicks took."""
   for file, of_file in rates.items():
     for who, n in of_file.items():
       each = f'{n["seconds"] / n["clicks"]:.1f}' if n['clicks'] else '–'
@@ -133,34 +115,31 @@ def write(
   clicks: Sequence[epath.PathLike],
   output: epath.PathLike,
   lenient: bool = False,
-  intervals: str | None = '',
-) -> dict:
+  intervals: str = '',
+) -> None:
   """Do what `prepare click-stats` does: count, print a table, write JSON.
+
+  The JSON holds what `count` returns, and of a file of the click page also
+  `seconds`, {annotator: {'clicks' made there, 'seconds' spent}}.
 
   Args:
     ground_truth: Path.
-    clicks: Paths of click files, one an annotator.
-    output: Path of the JSON; its keys are the paths as given.
+    clicks: Paths of click files, one an annotator: the keys of the JSON.
+    output: Path of the JSON.
     lenient: Leave out click lines that are wrong, and list them on stderr.
     intervals: See annotations.read_clicks.
-
-  Returns:
-    What `count` returns; of a file of the click page also `seconds`,
-    {annotator: {'clicks' made there, 'seconds' spent}}.
   """
   truth = annotations.read_ground_truth(ground_truth)
-  found, problems = {}, []
-  for path in clicks:
-    found[str(path)], complaints = annotations.read_clicks(
+  read = {
+    str(path): annotations.read_clicks(
       path, truth, lenient=True, intervals=intervals
     )
-    problems += complaints
-  errors.tell(problems, lenient)
-  counts = count(truth, found)
+    for path in clicks
+  }
+  errors.tell([text for _, wrong in read.values() for text in wrong], lenient)
+  counts = count(truth, {path: found for path, (found, _) in read.items()})
   show(counts)
   rates = {path: history.rates(path) for path in counts}
   show_rates(rates)
-  for path, of_file in rates.items():
-    counts[path] |= {'seconds': of_file} if of_file else {}
-  files.write_json(output, counts, indent=2)
-  return counts
+  told = {k: {'seconds': found} if found else {} for k, found in rates.items()}
+  files.write_json(output, {k: counts[k] | told[k] for k in counts}, indent=2)

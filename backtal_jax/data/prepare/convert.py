@@ -31,27 +31,23 @@ def prepare(recipe: inputs.Recipe) -> dict[str, int]:
   Every wrong video is told; unless lenient that is an error, and the last
   three files are not written. What is whole already is not written again.
 
-  Args:
-    recipe: An inputs.Recipe.
-
   Returns:
     {subset: number of videos}.
 
   Raises:
     errors.InputError: Something is wrong with an annotation or a feature file.
   """
-  recipe, _ = inputs.with_grid(recipe)
-  output, given = files.path(recipe.output), inputs.read(recipe)
-  _claim(output, recipe, given)
-  problems = _convert(given, recipe)
+  given = inputs.read(recipe)
+  output, recipe, truth = files.path(recipe.output), given.recipe, given.truth
+  _claim(output, given)
+  problems = _convert(given, output)
   errors.tell([p for p in problems.values() if p], recipe.lenient)
-  truth = given.truth
   annotations.write_ground_truth(output / 'ground_truth.json', truth)
   if recipe.clicks:
     annotations.write_clicks(output / 'clicks.csv', given.clicks)
   if given.record:
     feature_records.claim(output, given.record)
-  _write_config(output, recipe, len(truth.classes), given)
+  _write_config(output, given)
   counts = collections.Counter(
     truth.videos[name].subset for name, p in problems.items() if not p
   )
@@ -64,8 +60,9 @@ def prepare(recipe: inputs.Recipe) -> dict[str, int]:
   return dict(counts)
 
 
-def _claim(output, recipe, given):
+def _claim(output, given):
   """Refuse an output that was made otherwise; drop what a dead run left."""
+  recipe = given.recipe
   made = {key: getattr(recipe, key) for key in _MADE_BY}
   labels = sorted((k, sorted(v)) for k, v in given.labels.items())
   text = repr((given.truth.videos, given.truth.classes, given.clicks, labels))
@@ -88,14 +85,15 @@ def _claim(output, recipe, given):
       '--output, or --overwrite'
     )
   files.write_json(path, made, indent=1)
-  for left in (p for folder in splits for p in folder.glob('.*.tmp')):
-    left.unlink()
+  for folder in (output, *splits):
+    for left in folder.glob('.*.tmp'):
+      left.unlink()
 
 
-def _convert(inputs, recipe):
+def _convert(given, output):
   """Write the videos that are not there yet; return {video: problem}."""
-  truth, output = inputs.truth, files.path(recipe.output)
-  clicked = clicks.by_video(inputs.clicks) if recipe.clicks else None
+  truth, recipe = given.truth, given.recipe
+  clicked = clicks.by_video(given.clicks) if recipe.clicks else None
 
   def one(name):
     video = truth.videos[name]
@@ -111,7 +109,7 @@ def _convert(inputs, recipe):
         truth.classes,
       )  # fmt: skip
     try:
-      streams = [_resample(x, video, recipe) for x in inputs.features[name]()]
+      streams = [_resample(x, video, recipe) for x in given.features[name]()]
     except errors.InputError as e:
       return str(e)
     sources.write_video(
@@ -119,7 +117,7 @@ def _convert(inputs, recipe):
       feat_spa=streams[0].T,
       # One stream stands in the first place, the second has no channels.
       feat_tem=streams[1].T if streams[1:] else streams[0].T[:0],
-      cls_label=[label in inputs.labels[name] for label in truth.classes],
+      cls_label=[label in given.labels[name] for label in truth.classes],
       vid_name=name,
       frame_num=max(1, round(video.duration * video.fps)),
       fps=video.fps,
@@ -128,7 +126,7 @@ def _convert(inputs, recipe):
     )
     return None
 
-  names = list(inputs.features)
+  names = list(given.features)
   with futures.ThreadPoolExecutor(recipe.workers) as pool:
     results = tqdm.tqdm(
       pool.map(one, names), total=len(names), unit='video', disable=None
@@ -138,15 +136,14 @@ def _convert(inputs, recipe):
 
 def _resample(array, video, recipe):
   array = arrays.finite(array, f'video {video.name!r}')
-  grid = scan.time_grid(recipe, video, len(array))
-  if grid is None:
-    return resampling.resample(array, recipe.num_snippets)
-  return resampling.resample_times(
-    array, grid[0], video.duration, recipe.num_snippets
-  )
+  grid = scan.find_grid(recipe, video)
+  if grid:
+    return grid.resample(array, recipe.num_snippets)
+  return resampling.resample(array, recipe.num_snippets)
 
 
-def _write_config(output, recipe, num_classes, given):
+def _write_config(output, given):
+  recipe = given.recipe
   name = os.path.basename(os.path.abspath(output))
   base = recipe.base or 'thumos14'
   default = 'published' if recipe.base else 'robust'
@@ -154,7 +151,7 @@ def _write_config(output, recipe, num_classes, given):
   is_bucket = '://' in os.fspath(output)
   root = repr(os.fspath(output)) if is_bucket else _HERE
   lines = {
-    'model.num_classes': num_classes,
+    'model.num_classes': len(given.truth.classes),
     'model.feature_dim': given.feature_dim,
     'data.name': name,
     'data.train_split': recipe.train_split,

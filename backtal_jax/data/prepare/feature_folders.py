@@ -37,29 +37,23 @@ def open_features(
   Raises:
     errors.InputError: Nothing there, a video twice or in one stream only.
   """
-  streams = [
-    (f'{path}/{name}' if name else path, stream)
-    for path in map(files.path, paths)
-    for name, stream in _open(path, names, allow_pickle).items()
-  ]
+  streams = []  # (what errors call it, {video: function})
+  for path in map(files.path, paths):
+    if path.is_dir():
+      for name, stream in _list(path, allow_pickle).items():
+        streams.append((f'{path}/{name}' if name else path, stream))
+    else:
+      streams.append((path, _open_joint(path, names, allow_pickle)))
   everywhere = set().union(*(stream for _, stream in streams))
   for where, stream in streams:
     for name in sorted(everywhere - stream.keys()):
       raise errors.InputError(f'{where}: video {name!r} is only in the other')
-  return {
-    name: functools.partial(_call_all, [stream[name] for _, stream in streams])
-    for name in sorted(everywhere)
-  }
+  read = lambda name: [x for _, stream in streams for x in stream[name]()]
+  return {name: functools.partial(read, name) for name in sorted(everywhere)}
 
 
-def _call_all(functions):
-  return [stream for function in functions for stream in function()]
-
-
-def _open(path, names, allow_pickle):
-  """Return {'' or 'rgb', 'flow': {video: function}}."""
-  if not path.is_dir():
-    return {'': _open_joint(path, names, allow_pickle)}
+def _list(path, allow_pickle):
+  """Return {'' or 'rgb', 'flow': {video: function}} of a folder."""
   found = collections.defaultdict(dict)
   listed = [
     file
@@ -69,6 +63,7 @@ def _open(path, names, allow_pickle):
   if not listed:
     raise errors.InputError(f'{path}: no .npy or .npz file in it')
   stems = {file.stem.casefold() for file in listed}
+  read = lambda file: feature_files.read(file, allow_pickle=allow_pickle)
   for file in listed:
     above = [part.casefold() for part in file.relative_to(path).parts[:-1]]
     stream, name = next((s for s in _STREAMS if s in above), ''), file.stem
@@ -78,7 +73,7 @@ def _open(path, names, allow_pickle):
       stream, name = ending[2].casefold(), ending[1][:-1]
     if name in found[stream]:
       raise errors.InputError(f'{path}: duplicate video {name!r}')
-    found[stream][name] = functools.partial(_read, file, allow_pickle)
+    found[stream][name] = lambda file=file: read(file).streams
   if '' in found and len(found) > 1:
     raise errors.InputError(
       f'{path}: video {next(iter(found[""]))!r} is in no folder rgb or flow, '
@@ -87,12 +82,8 @@ def _open(path, names, allow_pickle):
   return dict(sorted(found.items(), reverse=True))
 
 
-def _read(path, allow_pickle):
-  return feature_files.read(path, allow_pickle=allow_pickle).streams
-
-
 def _open_joint(path, names, allow_pickle):
-  """Return the functions of a W-TALC file, which is read as a whole."""
+  """Return {video: function} of a W-TALC file, which is read as a whole."""
   if not path.exists():
     raise errors.InputError(f'{path}: no such folder or file')
   if names is None:
@@ -104,24 +95,19 @@ def _open_joint(path, names, allow_pickle):
     raise errors.InputError(
       f'{path}: one object, expected an array with one of each video'
     )
+  listed = feature_files.load(files.path(names), allow_pickle).ravel().tolist()
   # W-TALC writes the names as bytes.
-  keys = [
-    n.decode() if isinstance(n, bytes) else str(n)
-    for n in feature_files.load(files.path(names), allow_pickle)
-    .ravel()
-    .tolist()
-  ]
+  keys = [n.decode() if isinstance(n, bytes) else str(n) for n in listed]
   if len(keys) != len(joint):
     raise errors.InputError(
       f'{path}: {len(joint)} videos, but {names} has {len(keys)} names'
     )
   for name in (k for k in keys if keys.count(k) > 1):
     raise errors.InputError(f'{names}: duplicate video {name!r}')
+  read = lambda name, array: [
+    arrays.matrix(array, f'{path}: {name}', allow_pickle)
+  ]
   return {
-    name: functools.partial(_matrices, array, f'{path}: {name}', allow_pickle)
+    name: functools.partial(read, name, array)
     for name, array in zip(keys, joint, strict=True)
   }
-
-
-def _matrices(array, where, allow_pickle):
-  return [arrays.matrix(array, where, allow_pickle)]

@@ -14,21 +14,21 @@ sitting, standing, lying and unlabelled time are background.
 """
 
 import collections
-import contextlib
+import functools
 import io
 import itertools
 import pathlib
-import typing
 import zipfile
 import zlib
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
 from etils import epath
 
 from backtal_jax import IGNORED, errors, files
-from backtal_jax.data import annotations, resampling, sources
+from backtal_jax.data import annotations, feature_records, sources
 
 ACTIONS = {  # Activity number in labels.txt: class; the order is the index.
   1: 'WALKING',
@@ -45,6 +45,7 @@ CLASSES = tuple(ACTIONS.values())
 POSTURES = (4, 5, 6)
 TEST_PEOPLE = (2, 4, 9, 10, 12, 13, 18, 20, 24)
 FPS = 50
+NUM_SNIPPETS = 128
 CLIP_SECONDS = 64
 HOP, WINDOW = 25, 64  # Samples.
 MIN_REST = 25  # Samples that must remain of a segment cut by a clip's end.
@@ -54,130 +55,100 @@ MIN_REST = 25  # Samples that must remain of a segment cut by a clip's end.
 BANDS = ((1, 4), (4, 10), (10, 33))
 
 
-class Clip(typing.NamedTuple):
-  """One part of a recording; S sliding windows, N samples.
+class Clip(NamedTuple):
+  """One part of a recording; S sliding windows, N samples."""
 
-  Attributes:
-    name: key of the clip, expEE_userUU_PP.
-    subset: train or test.
-    acc: [S, 32], features of the accelerometer, not standardised.
-    gyro: [S, 32], the gyroscope's.
-    segments: [(class index, first sample, sample after the last)].
-    action: [N] bool, whether a sample belongs to an action.
-  """
-
-  name: str
-  subset: str
-  acc: np.ndarray
-  gyro: np.ndarray
-  segments: list
-  action: np.ndarray
+  name: str  # expEE_userUU_PP
+  subset: str  # train or test
+  features: list[np.ndarray]  # [S, 32] of accelerometer and gyroscope
+  segments: list[tuple]  # (class index, first sample, sample after the last)
+  action: np.ndarray  # [N] bool, whether a sample belongs to an action
 
 
 def prepare(
-  archive: epath.PathLike,
-  output: epath.PathLike,
-  seed: int = 0,
-  num_snippets: int = 128,
-) -> Any:
-  """Write the clips as npz files and their ground truth (formats.md, HAPT).
+  archive: epath.PathLike, output: epath.PathLike, seed: int = 0
+) -> None:
+  """Write the clips of the archive as a data root (formats.md, HAPT).
 
   Args:
     archive: 'HAPT Data Set.zip', or the folder it unpacks to.
     output: Folder that receives train/*.npz, test/*.npz (method.md section 1)
       and, last, ground_truth.json (ActivityNet format).
     seed: Seed of the simulated background clicks.
-    num_snippets: T.
-
-  Returns:
-    {subset: {'clips', 'without action', 'segments', 'clicks'}}, counts (no
-    clicks in test); they are printed too.
 
   Raises:
     errors.InputError: A file of the archive is missing or malformed.
   """
-  output = files.path(output)
-  clips = read_clips(archive)
-  train = [c for c in clips if c.subset == 'train']
+  output, clips = files.path(output), read_clips(archive)
+  train = [clip.features for clip in clips if clip.subset == 'train']
   if not train:
     raise errors.InputError(f'{archive}: no recording of a training person')
-  moments = [
-    _moments(np.concatenate([getattr(c, sensor) for c in train]))
-    for sensor in ('acc', 'gyro')
-  ]
-  rng = np.random.default_rng(seed)
-  videos = {}
-  summary = collections.defaultdict(collections.Counter)
+  scales = [_scale(np.concatenate(x)) for x in zip(*train, strict=True)]
+  rng, videos = np.random.default_rng(seed), {}
+  counts = collections.defaultdict(collections.Counter)
   for clip in tqdm.tqdm(clips, desc='writing', unit='clip', disable=None):
-    counts = summary[clip.subset]
-    counts['clips'] += 1
-    counts['without action'] += not clip.segments
-    counts['segments'] += len(clip.segments)
-    clicks = None
+    count, clicks = counts[clip.subset], None
+    count['clips'] += 1
+    count['without action'] += not clip.segments
+    count['segments'] += len(clip.segments)
     if clip.subset == 'train':
-      clicks = simulate_clicks(clip.action, num_snippets, rng)
-      counts['clicks'] += int(np.sum(clicks != IGNORED))
-    _write_clip(output, clip, moments, clicks, num_snippets)
-    videos[clip.name] = _ground_truth(clip)
+      clicks = simulate_clicks(clip.action, NUM_SNIPPETS, rng)
+      count['clicks'] += int(np.sum(clicks != IGNORED))
+    videos[clip.name] = _write(output, clip, scales, clicks)
   annotations.write_ground_truth(
     output / 'ground_truth.json', annotations.Annotations(videos, CLASSES)
   )
-  for subset, counts in sorted(summary.items(), reverse=True):
-    told = ', '.join(f'{count} {what}' for what, count in counts.items())
+  for subset, count in sorted(counts.items(), reverse=True):
+    told = ', '.join(f'{number} {what}' for what, number in count.items())
     print(f'{output / subset}: {told}')
-  return {k: dict(v) for k, v in summary.items()}
 
 
-def read_clips(archive: epath.PathLike) -> Any:
+def read_clips(archive: epath.PathLike) -> list[Clip]:
   """Return every clip of the archive, in the order of the recordings.
 
   A recording is cut into round(duration / 64 s) equal parts.
 
-  Args:
-    archive: The zip file or the folder it unpacks to.
-
-  Returns:
-    A list of `Clip`.
-
   Raises:
     errors.InputError: As for `prepare`.
   """
-  clips = []
-  with _open(archive) as root:
-    recordings = _read_labels(archive, root)
-    for (experiment, person), rows in tqdm.tqdm(
-      recordings.items(), desc='reading', unit='recording', disable=None
-    ):
-      stem = f'exp{experiment:02d}_user{person:02d}'
-      acc, gyro = _read_sensors(archive, root, stem, rows)
-      parts = max(1, round(len(acc) / FPS / CLIP_SECONDS))
-      bounds = np.linspace(0, len(acc), parts + 1).round().astype(int).tolist()
-      for i, (start, end) in enumerate(itertools.pairwise(bounds)):
-        clips.append(
-          Clip(
-            f'{stem}_{i:02d}',
-            'test' if person in TEST_PEOPLE else 'train',
-            window_features(acc[start:end]),
-            window_features(gyro[start:end]),
-            *cut(rows, start, end),
-          )
-        )
+  read, clips = functools.partial(_read_table, archive, _open(archive)), []
+  recordings = _read_labels(archive, read).items()
+  bar = tqdm.tqdm(recordings, desc='reading', unit='recording', disable=None)
+  for (experiment, person), rows in bar:
+    stem = f'exp{experiment:02d}_user{person:02d}'
+    subset = 'test' if person in TEST_PEOPLE else 'train'
+    acc, gyro = (read(f'RawData/{x}_{stem}.txt', 3) for x in ('acc', 'gyro'))
+    least = max(WINDOW, *(last for _, _, last in rows))
+    if len(acc) != len(gyro) or len(acc) < least:
+      raise errors.InputError(
+        f'{archive}: RawData/*_{stem}.txt have {len(acc)} (acc) and '
+        f'{len(gyro)} (gyro) samples, expected the same and {least} or more '
+        '(labels.txt)'
+      )
+    parts = max(1, round(len(acc) / FPS / CLIP_SECONDS))
+    bounds = np.linspace(0, len(acc), parts + 1).round().astype(int).tolist()
+    for i, (start, end) in enumerate(itertools.pairwise(bounds)):
+      features = [window_features(x[start:end]) for x in (acc, gyro)]
+      cuts = cut(rows, start, end)
+      clips.append(Clip(f'{stem}_{i:02d}', subset, features, *cuts))
   return clips
 
 
-def cut(rows: Any, start: int, end: int) -> Any:
+def cut(
+  rows: Sequence[Sequence[int]], start: int, end: int
+) -> tuple[list[tuple], np.ndarray]:
   """Cut a recording's labels to a clip.
+
+  What is left of a segment cut by the clip's end counts from 0.5 s; less is no
+  segment, but stays in the mask, so that no background click falls there.
 
   Args:
     rows: [(activity number, first sample, last sample)] of the recording,
       samples counted from 1 as in labels.txt.
-    start: First sample of the clip, from 0.
-    end: Sample after the clip's last one.
+    start, end: First sample of the clip, from 0, and the one after its last.
 
   Returns:
-    The segments and the action mask of `Clip`. What is left of a segment cut
-    by the clip's end counts from 0.5 s; less is no segment, but stays in the
-    mask, so that no background click falls there.
+    The segments and the action mask of `Clip`.
   """
   segments, action = [], np.zeros(end - start, bool)
   for activity, first, last in rows:
@@ -192,50 +163,32 @@ def cut(rows: Any, start: int, end: int) -> Any:
 
 
 def window_features(signal: np.ndarray) -> np.ndarray:
-  """Describe each sliding window of a three-axis sensor by 32 numbers.
-
-  Args:
-    signal: [N, 3], N ≥ 64 samples.
+  """Describe each sliding window of a three-axis sensor [N, 3] by 32 numbers.
 
   Returns:
     [(N − 64) // 25 + 1, 32]: mean, standard deviation, minimum, maximum, mean
     absolute difference and three log band energies (`BANDS`), each of x, y, z
     and the norm.
   """
-  signal = np.concatenate(
-    [signal, np.linalg.norm(signal, axis=1, keepdims=True)], axis=1
-  )
+  signal = np.column_stack([signal, np.linalg.norm(signal, axis=1)])
   sliding = np.lib.stride_tricks.sliding_window_view
   windows = sliding(signal, WINDOW, axis=0)[::HOP]
+  basic = windows.mean(-1), windows.std(-1), windows.min(-1), windows.max(-1)
+  jump = np.abs(np.diff(windows)).mean(-1)
   power = np.abs(np.fft.rfft(windows)) ** 2 / WINDOW
   # The floor keeps the logarithm of perfect silence finite.
   bands = [np.log(power[..., a:b].sum(-1) + 1e-6) for a, b in BANDS]
-  return np.concatenate(
-    [
-      windows.mean(-1),
-      windows.std(-1),
-      windows.min(-1),
-      windows.max(-1),
-      np.abs(np.diff(windows)).mean(-1),
-      *bands,
-    ],
-    axis=-1,
-  )
+  return np.concatenate([*basic, jump, *bands], axis=-1)
 
 
 def simulate_clicks(
   action: np.ndarray, num_snippets: int, rng: np.random.Generator
-) -> Any:
+) -> np.ndarray:
   """Click one random snippet in each background gap of 2 snippets or more.
 
-  Args:
-    action: [N] bool, whether a sample belongs to an action.
-    num_snippets: T equal parts of the clip; a snippet is background if its
-      centre is.
-    rng: Np.random.Generator.
-
-  Returns:
-    [T] integers: C where clicked, IGNORED elsewhere.
+  Of T equal parts of a clip, whose samples `action` [N] marks, a snippet is
+  background if its centre is. Returns [T] integers: C where clicked, IGNORED
+  elsewhere.
   """
   centres = (np.arange(num_snippets) + 0.5) * len(action) / num_snippets
   background = ~action[centres.astype(int)]
@@ -247,27 +200,22 @@ def simulate_clicks(
   return clicks
 
 
-@contextlib.contextmanager
 def _open(archive):
-  """Yield the root of a zip file or of a folder, with pathlib's interface."""
+  """Return the root of a zip file or of a folder, with pathlib's interface."""
   path = pathlib.Path(files.path(archive))
   if path.is_dir():
-    yield path
-    return
+    return path
   if not path.is_file():
     raise errors.InputError(f'{archive}: no such file')
   try:
-    opened = zipfile.ZipFile(path)
+    return zipfile.Path(path)
   except zipfile.BadZipFile as e:
     raise errors.InputError(f'{archive}: not a zip file: {e}') from e
-  with opened:
-    yield zipfile.Path(opened)
 
 
 def _read_table(archive, root, member, columns, dtype=np.float64):
   """Return the numbers of a text file of the archive, [N, columns]."""
-  where = f'{archive}: {member}'
-  path = root.joinpath(member)
+  where, path = f'{archive}: {member}', root.joinpath(member)
   if not path.is_file():
     raise errors.InputError(f'{where}: no such file in the archive')
   try:
@@ -284,27 +232,10 @@ def _read_table(archive, root, member, columns, dtype=np.float64):
   return table
 
 
-def _read_sensors(archive, root, stem, rows):
-  """Return a recording's acceleration and angular velocity, [N, 3] each."""
-  acc, gyro = (
-    _read_table(archive, root, f'RawData/{sensor}_{stem}.txt', columns=3)
-    for sensor in ('acc', 'gyro')
-  )
-  least = max(WINDOW, *(last for _, _, last in rows))
-  if len(acc) != len(gyro) or len(acc) < least:
-    raise errors.InputError(
-      f'{archive}: RawData/*_{stem}.txt have {len(acc)} (acc) and {len(gyro)} '
-      f'(gyro) samples, expected the same and {least} or more (labels.txt)'
-    )
-  return acc, gyro
-
-
-def _read_labels(archive, root):
+def _read_labels(archive, read):
   """Return {(experiment, person): [(activity, first, last sample)]}."""
-  member = 'RawData/labels.txt'
-  recordings = collections.defaultdict(list)
-  table = _read_table(archive, root, member, columns=5, dtype=np.int64)
-  for experiment, person, *row in table.tolist():
+  member, recordings = 'RawData/labels.txt', collections.defaultdict(list)
+  for experiment, person, *row in read(member, 5, np.int64).tolist():
     activity, first, last = row
     if not 1 <= activity <= 12 or not 1 <= first <= last:
       raise errors.InputError(
@@ -315,42 +246,35 @@ def _read_labels(archive, root):
   return dict(sorted(recordings.items()))
 
 
-def _moments(values):
+def _scale(values):
   """Return the mean and standard deviation of each feature; [D] both."""
   std = values.std(0)
   return values.mean(0), np.where(std > 0, std, 1)
 
 
-def _write_clip(output, clip, moments, clicks, num_snippets):
-  """Standardise, resample and write one clip."""
+def _write(output, clip, scales, clicks):
+  """Standardise, resample and write one clip; return its annotations."""
   duration = len(clip.action) / FPS
-  count = len(clip.acc)
-  times = resampling.centre_times(count, stride=HOP, window=WINDOW, fps=FPS)
-  streams = [
-    resampling.resample_times((x - mean) / std, times, duration, num_snippets)
-    for x, (mean, std) in zip((clip.acc, clip.gyro), moments, strict=True)
-  ]
-  label = np.zeros(len(CLASSES), np.float32)
-  label[[c for c, _, _ in clip.segments]] = 1
+  grid = feature_records.Grid(duration, FPS, WINDOW, HOP)
+  spa, tem = (
+    grid.resample((x - mean) / std, NUM_SNIPPETS)
+    for x, (mean, std) in zip(clip.features, scales, strict=True)
+  )
   sources.write_video(
     output / clip.subset / f'{clip.name}.npz',
-    feat_spa=streams[0].T.astype(np.float32),
-    feat_tem=streams[1].T.astype(np.float32),
-    cls_label=label,
+    feat_spa=spa.T,
+    feat_tem=tem.T,
+    cls_label=np.isin(range(len(CLASSES)), [c for c, _, _ in clip.segments]),
     vid_name=clip.name,
     frame_num=len(clip.action),
     fps=FPS,
     duration=duration,
     point_label=clicks,
   )
-
-
-def _ground_truth(clip):
-  """Return the clip's annotations."""
   segments = tuple(
     annotations.Segment(a / FPS, b / FPS, CLASSES[c])
     for c, a, b in clip.segments
   )
-  duration = len(clip.action) / FPS
-  name, subset, fps = clip.name, clip.subset, float(FPS)
-  return annotations.AnnotatedVideo(name, subset, duration, fps, segments)
+  return annotations.AnnotatedVideo(
+    clip.name, clip.subset, duration, float(FPS), segments
+  )

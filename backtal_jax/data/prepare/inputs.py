@@ -19,7 +19,14 @@ from backtal_jax.data import (
 )
 from backtal_jax.data.prepare import feature_folders, scan
 
-_FLAG = 'store_true'
+# How argparse makes a value of each type.
+KINDS: dict[Any, dict[str, Any]] = {
+  int: {'type': int},
+  float | None: {'type': float},
+  bool: {'action': 'store_true'},
+  bool | None: {'action': argparse.BooleanOptionalAction},
+  tuple[str, ...]: {'nargs': '+'},
+}
 
 
 def _option(help, default=dataclasses.MISSING, **how):
@@ -37,10 +44,8 @@ class Recipe:
   features: tuple[str, ...] = _option(
     'a folder of .npy or .npz files, perhaps in folders of splits and of '
     'streams called rgb and flow, or one .npy with all videos; a second one '
-    'for a second stream (RGB, then flow)',
-    nargs='+',
-    metavar='PATH',
-  )
+    'for a second stream (RGB, then flow)', metavar='PATH',
+  )  # fmt: skip
   output: str = _option('the data root')
   ground_truth: str = _option('of any format', '')
   labels: str = _option(
@@ -49,43 +54,31 @@ class Recipe:
   video_list: str = _option(
     'CSV video_id,duration[,fps] where the ground truth lacks these', ''
   )
-  clicks: tuple[str, ...] = _option(
-    'of any format', (), nargs='+', metavar='FILE'
-  )
+  clicks: tuple[str, ...] = _option('of any format', (), metavar='FILE')
   intervals: str = _option(
     "how annotation tools' intervals become clicks: their midpoint, or "
     'background in the complement', '', choices=click_tools.INTERVALS[1:],
   )  # fmt: skip
   train_split: str = _option('subset', 'training')
   eval_split: str = _option('subset, with segments', 'validation')
-  num_snippets: int = _option('T', 100, type=int)
-  fps: float | None = _option(
-    'frames a second of the features', None, type=float
-  )
+  num_snippets: int = _option('T', 100)
+  fps: float | None = _option('frames a second of the features', None)
   stride: float | None = _option(
-    'frames; without it, snippets are equal parts of the video',
-    None,
-    type=float,
+    'frames; without it, snippets are equal parts of the video', None
   )
-  window: float | None = _option(
-    'frames of a snippet; default: the stride', None, type=float
-  )
+  window: float | None = _option('frames of a snippet; default: stride', None)
   video_names: str | None = _option(
     '.npy of the names in an .npy with all videos', None
   )
   channels_first: bool | None = _option(
-    "files hold [D, T']; default: what fits",
-    None,
-    action=argparse.BooleanOptionalAction,
+    "files hold [D, T']; default: what fits", None
   )
   allow_pickle: bool = _option(
-    'read pickled features, which can run any code', False, action=_FLAG
+    'read pickled features, which can run any code', False
   )
-  workers: int = _option('threads', 8, type=int)
-  lenient: bool = _option('leave out what is wrong', False, action=_FLAG)
-  overwrite: bool = _option(
-    'make anew what was made otherwise', False, action=_FLAG
-  )
+  workers: int = _option('threads', 8)
+  lenient: bool = _option('leave out what is wrong', False)
+  overwrite: bool = _option('make anew what was made otherwise', False)
   base: str = ''
   feature_dim: int = 0
 
@@ -105,6 +98,7 @@ class Recipe:
 class Inputs(NamedTuple):
   """Everything a recipe names."""
 
+  recipe: Recipe  # with the grid of the features' record
   truth: annotations.Annotations  # durations and fps completed
   labels: dict[str, set[str]]  # of the videos
   clicks: list[annotations.Click]
@@ -119,7 +113,7 @@ def read(recipe: Recipe) -> Inputs:
   Raises:
     errors.InputError: Something is wrong; of lists, see `errors.tell`.
   """
-  recipe, record = with_grid(recipe)
+  recipe, record = _with_grid(recipe)
   truth, labels = _read_annotations(recipe)
   for name, video in truth.videos.items():
     if not video.subset:
@@ -129,11 +123,9 @@ def read(recipe: Recipe) -> Inputs:
       )
   if record:
     truth = _with_times(truth, files.path(recipe.features[0]))
-  videos = {
-    **truth.subset(recipe.train_split),
-    **truth.subset(recipe.eval_split),
-  }
-  if not any(v.segments for v in truth.subset(recipe.eval_split).values()):
+  evaluated = truth.subset(recipe.eval_split)
+  videos = truth.subset(recipe.train_split) | evaluated
+  if not any(v.segments for v in evaluated.values()):
     raise errors.InputError(
       f'subset {recipe.eval_split!r} has no segments, expected some to '
       'evaluate with; --eval_split names another subset'
@@ -144,13 +136,20 @@ def read(recipe: Recipe) -> Inputs:
   opened, problems = scan.match(opened, videos, truth.videos)
   shapes, wrong = scan.look(opened, videos, recipe)
   truth, incomplete = scan.complete(truth, shapes, recipe)
-  clicked, complaints = _read_clicks(recipe, truth)
+  clicked, complaints = clicks.read(
+    recipe.clicks,
+    truth,
+    fps=recipe.fps,
+    lenient=True,
+    intervals=recipe.intervals,
+  )
   errors.tell(problems + wrong + incomplete + complaints, recipe.lenient)
   if recipe.clicks:
     print(clicks.coverage(clicked, [*truth.subset(recipe.train_split)]))
   if not shapes:
     raise errors.InputError(f'{recipe.features[0]}: every video is wrong')
   return Inputs(
+    recipe,
     truth,
     labels,
     clicked,
@@ -160,53 +159,38 @@ def read(recipe: Recipe) -> Inputs:
   )
 
 
-def with_grid(recipe: Recipe) -> tuple[Recipe, dict]:
-  """Take the grid from the features' record, if there is one.
-
-  Returns:
-    The recipe, and the record or {}.
-
-  Raises:
-    errors.InputError: The recipe says something else.
-  """
+def _with_grid(recipe):
+  """Return the recipe with the grid of the features' record; and that or {}."""
   record = feature_records.read_joint(recipe.features)
-  grid: dict[str, Any] = {
-    key: record[key] and float(record[key])
-    for key in ('fps', 'stride', 'window')
-    if record
-  }
-  for key, value in grid.items():
+  if not record:
+    return recipe, {}
+  grid: dict[str, Any] = {'channels_first': False}
+  for key in ('fps', 'stride', 'window'):
+    grid[key] = record[key] and float(record[key])
     given = getattr(recipe, key)
-    if given is not None and given != value:
+    if given is not None and given != grid[key]:
       raise errors.InputError(
         f'--{key} is {given:g}, but {recipe.features[0]}/'
-        f'{feature_records.NAME} says '
-        f'{value}'
+        f'{feature_records.NAME} says {grid[key]}'
       )
-  if record:
-    grid['channels_first'] = False
   return dataclasses.replace(recipe, **grid), record
 
 
 def _with_times(truth, folder):
   """Fill in what videos.csv says: the fps, and durations that are missing."""
-  table = folder / feature_records.VIDEOS
-  told, videos = annotation_formats.read_video_list(table), {}
+  told = annotation_formats.read_video_list(folder / feature_records.VIDEOS)
   names, _ = annotations.match_names(truth.videos, told)
-  for name, video in truth.videos.items():
-    duration, fps = told.get(names.get(name), (video.duration, video.fps))
-    duration = duration if video.duration is None else video.duration
-    videos[name] = dataclasses.replace(video, duration=duration, fps=fps)
-  return dataclasses.replace(truth, videos=videos)
+  videos = {
+    name: dataclasses.replace(video, fps=None) if name in names else video
+    for name, video in truth.videos.items()
+  }
+  return dataclasses.replace(truth, videos=videos).completed(told)
 
 
 def read_labels(
   path: epath.PathLike,
 ) -> tuple[dict[str, annotations.AnnotatedVideo], dict[str, set[str]]]:
   """Read CSV `video_id,subset,label[,duration,fps]`, a row a label.
-
-  Args:
-    path: Path of the file.
 
   Returns:
     {video: AnnotatedVideo without segments}, {video: set of labels}.
@@ -266,19 +250,3 @@ def _read_annotations(recipe):
         truth.videos[known], subset=video.subset
       )
   return annotations.Annotations(truth.videos, classes), labels
-
-
-def _read_clicks(recipe, truth):
-  """Return the clicks of all files, and a complaint for each wrong line."""
-  clicked, problems = [], []
-  for path in recipe.clicks:
-    found, complaints = annotations.read_clicks(
-      path,
-      truth,
-      fps=recipe.fps,
-      lenient=True,
-      intervals=recipe.intervals,
-    )
-    clicked += found
-    problems += complaints
-  return clicked, problems

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import functools
 import sys
 from concurrent import futures
 from typing import Any
@@ -11,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from backtal_jax import errors
-from backtal_jax.data import annotations, feature_files, resampling
+from backtal_jax.data import annotations, feature_files, feature_records
 
 # Share of a video's length that its time grid may end before or after it.
 _APART = 0.1
 _WAYS = {False: "[T', D]", True: "[D, T']"}
 
 
-def match(opened: Any, videos: Any, annotated: Any) -> Any:
+def match(
+  opened: dict, videos: dict, annotated: dict
+) -> tuple[dict, list[str]]:
   """Return the features of the videos by their names there, and problems.
 
   Features of other `annotated` videos and of none are told.
@@ -38,18 +39,15 @@ def match(opened: Any, videos: Any, annotated: Any) -> Any:
       + annotations.nearest(next(iter(opened)), videos)
     )
   other, unknown = annotations.match_names(rest, annotated)
-  if other:
-    print(
-      f'not used: {len(other)} of {len(opened)} videos with features are in '
-      'neither of the two splits',
-      file=sys.stderr,
-    )
-  if unknown:
-    print(
-      f'not used: {len(unknown)} of {len(opened)} videos with features have '
-      f'no annotation: {errors.few(unknown)}',
-      file=sys.stderr,
-    )
+  for count, what in (
+    (len(other), 'are in neither of the two splits'),
+    (len(unknown), f'have no annotation: {errors.few(unknown)}'),
+  ):
+    if count:
+      print(
+        f'not used: {count} of {len(opened)} videos with features {what}',
+        file=sys.stderr,
+      )
   missing = [name for name in videos if name not in matched]
   near = {name: annotations.nearest(name, unknown) for name in missing[:3]}
   return matched, [
@@ -57,40 +55,37 @@ def match(opened: Any, videos: Any, annotated: Any) -> Any:
   ]
 
 
-def look(opened: Any, videos: Any, recipe: Any) -> Any:
+def look(opened: dict, videos: dict, recipe: Any) -> tuple[dict, list[str]]:
   """Look at every file's header; drop the wrong videos from `opened`.
 
-  Features that lie [D, T'] are turned.
-
-  Returns:
-    {video: [(T', D) of each stream]} of the right ones, and problems.
+  Features that lie [D, T'] are turned. Returns {video: [(T', D) of each
+  stream]} of the right ones, and problems.
   """
 
   def look_at(name):
     try:
-      return [array.shape for array in opened[name]()]
+      return [array.shape for array in opened[name]()], None
     except errors.InputError as e:
-      return str(e)
+      return [], str(e)
 
   with futures.ThreadPoolExecutor(recipe.workers) as pool:
     looked = dict(zip(opened, pool.map(look_at, opened), strict=True))
-  shapes = {k: s for k, s in looked.items() if not isinstance(s, str)}
-  problems = [s for s in looked.values() if isinstance(s, str)]
+  shapes = {name: found for name, (found, _) in looked.items() if found}
+  problems = [problem for _, problem in looked.values() if problem]
   if _are_turned(shapes, videos, recipe):
     shapes = {k: [s[::-1] for s in found] for k, found in shapes.items()}
-    for name in opened:
-      opened[name] = functools.partial(_turned, opened[name])
-  dims = collections.Counter(
-    tuple(dim for _, dim in s) for s in shapes.values()
-  )
-  usual = dims.most_common(1)[0][0] if dims else ()
+    for name, read in opened.items():
+      opened[name] = lambda read=read: [stream.T for stream in read()]
+  dims = {name: tuple(dim for _, dim in s) for name, s in shapes.items()}
+  common = collections.Counter(dims.values()).most_common(1)
   for name, found in list(shapes.items()):
     if min(count for count, _ in found) < 2:
       expected = 'expected 2 snippets'
     elif len(found) > 2:
       expected = 'expected one or two streams'
-    elif tuple(dim for _, dim in found) != usual:
-      expected = f'most have {" and ".join(map(str, usual))} channels'
+    elif dims[name] != common[0][0]:
+      usual = ' and '.join(map(str, common[0][0]))
+      expected = f'most have {usual} channels'
     else:
       continue
     problems.append(f'video {name!r} has features {found}, {expected}')
@@ -98,10 +93,6 @@ def look(opened: Any, videos: Any, recipe: Any) -> Any:
   for name in opened.keys() - shapes.keys():
     del opened[name]
   return shapes, problems
-
-
-def _turned(read):
-  return [stream.T for stream in read()]
 
 
 def _are_turned(shapes, videos, recipe):
@@ -147,25 +138,24 @@ def _fit(shapes, videos, recipe, turned):
   return tuple(score)
 
 
-def time_grid(recipe: Any, video: Any, count: int) -> Any:
-  """Return (times [count], end) in seconds; None without a stride."""
+def find_grid(recipe: Any, video: Any) -> feature_records.Grid | None:
+  """Return where the snippets of a video lie; None without a stride."""
   if recipe.stride is None:
     return None
-  fps = recipe.fps or video.fps
+  fps, window = recipe.fps or video.fps, recipe.window or recipe.stride
   if not fps:
     raise errors.InputError(
       f'video {video.name!r}: no fps in the annotations, expected --fps'
     )
-  stride, window = recipe.stride, recipe.window or recipe.stride
-  times = resampling.centre_times(count, stride=stride, window=window, fps=fps)
-  return times, ((count - 1) * stride + window) / fps
+  return feature_records.Grid(video.duration, fps, window, recipe.stride)
 
 
-def complete(truth: annotations.Annotations, shapes: dict, recipe: Any) -> Any:
+def complete(
+  truth: annotations.Annotations, shapes: dict, recipe: Any
+) -> tuple[annotations.Annotations, list[str]]:
   """Fill in durations that only the features tell, and fps.
 
-  Returns:
-    Annotations; and problems, whose videos are dropped from `shapes`.
+  Returns these, and problems, whose videos are dropped from `shapes`.
   """
   videos, problems = dict(truth.videos), []
   for name, ((count, _), *_) in list(shapes.items()):
@@ -180,9 +170,10 @@ def complete(truth: annotations.Annotations, shapes: dict, recipe: Any) -> Any:
 def _completed(video, count, recipe):
   """Return a video with duration and fps that fit its `count` snippets."""
   duration, fps = video.duration, video.fps or recipe.fps
-  grid = time_grid(recipe, video, count)
-  if grid and duration is None:
-    duration = grid[1]
+  grid = find_grid(recipe, video)
+  end = grid and ((count - 1) * grid.stride + grid.window) / grid.fps
+  if duration is None:
+    duration = end
   if not fps or fps < 0 or duration is None or not 0 < duration < np.inf:
     raise errors.InputError(
       f'video {video.name!r}: duration {duration}, fps {fps}, expected both to '
@@ -190,11 +181,10 @@ def _completed(video, count, recipe):
       'the duration else from --fps and --stride'
     )
   if grid:
-    step = (recipe.window or 0) + 2 * recipe.stride
-    apart = abs(grid[1] - duration)
-    if apart > max(_APART * duration, step / (recipe.fps or video.fps)):
+    step = ((recipe.window or 0) + 2 * grid.stride) / grid.fps
+    if abs(end - duration) > max(_APART * duration, step):
       raise errors.InputError(
         f'video {video.name!r} is {duration:g} s long, its features end at '
-        f'{grid[1]:g} s; are --fps, --stride and --window right?'
+        f'{end:g} s; are --fps, --stride and --window right?'
       )
   return dataclasses.replace(video, duration=duration, fps=fps)

