@@ -94,7 +94,12 @@ def run() -> None:
     _predict(given) if mode == 'predict' else _export(given)
     print(f'results: {given.output}')
     return
-  hosts.initialize(*(given[name].value for name in _CLUSTER))
+  hosts.initialize(
+    given.coordinator_address,
+    given.num_processes,
+    given.process_id,
+    given.startup_timeout,
+  )
   from backtal_jax import evaluate, train
   from backtal_jax.metrics import scores
   from backtal_jax.report import pages, timelines

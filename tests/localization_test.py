@@ -20,6 +20,8 @@ SETTINGS = {
     ('thumos14', thumos14), ('activitynet12', activitynet12), ('hacs', hacs)
   )
 }  # fmt: skip
+for options in SETTINGS.values():  # the official program reads logits alone
+  assert options.pop('read') == 'logits'
 PLAIN = {
   'class_threshold': 0.1,
   'cas_thresholds': (0, 1, 0.5),

@@ -38,7 +38,7 @@ runpy.run_module('backtal_jax.main', run_name='__main__')"""
     env=os.environ | env,
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=900,
   )
 
 

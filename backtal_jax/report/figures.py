@@ -30,6 +30,8 @@ def timeline(
   segments: Any = (),
   ground_truth: Any = (),
   clicks: Any = (),
+  *,
+  action_clicks: Any = (),
   strip: Sequence = (),
 ) -> mpl_figure.Figure:
   """Draw one video along time; every part may be left out.
@@ -44,12 +46,13 @@ def timeline(
       best are shown; 'kind', one of diagnosis.KINDS, colours them.
     ground_truth: [{'label', 'segment'}].
     clicks: Seconds of background clicks.
+    action_clicks: [{'label', 'time'}], seconds.
     strip: Pictures of equal parts of the video, above all else.
   """
   cas, best = cas or {}, sorted(segments, key=lambda s: -s['score'])[:_SHOWN]
   ends = [s['segment'][1] for s in (*best, *ground_truth)]
   duration = duration or max([*ends, *clicks, 1.0])
-  labels = dict.fromkeys(s['label'] for s in ground_truth)
+  labels = dict.fromkeys(s['label'] for s in (*ground_truth, *action_clicks))
   color = {
     label: _LINES[i % len(_LINES)]
     for i, label in enumerate(dict.fromkeys([*labels, *cas]))
@@ -59,7 +62,7 @@ def timeline(
   axes = _stack(
     [
       (0.6 * bool(len(strip)), _strip, (strip, duration)),
-      (0.22 * len(lanes), _truth, (ground_truth, clicks, lanes)),
+      (0.22 * len(lanes), _truth, (ground_truth, clicks, action_clicks, lanes)),
       (1.2 * bool(cas), _cas, (cas, duration, color, ground_truth)),
       (0.8 * has_weights, _weights, (foreground, magnitude, duration)),
       (0.19 * len(best), _predictions, (best, len(segments), color)),
@@ -105,15 +108,20 @@ def _lanes(ax, names):
   ax.grid(False, axis='y')
 
 
-def _truth(ax, ground_truth, clicks, lanes):
+def _truth(ax, ground_truth, clicks, action_clicks, lanes):
   rows = [lanes.index(s['label']) for s in ground_truth]
   _bars(ax, ground_truth, rows, [_COLOR['muted']] * len(rows))
   if len(clicks):
     y = [len(lanes) - 1] * len(clicks)
     ax.plot(clicks, y, 'v', color=_COLOR['background'], clip_on=False)
+  for click in action_clicks:
+    y = lanes.index(click['label'])
+    ax.plot(click['time'], y, 'v', color=_COLOR['background'], clip_on=False)
   _lanes(ax, lanes)
+  kinds = 'background ' * bool(len(clicks)), 'action ' * bool(action_clicks)
+  told = ' and '.join(filter(None, kinds))
   ax.text(
-    1, 1.02, 'ground truth' + ', background clicks' * bool(len(clicks)),
+    1, 1.02, 'ground truth' + (f', {told}clicks' if told else ''),
     transform=ax.transAxes, ha='right', color=_COLOR['muted'],
   )  # fmt: skip
 

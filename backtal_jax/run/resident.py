@@ -16,7 +16,9 @@ from backtal_jax.run import sharding
 
 
 class _Videos(list):
-  """A source in host memory; it has `shape` as those of data.sources."""
+  """A source in host memory, see data.sources."""
+
+  shape: tuple[int, int, int]
 
 
 def load(source: Any, mesh: jax.sharding.Mesh, dtype: Any) -> tuple:
