@@ -22,8 +22,11 @@ const behind = e => {
 return [...document.querySelectorAll('body *')]
   .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
   .filter(e => e.checkVisibility())
+  .filter(e => !['style', 'title', 'desc'].includes(e.localName))
   .map(e => {
-    const [ink, paper] = [getComputedStyle(e).color, behind(e)].map(light);
+    const style = getComputedStyle(e);
+    const color = e.ownerSVGElement ? style.fill : style.color;
+    const [ink, paper] = [color, behind(e)].map(light);
     const ratio = (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
     return [ratio, e.textContent];
   });

@@ -101,28 +101,6 @@ def column(browser, table, index):
   )
 
 
-# Of every element that holds text: the contrast to the page, as WCAG counts it.
-CONTRAST = """
-const light = color => {
-  const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(x => {
-    const c = x / 255;
-    return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-  });
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const paper = light(getComputedStyle(document.body).backgroundColor);
-return [...document.querySelectorAll('main *')]
-  .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
-  .filter(e => !['style', 'title', 'desc'].includes(e.localName))
-  .map(e => {
-    const style = getComputedStyle(e);
-    const ink = light(e.ownerSVGElement ? style.fill : style.color);
-    const ratio = (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
-    return [ratio, e.textContent];
-  });
-"""
-
-
 @pytest.mark.parametrize('theme', ['light', 'dark'])
 @pytest.mark.parametrize('width', [1200, 400])
 @pytest.mark.parametrize('which', [2, 3])
@@ -142,7 +120,7 @@ def test_page_in_a_browser(written, browser, theme, width, which):
   assert len(sizes) == (3 + 5 + 1 + 6 if which == 2 else 3)
   for w, h, paths, label in sizes:
     assert w > 200 and h > 40 and paths > 5 and label
-  contrast = browser.execute_script(CONTRAST)
+  contrast = browser.execute_script(chromium.CONTRAST)
   assert len(contrast) > 100
   assert min(contrast)[0] >= 4.5, min(contrast)
   # Nothing but the boxes that scroll by themselves is wider than the page.
