@@ -89,7 +89,7 @@ def test_a_run_prints_its_table_and_keeps_its_resolved_config(finished):
   assert str(finished) in out.splitlines()[-1]
   config = json.loads((finished / 'config.json').read_text())
   assert config['model']['hidden_dim'] == 16
-  assert config['train']['learning_rate'] == 0.001
+  assert config['train']['learning_rate'] == 0.002  # twice the demo's: robust
 
 
 def test_the_embedded_set_is_made_on_first_use(tmp_path):
