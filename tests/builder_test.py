@@ -105,6 +105,7 @@ def test_other_features_or_clicks_are_not_taken_for_the_same(
     builder.prepare(tmp_path, {'test': npz_source()})
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_is_the_same(demo_root, tmp_path):
   code = (
     'import sys\n'

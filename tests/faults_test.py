@@ -95,6 +95,7 @@ _MOMENTS = (
 )
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_is_uninterrupted(
   demo_root, tmp_path, whole_run
 ):
@@ -114,6 +115,7 @@ def test_killed_at_any_moment_and_resumed_is_uninterrupted(
   assert_same(saved(tmp_path / 'w'), saved(whole_run))
 
 
+@pytest.mark.slow
 def test_asked_to_end_a_run_leaves_a_checkpoint_and_says_so(
   demo_root, tmp_path, whole_run
 ):
@@ -128,7 +130,10 @@ def test_asked_to_end_a_run_leaves_a_checkpoint_and_says_so(
   assert_same(saved(tmp_path / 'w'), saved(whole_run))
 
 
-@pytest.mark.parametrize('where', ['here', 'on another host'])
+@pytest.mark.parametrize(
+  'where',
+  ['here', pytest.param('on another host', marks=pytest.mark.slow)],
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
   demo_root, tmp_path, capsys, monkeypatch, where
 ):

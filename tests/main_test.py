@@ -176,6 +176,7 @@ def _limit(size):
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"""
 
 
+@pytest.mark.slow
 def test_a_disk_full_while_a_checkpoint_is_written(demo_root, tmp_path):
   done = command(
     f'--workdir={tmp_path}/w',

@@ -114,6 +114,7 @@ def test_one_video_equals_its_rows_of_the_evaluation(
       assert_close(segments, evaluated[name])
 
 
+@pytest.mark.slow
 def test_hapt_clips_equal_their_rows_of_the_evaluation(shared, tmp_path):
   root = tmp_path / 'HAPT'
   hapt.prepare(shared / 'data' / 'hapt' / 'HAPT Data Set.zip', root)

@@ -135,6 +135,7 @@ def _train(config, steps, placement='host', **changes):
   return found, state.params, batch
 
 
+@pytest.mark.slow
 def test_device_placement_trains_the_same_and_traces_once(
   demo_root, monkeypatch
 ):
@@ -156,6 +157,7 @@ def test_device_placement_trains_the_same_and_traces_once(
   assert _relative(params, others) == 0
 
 
+@pytest.mark.slow
 def test_bfloat16_storage_loses_nothing_for_a_bfloat16_model(demo_root):
   config = _demo(demo_root)
   config.model.dtype = 'bfloat16'

@@ -117,7 +117,10 @@ def test_a_run_leaves_what_it_promises(whole_run):
   assert 'mAP@0.5' in lines[-1]
 
 
-@pytest.mark.parametrize('last, every', [(4, 0), (8, 0), (12, 0), (7, 3)])
+@pytest.mark.parametrize(
+  'last, every',
+  [(7, 3), *(pytest.param(n, 0, marks=pytest.mark.slow) for n in (4, 8, 12))],
+)
 def test_stopped_after_a_step_and_resumed_is_uninterrupted(
   demo_root, tmp_path, whole_run, last, every
 ):
@@ -153,6 +156,7 @@ def _run_until(config, workdir, last_step):
       train.train_and_evaluate(config, workdir)
 
 
+@pytest.mark.slow
 def test_a_finished_run_may_be_given_more_epochs(demo_root, tmp_path):
   # Shares of a training are of its length: with them it is another run.
   off = {'loss.label_warmup': 0.0, 'loss.click_trim': 0.0}
