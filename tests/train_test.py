@@ -217,7 +217,7 @@ def _step_and_batch(mesh, count=13, batch_size=16):
   batch = {
     'feature': rng.normal(size=(batch_size, 100, 32)).astype(np.float32),
     'label': np.eye(5, dtype=np.float32)[rng.integers(5, size=batch_size)],
-    'click': rng.choice([-100, 5], size=(batch_size, 100)).astype(np.int32),
+    'click': rng.choice(np.int32([-100, 5]), (batch_size, 100), p=(0.95, 0.05)),
     'mask': np.arange(batch_size) < count,
   }
   return (
