@@ -1,8 +1,10 @@
 """Weights of I3D drawn as the golden files' were, in the files' own forms."""
 
 import numpy as np
+import pytest
 
-from backtal_jax.video import i3d
+from backtal_jax.run import torch_checkpoints
+from backtal_jax.video import i3d, weights
 
 
 def names(channels):
@@ -113,3 +115,11 @@ def _last(tensors, kinds):
         elif array.ndim == 1 and theirs.startswith('bn.running'):
           array = array.copy()
         yield name.removesuffix(f'.{theirs}'), ours, array
+
+
+def convert(tensors, stream):
+  """Convert tensors as if a file of PyTorch's held them."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(torch_checkpoints, 'read', lambda _: (tensors, -1))
+    patch.setattr(weights, '_is_torch', lambda _: True)
+    return weights.convert('drawn.pt', stream)

@@ -92,11 +92,8 @@ _FIELDS = {
 
 def _arguments(root, **fields):
   fields = _FIELDS | {'data.root': root} | fields
-  # As published: the robust recipe ranks clicks and snippets by what the last
-  # bit may swap, so that over many steps it is another training. Of it,
-  # train_test compares steps.
   return (
-    '--config=configs/demo.py:published',
+    '--config=configs/demo.py',
     *(f'--config.{name}={value}' for name, value in fields.items()),
   )
 

@@ -12,7 +12,7 @@ import pytest
 from flax import traverse_util
 from jax import lax
 
-from backtal_jax.run import sharding, torch_checkpoints
+from backtal_jax.run import sharding
 from backtal_jax.video import i3d, weights
 
 _GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'i3d.npz'
@@ -33,10 +33,9 @@ def kinetics():
   return traverse_util.unflatten_dict(flat, sep='/')
 
 
-def _drawn(monkeypatch, seed, stream):
+def _drawn(seed, stream):
   tensors = i3d_weights.draw(seed, i3d.CHANNELS[stream])
-  monkeypatch.setattr(torch_checkpoints, 'read', lambda _: (tensors, -1))
-  flat = weights.convert('drawn.pt', stream)
+  flat = i3d_weights.convert(tensors, stream)
   return traverse_util.unflatten_dict(flat, sep='/')
 
 
@@ -60,8 +59,8 @@ def _run(params, clips):
   ('name', 'seed', 'stream', 'frames'),
   [('drawn_flow_16', 1, 'flow', 16), ('drawn_rgb_20', 3, 'rgb', 20)],
 )
-def test_drawn_weights(golden, monkeypatch, name, seed, stream, frames):
-  params = _drawn(monkeypatch, seed, stream)
+def test_drawn_weights(golden, name, seed, stream, frames):
+  params = _drawn(seed, stream)
   shape = 1, i3d.CHANNELS[stream], frames, 224, 224
   clips = np.random.RandomState(seed + 1).uniform(-1, 1, shape)
   clips = clips.astype(np.float32).transpose(0, 2, 3, 4, 1)
@@ -96,8 +95,8 @@ def test_half_precision(golden, kinetics):
 
 
 @pytest.mark.slow
-def test_devices_do_not_matter(monkeypatch):
-  params = _drawn(monkeypatch, 1, 'flow')
+def test_devices_do_not_matter():
+  params = _drawn(1, 'flow')
   clips = np.random.default_rng(0).uniform(-1, 1, (2, 9, 224, 224, 2))
   clips = clips.astype(np.float32)
   alone = np.concatenate([i3d.encode(params, clips[i : i + 1]) for i in (0, 1)])

@@ -11,7 +11,6 @@ import pytest
 from flax import traverse_util
 
 from backtal_jax import errors
-from backtal_jax.run import torch_checkpoints
 from backtal_jax.video import i3d, weights
 
 
@@ -33,12 +32,6 @@ def _without_gamma(tensors):
   }
 
 
-def _from_torch(monkeypatch, tensors, stream='flow'):
-  monkeypatch.setattr(torch_checkpoints, 'read', lambda _: (tensors, -1))
-  monkeypatch.setattr(weights, '_is_torch', lambda _: True)
-  return weights.convert('flow_imagenet.pt', stream)
-
-
 def _assert_same(found, expected):
   assert found.keys() == expected.keys()
   for name, array in expected.items():
@@ -50,8 +43,8 @@ def _load(path):
   return traverse_util.flatten_dict(found, sep='/')
 
 
-def test_folds_the_normalisation(monkeypatch, tensors):
-  params = _from_torch(monkeypatch, tensors)
+def test_folds_the_normalisation(tensors):
+  params = i3d_weights.convert(tensors, 'flow')
   t = {k.removeprefix('Mixed_4c.b2b.'): v for k, v in tensors.items()}
   x = np.random.default_rng(0).normal(size=t['conv3d.weight'].shape[1:])
   plain = np.tensordot(t['conv3d.weight'], x, 4)
@@ -63,11 +56,10 @@ def test_folds_the_normalisation(monkeypatch, tensors):
   np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_numpy_file(monkeypatch, tmp_path, tensors):
+def test_numpy_file(tmp_path, tensors):
   path = tmp_path / 'renamed.pt'  # the content tells, not the name
   path.write_bytes(pickle.dumps(i3d_weights.numpy(tensors)))
-  expected = _from_torch(monkeypatch, _without_gamma(tensors))
-  monkeypatch.undo()
+  expected = i3d_weights.convert(_without_gamma(tensors), 'flow')
   _assert_same(weights.convert(path, 'flow'), expected)
 
 
@@ -82,10 +74,10 @@ def _write_tensorflow(path, arrays):
   return path
 
 
-def test_tensorflow_checkpoint(monkeypatch, tmp_path, tensors):
+def test_tensorflow_checkpoint(tmp_path, tensors):
   arrays = i3d_weights.tensorflow(tensors, 'Flow')
   path = _write_tensorflow(tmp_path / 'model.ckpt', arrays)
-  expected = _from_torch(monkeypatch, _without_gamma(tensors))
+  expected = i3d_weights.convert(_without_gamma(tensors), 'flow')
   found = _load(weights.locate(path))
   _assert_same(found, expected)
   data = tmp_path / 'model.ckpt.data-00000-of-00001'
@@ -94,7 +86,7 @@ def test_tensorflow_checkpoint(monkeypatch, tmp_path, tensors):
     weights.convert(path, 'flow')
 
 
-def test_torch_file(tmp_path, monkeypatch, tensors):
+def test_torch_file(tmp_path, tensors):
   torch = pytest.importorskip('torch', reason='needs the extra torch')
   path = tmp_path / 'flow_imagenet.pt'
   state = {k: torch.from_numpy(v) for k, v in tensors.items()}
@@ -104,7 +96,7 @@ def test_torch_file(tmp_path, monkeypatch, tensors):
   path.write_bytes(path.read_bytes()[: 1 << 20])
   with pytest.raises(errors.InputError, match='flow_imagenet.pt: not a whole'):
     weights.convert(path, 'flow')
-  _assert_same(found, _from_torch(monkeypatch, tensors))
+  _assert_same(found, i3d_weights.convert(tensors, 'flow'))
 
 
 def test_is_converted_once(monkeypatch, tmp_path, tensors):
@@ -125,11 +117,11 @@ def test_reads_where_nothing_can_be_cached(monkeypatch, tmp_path, tensors):
   assert weights.load(path, 'flow', 'a1')['Conv3d_1a_7x7']
 
 
-def test_other_stream(monkeypatch, tensors):
+def test_other_stream(tensors):
   with pytest.raises(errors.InputError) as e:
-    _from_torch(monkeypatch, tensors, 'rgb')
+    i3d_weights.convert(tensors, 'rgb')
   assert str(e.value) == (
-    'flow_imagenet.pt: Conv3d_1a_7x7/kernel has shape (7, 7, 7, 2, 64), '
+    'drawn.pt: Conv3d_1a_7x7/kernel has shape (7, 7, 7, 2, 64), '
     'expected (7, 7, 7, 3, 64): these are weights of the flow stream'
   )
 
@@ -148,11 +140,11 @@ def test_other_stream(monkeypatch, tensors):
     ),
   ],
 )
-def test_other_network(monkeypatch, tensors, change, message):
+def test_other_network(tensors, change, message):
   tensors = dict(tensors)
   change(tensors)
   with pytest.raises(errors.InputError, match=message):
-    _from_torch(monkeypatch, tensors)
+    i3d_weights.convert(tensors, 'flow')
 
 
 class _Evil:
