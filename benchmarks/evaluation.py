@@ -68,7 +68,9 @@ def sample(name, seed=0):
         'duration': duration,
       }
     )
-  return dict(config.localization), truth, videos
+  options = dict(config.localization)
+  del options['read']  # logits, all that the oracle reads
+  return options, truth, videos
 
 
 def _localize(function, options, videos):
