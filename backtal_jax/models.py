@@ -58,22 +58,21 @@ def choose(
   """Mark the K = int(T · ratio) snippets that stand for each class.
 
   Args:
-    cas: logits, background last.
-    ratio: share of the snippets.
-    by: what a class's snippets are the largest of, its 'logits' or its
-      'probabilities', which fall where the background's logit is high; the
-      background's own are the largest of its logits either way.
+    cas: Logits, background last.
+    ratio: Share of the snippets.
+    by: What a class's snippets are the largest of, its 'logits' or its
+      'probabilities', which fall where the background's logit is high.
     barred: 1 at snippets that stand for no class while there are others.
+
+  Returns:
+    1 at the marked snippets. Those of the background have its largest logits,
+    whatever `by` and `barred` say.
   """
-  key = cas
-  if by == 'probabilities':
-    key = jnp.concatenate(
-      [jax.nn.log_softmax(cas)[..., :-1], cas[..., -1:]], axis=-1
-    )
+  key = jax.nn.log_softmax(cas) if by == 'probabilities' else cas
   if barred is not None:
-    # Below all others, yet in their order; the background keeps its own.
-    is_class = jnp.arange(cas.shape[-1]) < cas.shape[-1] - 1
-    key -= 1e3 * barred[..., None] * is_class
+    key -= 1e3 * barred[..., None]  # below all others, yet in their order
+  is_class = jnp.arange(cas.shape[-1]) < cas.shape[-1] - 1
+  key = jnp.where(is_class, key, cas)
   return topk_mask(key, topk_size(cas.shape[1], ratio))
 
 
