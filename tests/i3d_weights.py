@@ -121,5 +121,5 @@ def convert(tensors, stream):
   """Convert tensors as if a file of PyTorch's held them."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(torch_checkpoints, 'read', lambda _: (tensors, -1))
-    patch.setattr(weights, '_is_torch', lambda _: True)
+    patch.setattr(torch_checkpoints, 'is_saved', lambda _: True)
     return weights.convert('drawn.pt', stream)

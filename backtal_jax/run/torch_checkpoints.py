@@ -34,6 +34,14 @@ _TENSORS = {'kernel': 'weight', 'bias': 'bias'}
 _INNER = re.compile(
   rf'(?:[^.]+\.)*?((?:{"|".join(map(re.escape, _MODULES.values()))})\..+)'
 )
+# How torch.save begins a file: a zip archive or, formerly, a pickled number.
+_BEGINS = b'PK', b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+
+
+def is_saved(path: epath.Path) -> bool:
+  """Tell by its first bytes whether torch.save wrote a file."""
+  with path.open('rb') as f:
+    return f.read(max(map(len, _BEGINS))).startswith(_BEGINS)
 
 
 def names(params: dict) -> dict:

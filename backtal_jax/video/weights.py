@@ -30,8 +30,6 @@ _BRANCHES = {
   'b2b': 'Branch_2/Conv3d_0b_3x3',
   'b3b': 'Branch_3/Conv3d_0b_1x1',
 }
-# How torch.save began before it wrote zip archives.
-_TORCH_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _MISSPELT = 'Mixed_5b/Branch_2/Conv3d_0a_3x3', 'Mixed_5b/Branch_2/Conv3d_0b_3x3'
 
 
@@ -113,7 +111,7 @@ def convert(path: epath.PathLike, stream: str) -> dict[str, np.ndarray]:
   path = files.path(path)
   if _index(path).is_file():
     arrays = _read_tensorflow(path)
-  elif _is_torch(path):
+  elif torch_checkpoints.is_saved(path):
     arrays = _read_torch(path)
   else:
     arrays = _read_numpy(path)
@@ -162,12 +160,6 @@ def _check(path, name, found, expected):
 
 def _index(path):
   return path.with_name(f'{path.name}.index')
-
-
-def _is_torch(path):
-  """Tell PyTorch's files, zip archives or of the older kind, by their start."""
-  with path.open('rb') as f:
-    return f.read(len(_TORCH_MAGIC)).startswith((b'PK', _TORCH_MAGIC))
 
 
 def _read_torch(path):
