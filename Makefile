@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses=4 \
-	  --dist loadfile --no-loadscope-reorder --cov=backtal_jax --cov-report=term --cov-fail-under=90 $(ARGS)
+	  --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -130,38 +130,40 @@ def test_asked_to_end_a_run_leaves_a_checkpoint_and_says_so(
   assert_same(saved(tmp_path / 'w'), saved(whole_run))
 
 
-@pytest.mark.parametrize(
-  'where',
-  ['here', pytest.param('on another host', marks=pytest.mark.slow)],
-)
+def _damage(folder, keep):
+  """Cut every file of the parameters under a folder to `keep` of its size."""
+  for path in folder.rglob('*'):
+    if path.is_file() and 'params' in str(path):
+      path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-  demo_root, tmp_path, capsys, monkeypatch, where
+  demo_root, tmp_path, capsys
 ):
   config = tiny_config(demo_root, **{'train.num_epochs': 2})
   train.train_and_evaluate(config, tmp_path / 'w')
   expected = saved(tmp_path / 'w')
-  latest = tmp_path / 'w' / 'checkpoints' / '8'
-  if where == 'here':
-    for path in latest.rglob('*'):
-      if path.is_file() and 'params' in str(path):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  else:
-    told = iter(['cut off', ''])
-    hosts = lambda value: [value, next(told) if value == '' else value]
-    monkeypatch.setattr(checkpoints.hosts, 'gather_objects', hosts)
+  _damage(tmp_path / 'w' / 'checkpoints' / '8', keep=0.5)
   train.train_and_evaluate(config, tmp_path / 'w')
   assert 'checkpoints/8: the checkpoint is damaged' in capsys.readouterr().err
   assert_same(saved(tmp_path / 'w'), expected)
-
-
-def test_when_all_checkpoints_are_damaged_the_run_says_so(demo_root, tmp_path):
-  config = tiny_config(demo_root, **{'train.num_epochs': 1})
-  train.train_and_evaluate(config, tmp_path / 'w')
-  for path in (tmp_path / 'w' / 'checkpoints').rglob('*'):
-    if path.is_file() and 'params' in str(path):
-      path.write_bytes(b'')
-  with pytest.raises(errors.InputError, match='all 1 checkpoints are damaged'):
+  _damage(tmp_path / 'w' / 'checkpoints', keep=0)
+  with pytest.raises(errors.InputError, match='all 2 checkpoints are damaged'):
     train.train_and_evaluate(config, tmp_path / 'w')
+
+
+@pytest.mark.slow
+def test_what_is_damaged_on_another_host_counts_here(
+  demo_root, tmp_path, capsys, monkeypatch
+):
+  config = tiny_config(demo_root, **{'train.num_epochs': 2})
+  train.train_and_evaluate(config, tmp_path / 'w')
+  expected, told = saved(tmp_path / 'w'), iter(['cut off', ''])
+  hosts = lambda value: [value, next(told) if value == '' else value]
+  monkeypatch.setattr(checkpoints.hosts, 'gather_objects', hosts)
+  train.train_and_evaluate(config, tmp_path / 'w')
+  assert 'checkpoints/8: the checkpoint is damaged' in capsys.readouterr().err
+  assert_same(saved(tmp_path / 'w'), expected)
 
 
 def test_a_second_run_in_a_workdir_is_refused(tmp_path):

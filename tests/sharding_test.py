@@ -124,6 +124,7 @@ time.sleep(100)  # as in a collective of GPUs, which waits for ever
 """
 
 
+@pytest.mark.slow
 def test_who_is_left_of_two_processes_says_so_in_one_line():
   started = []
   for victim in (0, 1):  # 0 is the coordinator; both cases wait at once

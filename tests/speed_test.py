@@ -181,6 +181,7 @@ def test_a_split_that_does_not_fit_is_refused_with_both_sizes(
     resident.load(source, mesh, 'float32')
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_no_gradient(demo_root):
   config = _demo(demo_root)
   found, params, *_ = _train(config, 2, remat=False)

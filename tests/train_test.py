@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden import KINDS, Case
 
-from backtal_jax import errors, evaluate, models, train
+from backtal_jax import errors, evaluate, models, predict, train
 from backtal_jax.data import npz, sources
 from backtal_jax.metrics import scores
 from backtal_jax.run import checkpoints, sharding
@@ -83,11 +83,26 @@ def test_five_steps_of_adam_equal_the_official_ones(kind):
 
 
 @pytest.fixture(scope='module')
-def whole_run(demo_root, tmp_path_factory):
-  """Train four epochs without a stop."""
-  workdir = tmp_path_factory.mktemp('runs') / 'whole'
-  train.train_and_evaluate(tiny_config(demo_root), workdir)
-  return workdir
+def traced_run(demo_root, tmp_path_factory):
+  """Train four epochs without a stop; note (shape, train) of every trace."""
+  workdir, traces = tmp_path_factory.mktemp('runs') / 'whole', []
+  original = models.BackTAL.__call__
+
+  def noting(self, feature, *, train):
+    traces.append((feature.shape, train))
+    return original(self, feature, train=train)
+
+  predict.predict_step.clear_cache()  # of other tests
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(models.BackTAL, '__call__', noting)
+    train.train_and_evaluate(tiny_config(demo_root), workdir)
+  return workdir, traces
+
+
+@pytest.fixture(scope='module')
+def whole_run(traced_run):
+  """Return the workdir of a run of four epochs."""
+  return traced_run[0]
 
 
 def test_a_run_leaves_what_it_promises(whole_run):
@@ -241,19 +256,9 @@ def test_one_batch_on_eight_devices_is_the_same_batch_on_one():
     np.testing.assert_allclose(one_metrics[key], eight_metrics[key], 1e-5)
 
 
-def test_the_steps_trace_once(demo_root, tmp_path):
+def test_the_steps_trace_once(traced_run):
   # 160 videos in batches of 48: the last one is padded, not smaller.
-  traces = []
-  original = models.BackTAL.__call__
-
-  def counting(self, feature, *, train):
-    traces.append((feature.shape, train))
-    return original(self, feature, train=train)
-
-  config = tiny_config(demo_root, **{'model.hidden_dim': 20})
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(models.BackTAL, '__call__', counting)
-    train.train_and_evaluate(config, tmp_path / 'w')
+  _, traces = traced_run
   assert traces.count(((48, 100, 32), True)) == 1
   assert traces.count(((32, 100, 32), False)) == 1
   # The rest is the initialisation, of one video.
