@@ -168,7 +168,7 @@ FIELDS = {
   'train.on_nan': _one_of('stop', 'skip'),
   'train.shard_state': _SWITCH,
   'train.remat': _SWITCH,
-  'localization.read': _one_of('logits', 'probabilities'),
+  'localization.read': _one_of('logits', 'probabilities', 'product'),
   'localization.class_threshold': _FRACTION,
   'localization.cas_thresholds': _LEVELS,
   'localization.magnitude_thresholds': _LEVELS,

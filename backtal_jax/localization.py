@@ -33,7 +33,7 @@ def localize(
   """Find the segments of one video (method.md, section 4).
 
   Args:
-    cas: [T, C] or [T, C+1] logits, background last; probabilities need it.
+    cas: [T, C] or [T, C+1] logits, background last, which only logits can lack.
     score: [C+1] softmax of the video scores, background last.
     magnitude: [T] norms of the features; unused without magnitude_thresholds.
     frame_num: Length of the video in frames.
@@ -72,14 +72,19 @@ def localize(
 def activation(cas: np.ndarray, read: str) -> np.ndarray:
   """Return what is localised of a CAS [T, C+1], background last.
 
-  That is its `read`: 'logits', as they are, or 'probabilities', their softmax,
-  which a class shares with the background and the other classes.
+  That is its `read`: 'logits', as they are; 'probabilities', their softmax,
+  which a class shares with the background and the other classes; or 'product',
+  each probability times its logit on a scale of 0, the column's least, to 1.
   """
   cas = np.asarray(cas)
   if read == 'logits':
     return cas
   power = np.exp(cas - cas.max(axis=1, keepdims=True))
-  return power / power.sum(axis=1, keepdims=True)
+  share = power / power.sum(axis=1, keepdims=True)
+  if read == 'product':
+    low, span = cas.min(axis=0), np.ptp(cas, axis=0)
+    share *= (cas - low) / np.where(span > 0, span, 1)
+  return share
 
 
 def normalize(values: np.ndarray) -> np.ndarray:

@@ -31,6 +31,6 @@ def apply(config: ml_collections.ConfigDict, name: str):
     c.loss.click_trim_from = 0.2
     c.loss.click_reach = 3
     c.train.learning_rate *= 2
-    c.localization.read = 'probabilities'
+    c.localization.read = 'product'
     c.localization.magnitude_thresholds = ()
   return c.lock()

@@ -97,7 +97,8 @@ def get_config(recipe='published'):
   c.train.remat = False
 
   c.localization = ml_collections.ConfigDict()
-  c.localization.read = 'logits'  # of the CAS: logits | probabilities
+  # What is localised of the CAS: logits | probabilities | product, of both.
+  c.localization.read = 'logits'
   # Least video score of a class; at least 0, at most 1.
   c.localization.class_threshold = 0.25
   # Levels that make proposals: start, stop, step; () for none.

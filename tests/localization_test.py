@@ -120,21 +120,26 @@ def test_small_videos_equal_plain_loops(case):
   check_against_oracle(*arrays, **settings)
 
 
-def test_probabilities_are_what_is_localised_where_asked_for():
+@pytest.mark.parametrize('read', ['probabilities', 'product'])
+def test_what_is_localised_is_what_is_asked_for(read):
   cas = np.array([[0, 3, 1], [2, 2, 2], [90, -90, 0], [-1, 0, 5]], np.float32)
-  sums = [math.fsum(map(math.exp, row)) for row in cas.tolist()]
-  probability = [
-    [math.exp(x) / total for x in row]
-    for row, total in zip(cas.tolist(), sums, strict=True)
+  rows, columns = cas.tolist(), cas.T.tolist()
+  expected = [
+    [math.exp(x) / math.fsum(map(math.exp, row)) for x in row] for row in rows
   ]
-  found = localization.activation(cas, 'probabilities')
-  np.testing.assert_allclose(found, probability, 1e-6, 1e-38)
+  if read == 'product':
+    for row, shares in zip(rows, expected, strict=True):
+      for c, column in enumerate(columns):
+        low, high = min(column), max(column)
+        shares[c] *= (row[c] - low) / (high - low)
+  found = localization.activation(cas, read)
+  np.testing.assert_allclose(found, expected, 1e-6, 1e-38)
   np.testing.assert_array_equal(localization.activation(cas, 'logits'), cas)
+  same = np.ones((4, 3), np.float32)  # no scale, and no warning of a division
+  assert (localization.activation(same, 'product') == 0).all()
   settings = {'frame_num': 40, 'duration': 20.0, **PLAIN}
   score, magnitude = np.array([0.5, 0.4, 0.1], np.float32), np.ones(4)
-  ours = localization.localize(
-    cas, score, magnitude, read='probabilities', **settings
-  )
+  ours = localization.localize(cas, score, magnitude, read=read, **settings)
   theirs = localization.localize(found, score, magnitude, **settings)
   for a, b in zip(ours, theirs, strict=True):
     np.testing.assert_array_equal(a, b)
