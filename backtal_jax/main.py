@@ -18,6 +18,8 @@ from collections.abc import Sequence
 # TensorFlow only reads files here, and says much when it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+# Then TensorFlow does not import Keras 3, a second that nothing here needs.
+os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 import ml_collections
 from absl import app, flags, logging

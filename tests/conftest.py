@@ -6,6 +6,7 @@ import tempfile
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 # Tests spend their time compiling: less of it, in what they launch, too.
 # XLA_FLAGS= before pytest compiles as users do; .ci/run does so for some.
 os.environ.setdefault(

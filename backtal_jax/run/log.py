@@ -39,13 +39,14 @@ class Log:
     self._names, self._on_nan = source.names, on_nan
     self._main = hosts.is_main_process()
     if self._main:
-      from clu import metric_writers  # imports TensorFlow, which takes seconds
+      import tensorflow as tf  # late: it takes seconds
 
       lines = self._path.read_text().splitlines() if self._path.exists() else []
       kept = [line for line in lines if _is_until(line, start)]
       with files.atomic(self._path, 'w') as f:
         f.writelines(f'{line}\n' for line in kept)
-      self._writer = metric_writers.SummaryWriter(str(workdir))
+      self._summary = tf.summary
+      self._writer = tf.summary.create_file_writer(str(workdir))
     videos = (plan[..., 1] != -1).sum(axis=1)
     self._bar = tqdm.tqdm(
       total=int(videos.sum()),
@@ -66,7 +67,9 @@ class Log:
   def write(self, step: int, scalars: dict) -> None:
     """Write scalars of a step."""
     if self._main:
-      self._writer.write_scalars(step, scalars)
+      with self._writer.as_default(step):
+        for name, value in scalars.items():
+          self._summary.scalar(name, value)
       with files.naming(self._path), self._path.open('a') as f:
         f.write(json.dumps({'step': step, **scalars}) + '\n')
 
@@ -75,8 +78,10 @@ class Log:
     if self._main:
       # Indented lines are what Markdown keeps as they are.
       indented = text.replace('\n', '\n    ')
-      self._writer.write_texts(step, {'results': f'    {indented}'})
-      self._writer.write_images(step, {k: v[None] for k, v in images.items()})
+      with self._writer.as_default(step):
+        self._summary.text('results', f'    {indented}')
+        for name, image in images.items():
+          self._summary.image(name, image[None])
 
   def add(self, step: int, metrics: dict, batch: dict, **others: float) -> None:
     """Remember a step's metrics, still on the device; look once a period."""

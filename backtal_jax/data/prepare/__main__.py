@@ -12,6 +12,8 @@ from typing import Any
 # TFDS says much when it is imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+# Then TensorFlow does not import Keras 3, a second that nothing here needs.
+os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 from backtal_jax import command_line, errors
 from backtal_jax.data import annotations, click_tools, clicks, sources
