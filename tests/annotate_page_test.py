@@ -305,6 +305,7 @@ def test_killed_server_and_closed_tab_lose_nothing(browser, folder):
   with opened(browser, folder) as (page, client):
     page.press('b')
     page.until(lambda: len(clicks(folder)) == 1)
+    page.until(lambda: page.text('saved') == 'all saved')  # the page knows, too
   page.press('.')  # the server is dead
   page.until(lambda: page.now() > 0)
   page.press('b')

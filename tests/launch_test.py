@@ -253,7 +253,9 @@ def test_two_processes_find_the_same_segments(demo_root, tmp_path, one_device):
   for video in ours:
     for a, b in zip(ours[video], theirs[video], strict=True):
       assert a['label'] == b['label']
-      assert a['segment'] == pytest.approx(b['segment'], abs=1e-4)
+      # Batches of another size round otherwise, and a curve that meets a level
+      # within that rounding does so a frame, 0.1 s, earlier or later.
+      assert a['segment'] == pytest.approx(b['segment'], abs=0.1001)
   ours, theirs = (read(w, 'metrics.json') for w in (tmp_path / 'w', one_device))
   assert theirs['average_mAP'] > 0
   assert ours['mAP'] == pytest.approx(theirs['mAP'], abs=1e-6)
