@@ -193,7 +193,6 @@ def test_a_disk_full_while_a_checkpoint_is_written(demo_root, tmp_path):
   assert not [p for p in folder.iterdir() if p.name.isdigit()]
 
 
-@pytest.mark.slow
 def test_a_disk_full_while_predictions_are_written(
   demo_root, tmp_path, finished
 ):
