@@ -87,6 +87,9 @@ _FIELDS = {
   'train.num_epochs': _EPOCHS,
   'train.eval_every': _EPOCHS,
   'localization.class_threshold': 0.05,
+  # The recipe's product has a frame at 0.22499996 here, at the level of 0.225:
+  # on eight devices, a rounding of the CAS away, it is 0.22500002.
+  'localization.read': 'probabilities',
 }
 
 
@@ -253,9 +256,7 @@ def test_two_processes_find_the_same_segments(demo_root, tmp_path, one_device):
   for video in ours:
     for a, b in zip(ours[video], theirs[video], strict=True):
       assert a['label'] == b['label']
-      # Batches of another size round otherwise, and a curve that meets a level
-      # within that rounding does so a frame, 0.1 s, earlier or later.
-      assert a['segment'] == pytest.approx(b['segment'], abs=0.1001)
+      assert a['segment'] == pytest.approx(b['segment'], abs=1e-4)
   ours, theirs = (read(w, 'metrics.json') for w in (tmp_path / 'w', one_device))
   assert theirs['average_mAP'] > 0
   assert ours['mAP'] == pytest.approx(theirs['mAP'], abs=1e-6)
