@@ -134,7 +134,7 @@ FIELDS = {
   'loss.label_warmup': _FRACTION,
   'loss.click_trim': _number('at least 0, less than 1', lambda v: 0 <= v < 1),
   'loss.click_trim_from': _FRACTION,
-  'loss.click_reach': _integer(0),
+  'loss.click_doubt_from': _FRACTION,
   'data.name': _TEXT,
   'data.root': _TEXT,
   'data.generate': _SWITCH,

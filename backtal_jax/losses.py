@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from backtal_jax import IGNORED, models
 
@@ -164,13 +164,6 @@ def embedding(
   return _mean(loss, valid)
 
 
-def _spread(marked: Bool[Array, 'B T'], reach: int) -> Float[Array, 'B T']:
-  """Mark what is less than `reach` snippets from a marked one."""
-  window, step = (1, 2 * reach - 1), (1, 1)
-  marked = marked.astype(jnp.float32)
-  return jax.lax.reduce_window(marked, 0.0, jax.lax.max, window, step, 'SAME')
-
-
 def total(
   outputs: models.Outputs,
   label: Float[Array, 'B C'],
@@ -186,7 +179,7 @@ def total(
   label_warmup: float = 0.0,
   click_trim: float = 0.0,
   click_trim_from: float = 0.0,
-  click_reach: int = 0,
+  click_doubt_from: float = 1.0,
   topk_by: str = 'logits',
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Sum the weighted terms; a term of weight 0 is not even computed.
@@ -200,8 +193,9 @@ def total(
       supp, grow from nothing to their weight; 0 is off.
     click_trim: See `click`; 0 is off.
     click_trim_from: Share of the training before which nothing is trimmed.
-    click_reach: Snippets less than this far from a background click stand for
-      no class, see models.choose; 0 is off.
+    click_doubt_from: Share of the training after which background clicks are
+      none where the foreground weight is above its mean over the video; 1 is
+      off.
     topk_by: See models.choose.
 
   Returns:
@@ -210,18 +204,20 @@ def total(
   mask, trim = mask.astype(jnp.float32), None
   if click_trim:
     trim = jnp.where(progress >= click_trim_from, click_trim, 0.0)
-  score_base, score_supp = outputs.score_base, outputs.score_supp
-  cas_base, cas_supp = outputs.cas_base, outputs.cas_supp
+  score_base, cas_base = outputs.score_base, outputs.cas_base
   assert score_base is not None and cas_base is not None, 'not of training'
   choose = functools.partial(models.choose, by=topk_by)
-  if click_reach:
-    near = _spread(clicks == cas_base.shape[-1] - 1, click_reach)
-    choose = functools.partial(choose, barred=near)
-    score_base = models.video_score(cas_base, topk_ratio, choose)
-    score_supp = models.video_score(cas_supp, topk_ratio, choose)
+  if click_doubt_from < 1:
+    weight = outputs.foreground
+    doubted = weight > weight.mean(axis=1, keepdims=True)
+    doubted &= clicks == cas_base.shape[-1] - 1
+    doubted &= progress >= click_doubt_from
+    clicks = jnp.where(doubted, IGNORED, clicks)
   terms = {
     'base': lambda: classification(score_base, label, mask, background=1.0),
-    'supp': lambda: classification(score_supp, label, mask, background=0.0),
+    'supp': lambda: classification(
+      outputs.score_supp, label, mask, background=0.0
+    ),
     'sparsity': lambda: sparsity(outputs.foreground, mask),
     'click': lambda: click(cas_base, clicks, mask, trim=trim),
     'separation': lambda: separation(
@@ -234,7 +230,7 @@ def total(
     ),
     'embedding': lambda: embedding(
       outputs.embedding,
-      cas_supp,
+      outputs.cas_supp,
       label,
       clicks,
       mask,

@@ -53,7 +53,6 @@ def choose(
   cas: Float[Array, 'B T C1'],
   ratio: float,
   by: str = 'logits',
-  barred: Float[Array, 'B T'] | None = None,
 ) -> Float[Array, 'B T C1']:
   """Mark the K = int(T · ratio) snippets that stand for each class.
 
@@ -62,15 +61,12 @@ def choose(
     ratio: Share of the snippets.
     by: What a class's snippets are the largest of, its 'logits' or its
       'probabilities', which fall where the background's logit is high.
-    barred: 1 at snippets that stand for no class while there are others.
 
   Returns:
     1 at the marked snippets. Those of the background have its largest logits,
-    whatever `by` and `barred` say.
+    whatever `by` says.
   """
   key = jax.nn.log_softmax(cas) if by == 'probabilities' else cas
-  if barred is not None:
-    key -= 1e3 * barred[..., None]  # below all others, yet in their order
   is_class = jnp.arange(cas.shape[-1]) < cas.shape[-1] - 1
   key = jnp.where(is_class, key, cas)
   return topk_mask(key, topk_size(cas.shape[1], ratio))

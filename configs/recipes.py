@@ -27,9 +27,7 @@ def apply(config: ml_collections.ConfigDict, name: str):
     c.model.topk_by = 'probabilities'
     c.loss.click = 1.0
     c.loss.label_warmup = 0.1
-    c.loss.click_trim = 0.2
-    c.loss.click_trim_from = 0.2
-    c.loss.click_reach = 3
+    c.loss.click_doubt_from = 0.3
     c.train.learning_rate *= 2
     c.localization.read = 'product'
     c.localization.magnitude_thresholds = ()

@@ -55,9 +55,10 @@ def get_config(recipe='published'):
   # the training, is done (at least 0, at most 1).
   c.loss.click_trim = 0.0
   c.loss.click_trim_from = 0.0
-  # Snippets less than this far from a background click do not count for any
-  # class in the video score and the terms; at least 0, which is off.
-  c.loss.click_reach = 0
+  # Once this share of the training is done (at least 0, at most 1, which is
+  # never), a background click is none where the network sees more foreground
+  # than on average in the video.
+  c.loss.click_doubt_from = 1.0
 
   c.data = ml_collections.ConfigDict()
   c.data.name = 'THUMOS14'

@@ -26,9 +26,9 @@ _OPERATION = re.compile(
 def _collectives(shard_state):
   """Compile the step for 8 devices: its [(operation, shapes)], its state."""
   mesh = sharding.make_mesh((8,))
-  # Trimming ranks the clicks of the whole batch: a number a snippet travels.
-  fields = {'train.shard_state': shard_state, 'loss.click_trim': 0.0}
-  config = tiny_config('none', **{'mesh': (8,)} | fields)
+  config = tiny_config(
+    'none', **{'mesh': (8,), 'train.shard_state': shard_state}
+  )
   _, new_state, layout, step = train.build(config, mesh)
   shapes = jax.eval_shape(new_state)
   place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)

@@ -30,7 +30,7 @@ _REFUSED = {
   'loss.label_warmup': (1.1,),
   'loss.click_trim': (1,),
   'loss.click_trim_from': (1.1,),
-  'loss.click_reach': (-1, 1.5),
+  'loss.click_doubt_from': (1.1,),
   'data.name': ('', ' x', 3),
   'data.root': ('', 'x ', None),
   'data.generate': (1, 'yes', None),

@@ -171,30 +171,36 @@ def test_clicks_are_trusted_until_the_share_of_training_is_done():
   assert trimmed | {'click': 0} == terms | {'click': 0}
 
 
-def test_what_was_clicked_stands_for_no_class():
-  # Two classes, the first in the video; a click on snippet 1 reaches 0 and 2.
-  cas = np.zeros((1, 8, 3), np.float32)
-  cas[0, :, 0] = [5, 9, 4, 3, 1, 2, 0, 0]
+def test_background_clicks_on_foreground_are_doubted():
+  # One class. Background is clicked on snippets 0, above the mean weight of
+  # 0.5, and 1, below it; the action is on 3, above it.
+  cas = np.zeros((1, 4, 2), np.float32)
+  cas[0, :, 0] = [5, 1, 0, 2]
   out = models.Outputs(
-    score_base=jnp.zeros((1, 3)), cas_base=jnp.asarray(cas),
-    score_supp=jnp.zeros((1, 3)), cas_supp=jnp.asarray(cas),
-    feature_supp=jnp.zeros((1, 8, 1)), embedding=jnp.zeros((1, 8, 1)),
-    foreground=jnp.zeros((1, 8)),
+    score_base=jnp.zeros((1, 2)), cas_base=jnp.asarray(cas),
+    score_supp=jnp.zeros((1, 2)), cas_supp=jnp.asarray(cas),
+    feature_supp=jnp.zeros((1, 4, 1)), embedding=jnp.eye(4)[None],
+    foreground=jnp.array([[0.9, 0.1, 0.2, 0.8]]),
   )  # fmt: skip
-  click = np.full((1, 8), IGNORED)
-  click[0, 1] = 2
-  found = lambda reach: losses.total(
-    out, jnp.array([[1.0, 0]]), jnp.asarray(click), jnp.ones(1),
-    weights={'supp': 1.0, 'separation': 1.0}, topk_ratio=0.25,
-    separation_topk_ratio=0.25, similar_min=0.5, different_max=0.1,
-    click_reach=reach,
+  click = jnp.array([[1, 1, IGNORED, 0]])
+  terms = lambda progress: losses.total(
+    out, jnp.ones((1, 1)), click, jnp.ones(1),
+    weights={'click': 1.0, 'separation': 1.0, 'embedding': 1.0},
+    topk_ratio=0.25, separation_topk_ratio=0.25, similar_min=0.5,
+    different_max=0.1, progress=progress, click_doubt_from=0.3,
   )[1]  # fmt: skip
-  # The class's two largest beyond the reach: 5 and 4; 3 and 2; 2 and 1.
-  for reach, top in ((1, 4.5), (2, 2.5), (3, 1.5)):
-    terms = found(reach)
-    assert float(terms['supp']) == pytest.approx(np.log(1 + 2 * np.exp(-top)))
-    separation = np.log(1 + np.exp(9 - top))
-    assert float(terms['separation']) == pytest.approx(separation)
+  entropy = np.log1p(np.exp([5, 1, 0, -2]))
+  for progress, believed in ((0.29, [0, 1]), (0.3, [1])):
+    found = {name: float(value) for name, value in terms(progress).items()}
+    expected = entropy[[*believed, 3]].mean()
+    assert found['click'] == pytest.approx(expected, rel=1e-5)
+    low = cas[0, believed, 0].mean()
+    expected = np.log1p(np.exp(low - 5))
+    assert found['separation'] == pytest.approx(expected, rel=1e-5)
+    # Unit vectors of their own: two clicks are not alike, and one of them is
+    # the top-1 snippet itself; a single one has nothing to be unlike.
+    expected = {2: 0.5 + 0.9 + 0.9 / 2, 1: 0}[len(believed)]
+    assert found['embedding'] == pytest.approx(expected, rel=1e-5)
 
 
 def test_separation_by_hand():

@@ -103,9 +103,6 @@ def test_probabilities_choose_snippets_that_the_background_does_not_claim():
   largest = [sorted(np.argsort(-p[:, c])[:2].tolist()) for c in (0, 1)]
   assert chosen(by='probabilities') == [*largest, [0, 1]]
   assert largest[0] != [0, 1]
-  # A barred snippet comes after all others, and is taken where those end.
-  barred = jnp.array([[0.0, 1, 1, 1]])
-  assert chosen(barred=barred) == [[0, 1], [0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize('ratio, k', [(0.125, 93), (0.6, 450), (1e-4, 1)])

@@ -36,6 +36,7 @@ def test_the_recipe_sets_the_same_values_everywhere():
       assert value == expected[name]
     assert published['localization.read'] == 'logits'
     assert published['loss.label_warmup'] == published['loss.click_trim'] == 0
+    assert published['loss.click_doubt_from'] == 1
 
 
 def test_the_benchmarks_are_published_and_the_others_robust():

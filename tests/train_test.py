@@ -174,7 +174,7 @@ def _run_until(config, workdir, last_step):
 @pytest.mark.slow
 def test_a_finished_run_may_be_given_more_epochs(demo_root, tmp_path):
   # Shares of a training are of its length: with them it is another run.
-  off = {'loss.label_warmup': 0.0, 'loss.click_trim': 0.0}
+  off = {'loss.label_warmup': 0.0, 'loss.click_doubt_from': 1.0}
   shorter = tiny_config(demo_root, **{'train.num_epochs': 2}, **off)
   train.train_and_evaluate(shorter, tmp_path / 'w')
   train.train_and_evaluate(tiny_config(demo_root, **off), tmp_path / 'w')
@@ -225,8 +225,10 @@ def test_a_new_best_must_be_strictly_greater(demo_root, tmp_path):
 def _step_and_batch(mesh, count=13, batch_size=16):
   """Return a jitted step, its first state and a padded batch."""
   rng = np.random.default_rng(0)
-  # Half of the global batch's clicks are left out from the second step on.
+  # Clicks are left out from the second step on, of the whole batch and each
+  # video.
   fields = {'loss.click_trim': 0.5, 'loss.click_trim_from': 0.1}
+  fields['loss.click_doubt_from'] = 0.1
   config = tiny_config('none', **{'model.dropout_rate': 0.5}, **fields)
   _, new_state, layout, step = train.build(config, mesh, num_steps=10)
   batch = {

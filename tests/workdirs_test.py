@@ -184,13 +184,26 @@ def test_what_a_run_is_may_not_change(tmp_path):
   workdirs.claim(workdir, _config(**{'train.num_epochs': 21}))
 
 
-@pytest.mark.parametrize('warmup', [0.0, 0.1])
-def test_more_epochs_are_said_where_the_loss_depends_on_them(tmp_path, warmup):
-  off = {'loss.label_warmup': warmup, 'loss.click_trim': 0.0}
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    (None, None),
+    ('loss.label_warmup', 0.1),
+    ('loss.click_trim', 0.2),
+    ('loss.click_doubt_from', 0.3),
+  ],
+)
+def test_more_epochs_are_said_where_the_loss_depends_on_them(
+  tmp_path, field, value
+):
+  fields = {'loss.label_warmup': 0.0, 'loss.click_doubt_from': 1.0}
+  if field:
+    fields[field] = value
   workdir = epath.Path(tmp_path)
-  workdirs.claim(workdir, _config(**off))
-  said = workdirs.check(workdir, _config(**off, **{'train.num_epochs': 21}))
-  assert said == ['config.train.num_epochs is 20 there, 21 here'] * (warmup > 0)
+  workdirs.claim(workdir, _config(**fields))
+  said = workdirs.check(workdir, _config(**fields, **{'train.num_epochs': 21}))
+  expected = ['config.train.num_epochs is 20 there, 21 here']
+  assert said == (expected if field else [])
 
 
 def test_files_of_a_run_may_move_but_not_change_their_names(tmp_path, capsys):

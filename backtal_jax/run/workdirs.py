@@ -59,6 +59,7 @@ def check(
   theirs = {k: v for k, v in fields.flatten(base).items() if k in ours} | theirs
   # A loss that changes over the training knows how long it is.
   scheduled = ours.get('loss.label_warmup') or ours.get('loss.click_trim')
+  scheduled = scheduled or ours.get('loss.click_doubt_from', 1) < 1
   free, different = [], []
   for name in sorted(theirs.keys() | ours.keys()):
     there, here = theirs.get(name), ours.get(name)
