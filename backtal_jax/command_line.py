@@ -1,9 +1,20 @@
-"""What all command lines but main's have in common."""
+"""What command lines have in common; flags of main are absl's."""
 
 import argparse
 import math
+import os
 import sys
 from typing import Any, NoReturn
+
+
+def quiet_tensorflow() -> None:
+  """Keep TensorFlow, imported later if at all, from what it does unasked.
+
+  It only reads files here, and would log much and import Keras 3, a second.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+  os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 
 class Parser(argparse.ArgumentParser):

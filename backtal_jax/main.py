@@ -10,22 +10,15 @@ python -m backtal_jax.main --mode export --checkpoint DIR --output X.pth
 """
 
 import difflib
-import os
 import re
 import traceback
 from collections.abc import Sequence
-
-# TensorFlow only reads files here, and says much when it is imported.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-# Then TensorFlow does not import Keras 3, a second that nothing here needs.
-os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from backtal_jax import errors, fields, files
+from backtal_jax import command_line, errors, fields, files
 
 _CLUSTER = (
   'coordinator_address', 'num_processes', 'process_id', 'startup_timeout'
@@ -258,6 +251,7 @@ def _explain(error, path):
 
 def main(argv: Sequence[str]) -> None:
   """Run, telling user errors in one line."""
+  command_line.quiet_tensorflow()
   with errors.one_line():
     if len(argv) > 1:
       raise errors.InputError(f'{argv[1]!r}: expected --flags and nothing else')

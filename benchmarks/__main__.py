@@ -1,14 +1,9 @@
 """The command line of the benchmarks; see the package."""
 
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-
 import argparse
 import functools
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from benchmarks import (
   clicking,
   evaluation,
@@ -32,6 +27,7 @@ BENCHMARKS = {
 
 def main():
   """Measure what is asked for; write JSON, print a Markdown table."""
+  command_line.quiet_tensorflow()
   parser = argparse.ArgumentParser(prog='python -m benchmarks')
   parser.add_argument(
     '--only', action='append', choices=BENCHMARKS, help='May be repeated.'

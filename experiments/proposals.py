@@ -172,6 +172,7 @@ def table(results) -> str:
 
 def main(argv=None):
   """Run everything, and print the table after each seed."""
+  command_line.quiet_tensorflow()
   parser = command_line.Parser(description=__doc__.split('\n')[0])
   parser.add_argument('--root', required=True, help='of prepared HAPT')
   parser.add_argument('--workdir', required=True, help='of the runs')

@@ -12,14 +12,13 @@ there. A run's workdir, WORKDIR/SET/RECIPE/CONDITION/SEED, is that of any run:
 `python -m backtal_jax.report --compare A B` takes two of them.
 """
 
-import argparse
 import pathlib
 import sys
 import zlib
 
 import numpy as np
 
-from backtal_jax import errors, files, train
+from backtal_jax import command_line, errors, files, train
 from backtal_jax.data import annotations
 from backtal_jax.data.prepare import simulated_clicks
 from backtal_jax.run import sharding
@@ -166,7 +165,8 @@ def draw(found, path):
 
 def main(argv=None):
   """Run what is not whole yet, then print the table and draw it."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  command_line.quiet_tensorflow()
+  parser = command_line.Parser(description=__doc__.split('\n')[0])
   parser.add_argument('--set', choices=SETS, required=True)
   parser.add_argument('--root', required=True, help='prepared data')
   parser.add_argument('--workdir', required=True, help='of the runs')

@@ -4,9 +4,6 @@ import os
 import pathlib
 import tempfile
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 # Tests spend their time compiling: less of it, in what they launch, too.
 # XLA_FLAGS= before pytest compiles as users do; .ci/run does so for some.
 os.environ.setdefault(
@@ -18,6 +15,9 @@ import hypothesis
 import jax
 import pytest
 
+from backtal_jax import command_line
+
+command_line.quiet_tensorflow()
 jax.config.update('jax_num_cpu_devices', 8)
 # Tests compile the same few programs over and over, in subprocesses too.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # else: of pytest-xdist

@@ -3,17 +3,10 @@
 import argparse
 import dataclasses
 import functools
-import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
-
-# TFDS says much when it is imported.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-# Then TensorFlow does not import Keras 3, a second that nothing here needs.
-os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 from backtal_jax import command_line, errors
 from backtal_jax.data import annotations, click_tools, clicks, sources
@@ -201,6 +194,7 @@ def _tfds(folder, config, output):
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Run one command; a user error ends in one line and exit status 1."""
+  command_line.quiet_tensorflow()
   with errors.one_line():
     options = vars(_parser().parse_args(argv))
     options.pop('run')(**options)
