@@ -10,6 +10,7 @@ python -m backtal_jax.main --mode export --checkpoint DIR --output X.pth
 """
 
 import difflib
+import os
 import re
 import traceback
 from collections.abc import Sequence
