@@ -164,6 +164,18 @@ def embedding(
   return _mean(loss, valid)
 
 
+def doubt(
+  click: Int[Array, 'B T'], foreground: Float[Array, 'B T'], background: int
+) -> Int[Array, 'B T']:
+  """Leave out clicks on `background` that the foreground weight speaks against.
+
+  It is above its mean over the video there. No term of the clicks has a
+  gradient for it: it is a witness of the video labels (docs/recipe.md).
+  """
+  against = foreground > foreground.mean(axis=1, keepdims=True)
+  return jnp.where((click == background) & against, IGNORED, click)
+
+
 def total(
   outputs: models.Outputs,
   label: Float[Array, 'B C'],
@@ -194,8 +206,7 @@ def total(
     click_trim: See `click`; 0 is off.
     click_trim_from: Share of the training before which nothing is trimmed.
     click_doubt_from: Share of the training after which background clicks are
-      none where the foreground weight is above its mean over the video; 1 is
-      off.
+      doubted, see `doubt`; 1 is off.
     topk_by: See models.choose.
 
   Returns:
@@ -208,11 +219,8 @@ def total(
   assert score_base is not None and cas_base is not None, 'not of training'
   choose = functools.partial(models.choose, by=topk_by)
   if click_doubt_from < 1:
-    weight = outputs.foreground
-    doubted = weight > weight.mean(axis=1, keepdims=True)
-    doubted &= clicks == cas_base.shape[-1] - 1
-    doubted &= progress >= click_doubt_from
-    clicks = jnp.where(doubted, IGNORED, clicks)
+    left = doubt(clicks, outputs.foreground, cas_base.shape[-1] - 1)
+    clicks = jnp.where(progress >= click_doubt_from, left, clicks)
   terms = {
     'base': lambda: classification(score_base, label, mask, background=1.0),
     'supp': lambda: classification(
