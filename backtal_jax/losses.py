@@ -172,7 +172,8 @@ def doubt(
   It is above its mean over the video there. No term of the clicks has a
   gradient for it: it is a witness of the video labels (docs/recipe.md).
   """
-  against = foreground > foreground.mean(axis=1, keepdims=True)
+  # A mean of equal weights may be a rounding below them.
+  against = foreground > foreground.mean(axis=1, keepdims=True) + 1e-6
   return jnp.where((click == background) & against, IGNORED, click)
 
 

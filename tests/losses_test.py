@@ -203,6 +203,13 @@ def test_background_clicks_on_foreground_are_doubted():
     assert found['embedding'] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize('weight', [0.1, 0.7, 1.0])
+def test_a_weight_that_is_everywhere_the_same_speaks_against_no_click(weight):
+  click = jnp.full((2, 750), 3)
+  left = losses.doubt(click, jnp.full((2, 750), weight), 3)
+  np.testing.assert_array_equal(left, click)
+
+
 def test_separation_by_hand():
   # One class, four snippets, the two last clicked: top-1 is 2, background 0.5.
   cas = jnp.array([[[2.0, 0], [1, 0], [0, 0], [1, 0]]])

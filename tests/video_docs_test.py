@@ -53,7 +53,7 @@ def test_docs_video(tmp_path, monkeypatch):
   start, end = best['segment']
   overlaps = [
     max(0, min(end, e) - max(start, s)) / (max(end, e) - min(start, s))
-    for s, e in ((1.0, 2.7), (4.5, 6.6))
+    for s, e in ((0.8, 2.8), (4.6, 6.7))
   ]
   assert best['label'] == 'slide' and max(overlaps) > 0.3
   picture = data / 'predictions_timelines' / 'unseen.png'
