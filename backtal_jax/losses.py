@@ -10,9 +10,6 @@ was clicked, a class where an action was, IGNORED elsewhere; `mask` [B], 0 for
 videos that only fill the batch.
 """
 
-import functools
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
@@ -80,16 +77,16 @@ def separation(
   mask: Float[Array, 'B'],
   *,
   topk_ratio: float,
-  choose: Callable = models.choose,
+  topk_by: str = 'logits',
 ) -> Float[Array, '']:
   """Push a class's top-k mean above its mean at the clicked background.
 
   Both are of the base CAS; the top-k are `topk_ratio` of the snippets, chosen
-  by `choose` (see models.choose).
+  by `topk_by` (see models.choose).
   """
   background = click == cas.shape[-1] - 1
   # Of every class and the background, so that the video score's sort serves.
-  top = models.video_score(cas, topk_ratio, choose)[:, :-1]
+  top = models.video_score(cas, topk_ratio, topk_by)[:, :-1]
   cas = cas[..., :-1]
   clicks = background.sum(axis=1)[:, None]
   low = (cas * background[..., None]).sum(axis=1) / jnp.maximum(clicks, 1)
@@ -131,7 +128,7 @@ def embedding(
   topk_ratio: float,
   similar_min: float,
   different_max: float,
-  choose: Callable = models.choose,
+  topk_by: str = 'logits',
 ) -> Float[Array, '']:
   """Pull action snippets together, background ones too, and both apart.
 
@@ -144,12 +141,12 @@ def embedding(
     topk_ratio: Share of the snippets that make the video score.
     similar_min: The least cosine within a set.
     different_max: The largest cosine between the sets.
-    choose: See models.choose.
+    topk_by: See models.choose.
   """
   background = (click == cas.shape[-1] - 1).astype(cas.dtype)
   labelled = (label == 1).astype(cas.dtype)
   # Of every class and the background, so that the video score's sort serves.
-  chosen = choose(cas, topk_ratio)[..., :-1]
+  chosen = models.choose(cas, topk_ratio, topk_by)[..., :-1]
   action = (chosen * labelled[:, None, :]).sum(axis=-1)
   similarity = jnp.einsum(
     'bte,bse->bts', embedding, embedding, precision=jax.lax.Precision.HIGHEST
@@ -218,7 +215,6 @@ def total(
     trim = jnp.where(progress >= click_trim_from, click_trim, 0.0)
   score_base, cas_base = outputs.score_base, outputs.cas_base
   assert score_base is not None and cas_base is not None, 'not of training'
-  choose = functools.partial(models.choose, by=topk_by)
   if click_doubt_from < 1:
     left = doubt(clicks, outputs.foreground, cas_base.shape[-1] - 1)
     clicks = jnp.where(progress >= click_doubt_from, left, clicks)
@@ -235,7 +231,7 @@ def total(
       clicks,
       mask,
       topk_ratio=separation_topk_ratio,
-      choose=choose,
+      topk_by=topk_by,
     ),
     'embedding': lambda: embedding(
       outputs.embedding,
@@ -246,7 +242,7 @@ def total(
       topk_ratio=topk_ratio,
       similar_min=similar_min,
       different_max=different_max,
-      choose=choose,
+      topk_by=topk_by,
     ),
   }
   computed = {name: terms[name]() for name, w in weights.items() if w}

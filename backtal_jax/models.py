@@ -6,7 +6,6 @@ Everything in float32 but activations and products, which are in `dtype`.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -73,11 +72,11 @@ def choose(
 
 
 def video_score(
-  cas: Float[Array, 'B T C1'], ratio: float, select: Callable = choose
+  cas: Float[Array, 'B T C1'], ratio: float, by: str = 'logits'
 ) -> Float[Array, 'B C1']:
   """Average every class's logits at its chosen snippets, see `choose`."""
   k = topk_size(cas.shape[1], ratio)
-  return (select(cas, ratio) * cas).sum(axis=1) / k
+  return (choose(cas, ratio, by) * cas).sum(axis=1) / k
 
 
 leaky_relu = nn.leaky_relu  # its own slope is the official one
@@ -197,8 +196,7 @@ class BackTAL(nn.Module):
       dtype,
       name='backbone',
     )(x, layers.similarities(embedding), gates, train)
-    select = functools.partial(choose, by=self.topk_by)
-    score = [video_score(c, self.topk_ratio, select) for c in cas]
+    score = [video_score(c, self.topk_ratio, self.topk_by) for c in cas]
     return Outputs(
       score_base=score[0] if train else None,
       cas_base=cas[0] if train else None,
