@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,6 +52,8 @@ def one_line() -> Iterator[None]:
     message = f'not enough memory: {str(e) or "none left"}'
   else:
     return
+  # What else went wrong in Orbax's coroutines it would log after our line.
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   sys.exit(f'error: {" ".join(message.split())}')
 
 

@@ -7,7 +7,6 @@ and ours written as such.
 """
 
 import contextlib
-import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -115,8 +114,6 @@ def _writing(manager):
   except Exception as e:
     if hosts.is_lost(e):  # not this folder's fault
       raise
-    # Or it tells after our line what more went wrong in its coroutines.
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     raise errors.InputError(
       f'{manager.directory}: the checkpoint could not be written: {e}'
     ) from e
