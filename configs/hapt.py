@@ -1,6 +1,6 @@
 """HAPT: real, untrimmed, human-labelled wearable recordings.
 
-  python -m backtal_jax.data.prepare hapt --archive "HAPT Data Set.zip" \
+  python -m backtal_jax.prepare hapt --archive "HAPT Data Set.zip" \
       --output data/HAPT
   python -m backtal_jax.main --config configs/hapt.py
 

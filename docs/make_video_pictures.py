@@ -1,6 +1,6 @@
 """Make the pictures of docs/video.md from the features of the two real videos.
 
-  python -m backtal_jax.data.prepare video --videos ../shared/data/video \\
+  python -m backtal_jax.prepare video --videos ../shared/data/video \\
     --output features/real
   python docs/make_video_pictures.py ../shared/data/video features/real
 """

@@ -1,6 +1,6 @@
 """What proposals are worth: the same number of clicks, placed three ways.
 
-  python -m backtal_jax.data.prepare hapt --archive "HAPT Data Set.zip" \
+  python -m backtal_jax.prepare hapt --archive "HAPT Data Set.zip" \
       --output data/HAPT
   python -m experiments.proposals --root data/HAPT --workdir runs/proposals
 
@@ -20,7 +20,7 @@ import numpy as np
 from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import queue
 from backtal_jax.data import annotations, clicks
-from backtal_jax.data.prepare import click_statistics
+from backtal_jax.prepare import click_statistics
 
 SEEDS = 0, 1, 2
 CLICKS, ROUNDS = 300, 3

@@ -1,6 +1,6 @@
 """What supervision is worth: video labels, clicks, wrong clicks, two recipes.
 
-  python -m backtal_jax.data.prepare hapt --archive "HAPT Data Set.zip" \\
+  python -m backtal_jax.prepare hapt --archive "HAPT Data Set.zip" \\
       --output data/HAPT
   python -m experiments.supervision --set hapt --root data/HAPT \\
       --workdir runs/supervision [--seeds 5] [--only robust]
@@ -20,7 +20,7 @@ import numpy as np
 
 from backtal_jax import command_line, errors, files, train
 from backtal_jax.data import annotations
-from backtal_jax.data.prepare import simulated_clicks
+from backtal_jax.prepare import simulated_clicks
 from backtal_jax.run import sharding
 from configs import demo, hapt, recipes
 

@@ -13,7 +13,7 @@ from backtal_jax import annotate, errors
 from backtal_jax.annotate import __main__ as command
 from backtal_jax.annotate import history, labels, queue, store, videos
 from backtal_jax.data import annotations
-from backtal_jax.data.prepare import inputs
+from backtal_jax.prepare import inputs
 
 NAMES = dict.fromkeys(('a', 'b b', 'c%"<i>é'))
 HEADER = 'video_id,time,label,annotator\n'

@@ -7,7 +7,7 @@ import numpy as np
 from backtal_jax import IGNORED
 from backtal_jax.annotate import labels, queue, store
 from backtal_jax.data import annotations
-from backtal_jax.data.prepare import __main__ as command
+from backtal_jax.prepare import __main__ as command
 from experiments import proposals
 
 NAMES = 'a', 'b b', 'c%é'

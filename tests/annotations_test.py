@@ -12,7 +12,7 @@ from backtal_jax import errors
 from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import annotations, click_formats
 from backtal_jax.data.annotations import Annotations, Click, Segment
-from backtal_jax.data.prepare import inputs
+from backtal_jax.prepare import inputs
 
 DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
 needs_data = pytest.mark.skipif(

@@ -10,8 +10,8 @@ from splits_test import rewrite
 
 from backtal_jax import errors, evaluate, models
 from backtal_jax.data import annotations, feature_files, npz, sources
-from backtal_jax.data.prepare import __main__ as prepare
-from backtal_jax.data.prepare import check
+from backtal_jax.prepare import __main__ as prepare
+from backtal_jax.prepare import check
 from backtal_jax.run import sharding
 from configs import demo
 

@@ -10,7 +10,7 @@ import pytest
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
 from backtal_jax.data import annotations
-from backtal_jax.data.prepare import __main__ as command
+from backtal_jax.prepare import __main__ as command
 
 Click = annotations.Click
 TRUTH = annotations.Annotations(

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from backtal_jax import errors
 from backtal_jax.data import annotations, clicks
 from backtal_jax.data.annotations import Annotations, Click
-from backtal_jax.data.prepare import click_statistics, simulated_clicks
+from backtal_jax.prepare import click_statistics, simulated_clicks
 
 at_any_speed = hypothesis.settings(
   deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

@@ -10,7 +10,7 @@ from backtal_jax import command_line
 
 MODULES = (
   'backtal_jax.annotate.__main__',
-  'backtal_jax.data.prepare.__main__',
+  'backtal_jax.prepare.__main__',
   'backtal_jax.metrics.detection_map',
   'backtal_jax.metrics.diagnosis',
   'backtal_jax.report.__main__',

@@ -61,7 +61,7 @@ def shared():
 @pytest.fixture(scope='session')
 def demo_root(tmp_path_factory):
   """Make the embedded data set once."""
-  from backtal_jax.data.prepare import demo
+  from backtal_jax.data import demo
 
   root = tmp_path_factory.mktemp('data') / 'demo'
   demo.prepare(root)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backtal_jax import errors
-from backtal_jax.data.prepare import hapt
+from backtal_jax.prepare import hapt
 
 REAL = pathlib.Path(__file__).parents[2] / 'shared/data/hapt/HAPT Data Set.zip'
 SAMPLES = {(1, 1): 6401, (2, 2): 5000, (3, 3): 1000, (4, 3): 500}

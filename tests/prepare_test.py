@@ -13,8 +13,8 @@ from etils.epath import backend, gpath
 
 from backtal_jax import IGNORED, errors
 from backtal_jax.data import annotations, sources
-from backtal_jax.data.prepare import __main__ as prepare
-from backtal_jax.data.prepare import convert, inputs
+from backtal_jax.prepare import __main__ as prepare
+from backtal_jax.prepare import convert, inputs
 
 TRUTH = {
   'database': {
@@ -518,7 +518,7 @@ def test_killed_at_random_moments_is_the_same(given):
   args = recipe(given, clicks=(), num_snippets=200, workers=2)
   code = (
     'import dataclasses, sys\n'
-    'from backtal_jax.data.prepare import convert, inputs\n'
+    'from backtal_jax.prepare import convert, inputs\n'
     f'recipe = inputs.{args!r}\n'
     'work = lambda output: convert.prepare('
     'dataclasses.replace(recipe, output=output))'

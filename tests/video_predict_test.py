@@ -9,7 +9,7 @@ import videos
 
 from backtal_jax import errors, fields, models, predict
 from backtal_jax.data import feature_records
-from backtal_jax.data.prepare import check, convert, inputs
+from backtal_jax.prepare import check, convert, inputs
 from backtal_jax.report import figures
 from backtal_jax.run import sharding
 from backtal_jax.video import decode, extract, reader, weights

@@ -140,7 +140,7 @@ class TfdsSource(Sequence):
     folder = files.path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
     if not (folder / _INDEX).exists():
       raise errors.InputError(
-        f'{folder}: no {_INDEX}; `python -m backtal_jax.data.prepare tfds` '
+        f'{folder}: no {_INDEX}; `python -m backtal_jax.prepare tfds` '
         'converts npz files'
       )
     index = files.read_json(folder / _INDEX)

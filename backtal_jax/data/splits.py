@@ -7,8 +7,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotations, clicks, sources
-from backtal_jax.data.prepare import demo
+from backtal_jax.data import annotations, clicks, demo, sources
 
 
 def open(

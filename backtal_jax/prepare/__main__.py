@@ -1,4 +1,4 @@
-"""The command line that makes data: python -m backtal_jax.data.prepare."""
+"""The command line that makes data: python -m backtal_jax.prepare."""
 
 import argparse
 import dataclasses
@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from backtal_jax import command_line, errors
-from backtal_jax.data import annotations, click_tools, clicks, sources
-from backtal_jax.data.prepare import (
+from backtal_jax.data import annotations, click_tools, clicks, demo, sources
+from backtal_jax.prepare import (
   click_statistics,
   convert,
-  demo,
   hapt,
   inputs,
   simulated_clicks,
@@ -31,7 +30,7 @@ _BENCHMARKS = {  # what differs from inputs.Recipe's defaults
 
 def _parser():
   parser = command_line.Parser(
-    prog='python -m backtal_jax.data.prepare', description=__doc__
+    prog='python -m backtal_jax.prepare', description=__doc__
   )
   commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
@@ -175,7 +174,7 @@ def _read_config(path):
 
 
 def _check(folder, config, plot, output, videos):
-  from backtal_jax.data.prepare import check  # matplotlib takes a second
+  from backtal_jax.prepare import check  # matplotlib takes a second
 
   config = _read_config(config)
   if plot:

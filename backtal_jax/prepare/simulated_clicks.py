@@ -7,7 +7,7 @@ import numpy as np
 
 from backtal_jax import errors
 from backtal_jax.data import annotations
-from backtal_jax.data.prepare import click_statistics
+from backtal_jax.prepare import click_statistics
 
 
 def simulate_background(

@@ -17,7 +17,7 @@ from backtal_jax.data import (
   resampling,
   sources,
 )
-from backtal_jax.data.prepare import inputs, scan
+from backtal_jax.prepare import inputs, scan
 
 # What decides, beside the annotations, what lies in the files.
 _MADE_BY = ('features', 'train_split', 'eval_split', 'num_snippets', 'fps',
@@ -163,7 +163,7 @@ def _write_config(output, given):
   if not recipe.base:
     # Nothing is chosen on the evaluation split.
     lines |= {'eval.best_metric': 'last', 'eval.published': ()}
-  text = f'''"""{name}, made by backtal_jax.data.prepare."""
+  text = f'''"""{name}, made by backtal_jax.prepare."""
 
 import pathlib
 

@@ -17,7 +17,7 @@ from backtal_jax.data import (
   clicks,
   feature_records,
 )
-from backtal_jax.data.prepare import feature_folders, scan
+from backtal_jax.prepare import feature_folders, scan
 
 # How argparse makes a value of each type.
 KINDS: dict[Any, dict[str, Any]] = {
