@@ -12,8 +12,7 @@ import pytest
 
 import backtal_jax
 from backtal_jax import IGNORED, errors, evaluate, predict, train
-from backtal_jax.data import npz
-from backtal_jax.data import demo
+from backtal_jax.data import demo, npz
 from backtal_jax.prepare import hapt
 from backtal_jax.report import figures
 from backtal_jax.run import checkpoints, sharding
