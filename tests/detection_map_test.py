@@ -193,6 +193,29 @@ def test_unknown_classes_and_videos_are_told(caplog):
   assert evaluate(truth, found, 'test')['mAP'] == [0.5]
 
 
+@pytest.mark.parametrize(
+  ('truth', 'found', 'tiou', 'expected'),
+  [
+    # Nothing over nothing is no overlap, wherever the two lie.
+    ([('c', 0, 4), ('c', 5, 5)], [('c', 9, 9, 0.9), ('c', 0, 4, 0.8)], 0.5,
+     0.25),
+    # Written twice, both are to be found.
+    ([('c', 0, 4), ('c', 0, 4)], [('c', 0, 4, 0.9)], 0.5, 0.5),
+    # Exactly at the threshold: 3 of 10 s, 7 of 10 s; in float32 one is more
+    # and one is less than the decimal.
+    ([('c', 0, 10)], [('c', 0, 3, 0.9)], 0.3, 1),
+    ([('c', 0, 10)], [('c', 0, 7, 0.9)], 0.7, 1),
+    ([('c', 0, 10)], [('c', 0, 3 - 1e-8, 0.9)], 0.3, 0),
+    # Not clipped at 0: 10 of 30 s.
+    ([('c', 0, 10)], [('c', -20, 10, 0.9)], 0.35, 0),
+  ],
+)  # fmt: skip
+def test_odd_cases_by_hand(truth, found, tiou, expected):
+  # Where public evaluators differ: docs/metrics.md.
+  result = evaluate(annotate({'a': truth}), predict({'a': found}), tiou=(tiou,))
+  assert result['mAP'] == [expected]
+
+
 def test_names_with_and_without_prefix_and_case_of_subsets():
   rows, found = [('c', 0, 4)], [('c', 0, 4, 1)]
   for here, there in (('a', 'v_a'), ('v_a', 'a'), ('v_a', 'v_v_a')):
