@@ -51,6 +51,14 @@ class Parser(argparse.ArgumentParser):
     sys.exit(f'error: {" ".join(message.split())} (see {self.prog} --help)')
 
 
+def seed(text: str) -> int:
+  """Read a seed, for argparse."""
+  value = int(text)
+  if value < 0:
+    raise argparse.ArgumentTypeError(f'{value}, expected 0 or more')
+  return value
+
+
 def _finite(text):
   value = float(text)
   if not math.isfinite(value):

@@ -20,7 +20,7 @@ import numpy as np
 from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import queue
 from backtal_jax.data import annotations, clicks
-from backtal_jax.prepare import click_statistics
+from backtal_jax.prepare import click_stats
 
 SEEDS = 0, 1, 2
 CLICKS, ROUNDS = 300, 3
@@ -35,7 +35,7 @@ def rooms(truth) -> list[tuple[str, float, float]]:
   return [
     (name, start + _MARGIN, end - _MARGIN)
     for name, video in sorted(truth.subset(SUBSET).items())
-    for start, end in click_statistics.gaps(video)
+    for start, end in click_stats.gaps(video)
     if end - start > 2 * _MARGIN
   ]
 
@@ -79,7 +79,7 @@ def answer(truth, proposed, answers, number) -> list[annotations.Click]:
       break
     is_action = any(
       start - _MARGIN < time < end + _MARGIN
-      for start, end in click_statistics.actions(truth.videos[name])
+      for start, end in click_stats.actions(truth.videos[name])
     )
     label = '' if is_action else annotations.BACKGROUND
     answers.append(annotations.Click(name, time, label, ANNOTATOR))

@@ -20,7 +20,7 @@ import numpy as np
 
 from backtal_jax import command_line, errors, files, train
 from backtal_jax.data import annotations
-from backtal_jax.prepare import simulated_clicks
+from backtal_jax.prepare import simulate_clicks
 from backtal_jax.run import sharding
 from configs import demo, hapt, recipes
 
@@ -51,12 +51,12 @@ def write_clicks(path, truth, condition, *, seed, margin, min_gap):
   gap_share, wrong_share, actions = CONDITIONS[condition]
   if not gap_share and not actions:
     return ''
-  found = simulated_clicks.simulate_background(
+  found = simulate_clicks.simulate_background(
     truth, SUBSET, seed=seed, gap_share=gap_share, wrong_share=wrong_share,
     margin=margin, min_gap=min_gap,
   )  # fmt: skip
   if actions:
-    found += simulated_clicks.simulate_actions(truth, SUBSET, seed=seed)
+    found += simulate_clicks.simulate_actions(truth, SUBSET, seed=seed)
   annotations.write_clicks(path, found)
   return path
 

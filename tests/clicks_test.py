@@ -1,4 +1,4 @@
-"""Tests for backtal_jax.data.clicks and simulated_clicks."""
+"""Tests for backtal_jax.data.clicks and simulate_clicks."""
 
 import collections
 import itertools
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from backtal_jax import errors
 from backtal_jax.data import annotations, clicks
 from backtal_jax.data.annotations import Annotations, Click
-from backtal_jax.prepare import click_statistics, simulated_clicks
+from backtal_jax.prepare import click_stats, simulate_clicks
 
 at_any_speed = hypothesis.settings(
   deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -43,7 +43,7 @@ def video(name='x', *segments, duration=100.0, subset='val'):
 
 
 def background(ground_truth, seed=0, **how):
-  return simulated_clicks.simulate_background(
+  return simulate_clicks.simulate_background(
     ground_truth, 'val', seed=seed, **how
   )
 
@@ -197,14 +197,14 @@ def test_labeller_gives_each_video_its_clicks():
 
 def test_actions_merge_and_gaps_are_the_rest():
   v = video('x', (20, 30), (25, 40), (40, 45), (50, 50), (90, 120), (60, 55))
-  assert click_statistics.actions(v) == [(20, 45), (90, 100)]
-  assert click_statistics.gaps(v) == [(0, 20), (45, 90)]
-  assert click_statistics.gaps(video('x', (-5, 10), (200, 300))) == [(10, 100)]
-  assert click_statistics.gaps(video('x')) == [(0, 100)]
-  assert click_statistics.gaps(video('x', (0, 100))) == []
-  assert click_statistics.gaps(video('x', duration=0.0)) == []
+  assert click_stats.actions(v) == [(20, 45), (90, 100)]
+  assert click_stats.gaps(v) == [(0, 20), (45, 90)]
+  assert click_stats.gaps(video('x', (-5, 10), (200, 300))) == [(10, 100)]
+  assert click_stats.gaps(video('x')) == [(0, 100)]
+  assert click_stats.gaps(video('x', (0, 100))) == []
+  assert click_stats.gaps(video('x', duration=0.0)) == []
   with pytest.raises(errors.InputError, match="'x' has no duration"):
-    click_statistics.gaps(video('x', duration=None))
+    click_stats.gaps(video('x', duration=None))
 
 
 segment_lists = st.lists(
@@ -219,10 +219,10 @@ def test_actions_and_gaps_agree_with_a_grid(segments):
   for cell in range(20):
     middle = cell + 0.5
     inside = any(s < middle < e for s, e in segments)
-    assert inside == any(s < middle < e for s, e in click_statistics.actions(v))
-    assert inside != any(s < middle < e for s, e in click_statistics.gaps(v))
+    assert inside == any(s < middle < e for s, e in click_stats.actions(v))
+    assert inside != any(s < middle < e for s, e in click_stats.gaps(v))
   # Merged: nothing touches its neighbour.
-  for spans in (click_statistics.actions(v), click_statistics.gaps(v)):
+  for spans in (click_stats.actions(v), click_stats.gaps(v)):
     assert all(a[1] < b[0] for a, b in itertools.pairwise(spans))
 
 
@@ -240,7 +240,7 @@ def test_statistics_by_hand():
     'one': [click(20), click(40), click(45), click(10, video='y')],
     'two': [click(25, 'Run'), click(40, 'Run')],
   }
-  assert click_statistics.count(ground_truth, found) == {
+  assert click_stats.count(ground_truth, found) == {
     'one': counted(4, 2, 2, 4, 2),
     # Only a background click hits a gap.
     'two': counted(2, 1, 1, 4, 0),
@@ -255,10 +255,10 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
   annotations.write_clicks(bad, [click(5), click(101)])
   output = tmp_path / 'stats.json'
   with pytest.raises(errors.InputError, match=r'bad\.csv:3'):
-    click_statistics.write(ground_truth, [good, bad], output)
+    click_stats.run(ground_truth, [good, bad], output)
   assert not output.exists()
   assert f'wrong: {bad}:3' in capsys.readouterr().err
-  click_statistics.write(ground_truth, [good, bad], output, lenient=True)
+  click_stats.run(ground_truth, [good, bad], output, lenient=True)
   assert json.loads(output.read_text()) == {
     str(good): counted(3, 1, 1, 2, 1),
     str(bad): counted(1, 1, 0, 2, 1),
@@ -272,8 +272,8 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
 
 
 def test_statistics_of_no_clicks_divide_by_nothing(capsys):
-  counts = click_statistics.count(truth(video('x')), {'none': []})
-  click_statistics.show(counts)
+  counts = click_stats.count(truth(video('x')), {'none': []})
+  click_stats.show(counts)
   assert '0.0%' in capsys.readouterr().out
 
 
@@ -287,7 +287,7 @@ def test_real_annotators_of_thumos14():
     found[name], _ = annotations.read_clicks(
       DATA / 'thumos14' / file, ground_truth
     )
-  counts = click_statistics.count(ground_truth, found)
+  counts = click_stats.count(ground_truth, found)
   assert [n['clicks'] for n in counts.values()] == [2264, 2323, 2344]
   assert [n['videos'] for n in counts.values()] == [200, 199, 199]
   assert {n['gaps'] for n in counts.values()} == {2880}
@@ -321,8 +321,8 @@ def test_one_background_click_in_every_gap_and_none_inside():
   assert not {'full', 'other'} & set(grouped)
   for v in ground_truth.subset('val').values():
     mine = grouped.get(v.name, [])
-    assert len(mine) == len(click_statistics.gaps(v))
-    for start, end in click_statistics.gaps(v):
+    assert len(mine) == len(click_stats.gaps(v))
+    for start, end in click_stats.gaps(v):
       assert sum(start < c.time < end for c in mine) == 1
     for c in mine:
       assert not any(s.start <= c.time <= s.end for s in v.segments)
@@ -334,8 +334,8 @@ def test_same_seed_same_clicks_whatever_the_order_of_videos():
     dict(reversed(ground_truth.videos.items())), ground_truth.classes
   )
   for simulate in (
-    simulated_clicks.simulate_background,
-    simulated_clicks.simulate_actions,
+    simulate_clicks.simulate_background,
+    simulate_clicks.simulate_actions,
   ):
     found = simulate(ground_truth, 'val', seed=1)
     assert simulate(backwards, 'val', seed=1) == found
@@ -349,7 +349,7 @@ def test_a_share_of_gaps_nested():
     for share in (0, 0.25, 0.5, 1)
   ]
   total = sum(
-    len(click_statistics.gaps(v)) for v in ground_truth.subset('val').values()
+    len(click_stats.gaps(v)) for v in ground_truth.subset('val').values()
   )
   numbers = [0, round(total / 4), round(total / 2), total]
   assert [len(s) for s in shares] == numbers
@@ -376,7 +376,7 @@ def test_wrong_clicks_lie_inside_actions_of_their_video():
   ground_truth = many_videos()
   right = background(ground_truth, seed=4)
   found = background(ground_truth, seed=4, wrong_share=0.2)
-  actions_of = lambda c: click_statistics.actions(ground_truth.videos[c.video])
+  actions_of = lambda c: click_stats.actions(ground_truth.videos[c.video])
   inside = [any(s <= c.time <= e for s, e in actions_of(c)) for c in found]
   assert len(found) == len(right)
   assert sum(inside) == round(0.2 * len(right))
@@ -411,7 +411,7 @@ def test_impossible_settings(how, match):
 def test_gaps_without_a_time_between_their_ends():
   after = float(np.nextafter(50, 51))
   v = video('x', (0, 50), (after, 100))
-  assert click_statistics.gaps(v) == [(50, after)]
+  assert click_stats.gaps(v) == [(50, after)]
   assert background(truth(v)) == []
 
 
@@ -427,7 +427,7 @@ def test_simulated_background_never_touches_an_action(segments, seed, scale):
 
 def test_one_action_click_in_every_instance():
   v = video('x', (10, 20), (15, 30), (40, 40), (95, 120), (200, 210), (10, 20))
-  found = simulated_clicks.simulate_actions(truth(v), 'val', seed=0)
+  found = simulate_clicks.simulate_actions(truth(v), 'val', seed=0)
   # Those without length within the video have none.
   assert len(found) == 4
   assert {c.label for c in found} == {'Run'}
@@ -438,7 +438,7 @@ def test_one_action_click_in_every_instance():
 def test_action_clicks_carry_their_class():
   run, jump = (1.0, 2.0, 'Run'), (5.0, 6.0, 'Jump')
   v = make_video('x', 'val', None, None, run, jump)
-  found = simulated_clicks.simulate_actions(truth(v), 'val', seed=0)
+  found = simulate_clicks.simulate_actions(truth(v), 'val', seed=0)
   assert [c.label for c in found] == ['Run', 'Jump']
   assert 1 <= found[0].time <= 2
   assert 5 <= found[1].time <= 6
@@ -456,7 +456,7 @@ def test_action_clicks_carry_their_class():
 )
 def test_real_ground_truth_simulated(tmp_path, file, subset):
   ground_truth = read_real(file)
-  found = simulated_clicks.simulate_background(ground_truth, subset, seed=0)
+  found = simulate_clicks.simulate_background(ground_truth, subset, seed=0)
   # Through a file and back, as a user would.
   annotations.write_clicks(tmp_path / 'clicks.csv', found)
   again, _ = annotations.read_clicks(tmp_path / 'clicks.csv', ground_truth)
@@ -465,13 +465,13 @@ def test_real_ground_truth_simulated(tmp_path, file, subset):
     v = ground_truth.videos[c.video]
     assert 0 < c.time < v.duration
     assert not any(s.start <= c.time <= s.end for s in v.segments)
-  (counts,) = click_statistics.count(ground_truth, {'x': found}).values()
+  (counts,) = click_stats.count(ground_truth, {'x': found}).values()
   assert counts['gaps_hit'] == counts['gaps'] == counts['clicks'] > 0
   assert counts['inside_action'] == 0
   if subset == 'val':
     assert len(found) == 2880  # method.md, section 8
-  wrong = simulated_clicks.simulate_background(
+  wrong = simulate_clicks.simulate_background(
     ground_truth, subset, seed=0, wrong_share=0.2
   )
-  (counts,) = click_statistics.count(ground_truth, {'x': wrong}).values()
+  (counts,) = click_stats.count(ground_truth, {'x': wrong}).values()
   assert counts['inside_action'] == round(0.2 * len(found))

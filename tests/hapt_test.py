@@ -81,7 +81,7 @@ def _read(output):
 @pytest.fixture
 def prepared(members, tmp_path):
   """Prepare the archive; see `_read`."""
-  hapt.prepare(write(tmp_path, members), tmp_path / 'out')
+  hapt.run(write(tmp_path, members), tmp_path / 'out')
   return _read(tmp_path / 'out')
 
 
@@ -120,7 +120,7 @@ def _slow_features(signal):
 
 
 def test_shapes_labels_and_ground_truth(members, tmp_path, capsys):
-  hapt.prepare(write(tmp_path, members), tmp_path / 'out')
+  hapt.run(write(tmp_path, members), tmp_path / 'out')
   clips, truth = _read(tmp_path / 'out')
   assert list(clips) == list(truth['database']) == list(GROUND_TRUTH)
   assert truth['activity_list'] == list(hapt.CLASSES)
@@ -261,7 +261,7 @@ def test_seed_and_archive_decide_alone(members, tmp_path):
     ('b', tmp_path / 'folder', 3),
     ('c', archive, 4),
   ):
-    hapt.prepare(given, tmp_path / name, seed=seed)
+    hapt.run(given, tmp_path / name, seed=seed)
   (a, truth), (b, same), (c, other) = (_read(tmp_path / x) for x in 'abc')
   assert truth == same == other
   different = 0
@@ -298,7 +298,7 @@ def test_a_bad_member_is_named(members, tmp_path, member, change, message):
   changed = members if text is None else members | {member: text}
   archive = write(tmp_path, changed)
   with pytest.raises(errors.InputError, match=message) as e:
-    hapt.prepare(archive, tmp_path / 'out')
+    hapt.run(archive, tmp_path / 'out')
   assert '\n' not in str(e.value)
   assert str(archive) in str(e.value)
   name = pathlib.Path(member).name
@@ -309,18 +309,18 @@ def test_a_bad_member_is_named(members, tmp_path, member, change, message):
 def test_a_bad_archive_is_named(members, tmp_path):
   archive = tmp_path / 'x.zip'
   with pytest.raises(errors.InputError, match=r'x\.zip: no such file'):
-    hapt.prepare(archive, tmp_path / 'out')
+    hapt.run(archive, tmp_path / 'out')
   archive.write_bytes(b'no archive')
   with pytest.raises(errors.InputError, match=r'x\.zip: not a zip'):
-    hapt.prepare(archive, tmp_path / 'out')
+    hapt.run(archive, tmp_path / 'out')
   whole = write(tmp_path, members).read_bytes()
   for damage in (whole[:-500], whole[:1000] + b'?' * 50 + whole[1050:]):
     archive.write_bytes(damage)
     with pytest.raises(errors.InputError, match=r'x\.zip: '):
-      hapt.prepare(archive, tmp_path / 'out')
+      hapt.run(archive, tmp_path / 'out')
   archive = write(tmp_path, members | {LABEL: '2 2 1 1 9\n'})
   with pytest.raises(errors.InputError, match='no recording of a training'):
-    hapt.prepare(archive, tmp_path / 'out')
+    hapt.run(archive, tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 
 

@@ -117,7 +117,7 @@ def test_one_video_equals_its_rows_of_the_evaluation(
 @pytest.mark.slow
 def test_hapt_clips_equal_their_rows_of_the_evaluation(shared, tmp_path):
   root = tmp_path / 'HAPT'
-  hapt.prepare(shared / 'data' / 'hapt' / 'HAPT Data Set.zip', root)
+  hapt.run(shared / 'data' / 'hapt' / 'HAPT Data Set.zip', root)
   clips = sorted(p.stem for p in (root / 'test').iterdir())
   for clip in clips[24:]:  # two of the nine people
     (root / 'test' / f'{clip}.npz').unlink()

@@ -14,7 +14,7 @@ from etils.epath import backend, gpath
 from backtal_jax import IGNORED, errors
 from backtal_jax.data import annotations, sources
 from backtal_jax.prepare import __main__ as prepare
-from backtal_jax.prepare import convert, inputs
+from backtal_jax.prepare import custom, inputs, run_config
 
 TRUTH = {
   'database': {
@@ -76,7 +76,7 @@ def recipe(root, **changed):
 
 
 def run(root, **changed):
-  return convert.prepare(recipe(root, **changed))
+  return custom.prepare(recipe(root, **changed))
 
 
 def source(root, split, number=''):
@@ -111,7 +111,7 @@ def test_values_by_hand(given):
   truth = annotations.read_ground_truth(given / 'out/ground_truth.json')
   assert truth == annotations.read_ground_truth(given / 'truth.json')
   # The config is ready to run.
-  data, splits, shape = prepare._read_config(str(given / 'out/config.py'))
+  data, splits, shape = run_config.read(str(given / 'out/config.py'))
   assert splits == ('training', 'validation') and shape == (5, 3, 2)
   assert pathlib.Path(data.root) == given / 'out'
 
@@ -196,7 +196,7 @@ def save_all(root, shape, folder='features'):
 
 
 def feature_dim(root):
-  return prepare._read_config(str(root / 'out/config.py'))[2][1]
+  return run_config.read(str(root / 'out/config.py'))[2][1]
 
 
 @pytest.mark.parametrize(('shape', 'changed', 'expected'), [
@@ -518,9 +518,9 @@ def test_killed_at_random_moments_is_the_same(given):
   args = recipe(given, clicks=(), num_snippets=200, workers=2)
   code = (
     'import dataclasses, sys\n'
-    'from backtal_jax.prepare import convert, inputs\n'
+    'from backtal_jax.prepare import custom, inputs\n'
     f'recipe = inputs.{args!r}\n'
-    'work = lambda output: convert.prepare('
+    'work = lambda output: custom.prepare('
     'dataclasses.replace(recipe, output=output))'
   )
   kills.run(code, given)

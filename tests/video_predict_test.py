@@ -9,7 +9,7 @@ import videos
 
 from backtal_jax import errors, fields, models, predict
 from backtal_jax.data import feature_records
-from backtal_jax.prepare import check, convert, inputs
+from backtal_jax.prepare import check, custom, inputs
 from backtal_jax.report import figures
 from backtal_jax.run import sharding
 from backtal_jax.video import decode, extract, reader, weights
@@ -140,7 +140,7 @@ def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
     output=str(tmp_path / 'root'), features=(str(tmp_path / 'features'),),
     ground_truth=truth, num_snippets=20,
   )  # fmt: skip
-  convert.prepare(recipe)
+  custom.prepare(recipe)
   assert feature_records.read(tmp_path / 'root') == record
   with np.load(tmp_path / 'root' / 'validation' / 'v_3.npz') as arrays:
     assert (arrays['fps'], arrays['frame_num']) == (25, 125)
@@ -148,7 +148,7 @@ def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
     read = _model(record).read(tmp_path / 'features' / 'v_3.npy')
     np.testing.assert_array_equal(arrays['feat_spa'].T, read.feature)
   with pytest.raises(errors.InputError, match='--stride is 8, but .* says 4'):
-    convert.prepare(
+    custom.prepare(
       inputs.Recipe(
         output=str(tmp_path / 'other'),
         features=recipe.features,
@@ -156,7 +156,7 @@ def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
         stride=8.0,
       )
     )
-  check.plot(
+  check.draw(
     tmp_path / 'root', _config(tmp_path / 'root').data, ('validation',),
     (20, 1024, 1), 'v_3', tmp_path / 'v_3.png', folder,
   )  # fmt: skip
@@ -171,7 +171,7 @@ def _config(root):
 
 def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
   record = _extract(folder, tmp_path / 'features', fake)
-  convert.prepare(
+  custom.prepare(
     inputs.Recipe(
       output=str(tmp_path / 'root'),
       features=(str(tmp_path / 'features'),),

@@ -1,6 +1,8 @@
-"""What is in a prepared folder, and what is wrong with it."""
+"""The command `prepare check`: what is in a data root, and what is wrong."""
 
+import argparse
 import collections
+import sys
 from collections.abc import Sequence
 from concurrent import futures
 
@@ -12,11 +14,34 @@ from etils import epath
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, clicks, npz, sources
 from backtal_jax.metrics import segments
-from backtal_jax.report import figures, style
+from backtal_jax.prepare import run_config
 from backtal_jax.video import decode
 
 _HEADS = ('split', 'videos', 'snippets', 'hours', 'no label', 'labels',
           'background clicks', 'action clicks', 'features')  # fmt: skip
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Add the options of `run`."""
+  run_config.add_options(parser)
+  add = parser.add_argument
+  add('--plot', metavar='VIDEO', help='draw one video')
+  add('--output', default='', help='the PNG of --plot')
+  add('--videos', default='', help='pictures for --plot')
+
+
+def run(
+  folder: str, config: str, plot: str | None, output: str, videos: str
+) -> None:
+  """Check a data root, or draw one of its videos.
+
+  Problems make the exit status 1.
+  """
+  given = run_config.read(config)
+  if plot:
+    draw(folder, *given, plot, output or f'{plot}.png', videos)
+  elif check(folder, *given):
+    sys.exit(1)
 
 
 def check(
@@ -183,7 +208,7 @@ def _row(split, counts):
   )  # fmt: skip
 
 
-def plot(
+def draw(
   root: epath.PathLike,
   data: ml_collections.ConfigDict,
   splits: Sequence[str],
@@ -203,6 +228,8 @@ def plot(
   Raises:
     errors.InputError: There is no such video, or its file is wrong.
   """
+  from backtal_jax.report import figures, style  # matplotlib takes a second
+
   root = files.path(root)
   truth = annotations.find_ground_truth(data.ground_truth, root)
   paths = {

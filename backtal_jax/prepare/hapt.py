@@ -1,4 +1,4 @@
-"""Make a localisation data set of real smartphone recordings (HAPT).
+"""The command `prepare hapt`: a data set of real smartphone recordings.
 
 Source: J.-L. Reyes-Ortiz, L. Oneto, A. Samà, X. Parra and D. Anguita,
 "Transition-Aware Human Activity Recognition Using Smartphones",
@@ -13,6 +13,7 @@ Walking (three kinds) and the six postural transitions are the actions;
 sitting, standing, lying and unlabelled time are background.
 """
 
+import argparse
 import collections
 import functools
 import io
@@ -27,7 +28,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from backtal_jax import IGNORED, errors, files
+from backtal_jax import IGNORED, command_line, errors, files
 from backtal_jax.data import annotations, feature_records, sources
 
 ACTIONS = {  # Activity number in labels.txt: class; the order is the index.
@@ -65,9 +66,15 @@ class Clip(NamedTuple):
   action: np.ndarray  # [N] bool, whether a sample belongs to an action
 
 
-def prepare(
-  archive: epath.PathLike, output: epath.PathLike, seed: int = 0
-) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Add the options of `run`."""
+  add = parser.add_argument
+  add('--archive', required=True, help='the zip or its folder')
+  add('--output', required=True, help='the data root')
+  add('--seed', type=command_line.seed, default=0, help='of the clicks')
+
+
+def run(archive: epath.PathLike, output: epath.PathLike, seed: int = 0) -> None:
   """Write the clips of the archive as a data root (formats.md, HAPT).
 
   Args:
@@ -109,7 +116,7 @@ def read_clips(archive: epath.PathLike) -> list[Clip]:
   A recording is cut into round(duration / 64 s) equal parts.
 
   Raises:
-    errors.InputError: As for `prepare`.
+    errors.InputError: As for `run`.
   """
   read, clips = functools.partial(_read_table, archive, _open(archive)), []
   recordings = _read_labels(archive, read).items()

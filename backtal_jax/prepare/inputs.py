@@ -1,6 +1,5 @@
 """What data is prepared from: read and checked before anything is written."""
 
-import argparse
 import collections
 import dataclasses
 from collections.abc import Callable
@@ -18,15 +17,6 @@ from backtal_jax.data import (
   feature_records,
 )
 from backtal_jax.prepare import feature_folders, scan
-
-# How argparse makes a value of each type.
-KINDS: dict[Any, dict[str, Any]] = {
-  int: {'type': int},
-  float | None: {'type': float},
-  bool: {'action': 'store_true'},
-  bool | None: {'action': argparse.BooleanOptionalAction},
-  tuple[str, ...]: {'nargs': '+'},
-}
 
 
 def _option(help, default=dataclasses.MISSING, **how):

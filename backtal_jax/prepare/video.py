@@ -39,7 +39,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def make(
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Add the options of `run`."""
+  for name, how in OPTIONS.items():
+    parser.add_argument(f'--{name}', **how)
+
+
+def run(
   videos: str,
   output: epath.PathLike,
   *,

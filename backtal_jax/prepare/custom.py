@@ -1,10 +1,17 @@
-"""Any features, annotations and clicks to npz files ready for training."""
+"""The command `prepare custom`, and those of the benchmarks.
 
+Any features, annotations and clicks to npz files ready for training.
+"""
+
+import argparse
 import collections
+import dataclasses
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from concurrent import futures
+from typing import Any
 
 import tqdm
 
@@ -19,10 +26,59 @@ from backtal_jax.data import (
 )
 from backtal_jax.prepare import inputs, scan
 
+BENCHMARKS: dict[str, dict[str, Any]] = {  # other defaults of inputs.Recipe
+  'thumos14': {
+    'train_split': 'val', 'eval_split': 'test', 'num_snippets': 750,
+  },
+  'activitynet12': {},
+  'hacs': {'num_snippets': 200},
+}  # fmt: skip
+_FEATURE_DIM = 2048  # D of the benchmarks
+# How argparse makes a value of each type.
+_KINDS: dict[Any, dict[str, Any]] = {
+  int: {'type': int},
+  float | None: {'type': float},
+  bool: {'action': 'store_true'},
+  bool | None: {'action': argparse.BooleanOptionalAction},
+  tuple[str, ...]: {'nargs': '+'},
+}
 # What decides, beside the annotations, what lies in the files.
 _MADE_BY = ('features', 'train_split', 'eval_split', 'num_snippets', 'fps',
             'stride', 'window', 'video_names', 'channels_first')  # fmt: skip
 _HERE = 'str(pathlib.Path(__file__).parent)'
+
+
+def add_options(parser: argparse.ArgumentParser, benchmark: str = '') -> None:
+  """Add the options that inputs.Recipe declares."""
+  for field in dataclasses.fields(inputs.Recipe):
+    if field.metadata:
+      spellings = {f'--{field.name}', f'--{field.name.replace("_", "-")}'}
+      how = _KINDS.get(field.type, {}) | field.metadata
+      required = field.default is dataclasses.MISSING
+      parser.add_argument(
+        *sorted(spellings, reverse=True),
+        required=required,
+        default=None if required else field.default,
+        **how,
+      )
+  parser.set_defaults(**BENCHMARKS.get(benchmark, {}))
+
+
+def run(
+  features: Sequence[str],
+  clicks: Sequence[str],
+  benchmark: str = '',
+  **options: Any,
+) -> None:
+  """Prepare what the options of inputs.Recipe say."""
+  recipe = inputs.Recipe(
+    features=tuple(features),
+    clicks=tuple(clicks),
+    base=benchmark,
+    feature_dim=_FEATURE_DIM if benchmark else 0,
+    **options,
+  )
+  prepare(recipe)
 
 
 def prepare(recipe: inputs.Recipe) -> dict[str, int]:

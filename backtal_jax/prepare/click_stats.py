@@ -1,4 +1,4 @@
-"""How clicks and ground truth agree.
+"""The command `prepare click-stats`: how clicks and ground truth agree.
 
 Whether a click lies in an action or in a gap is asked with both ends
 included: annotators worked on a grid of half seconds, and this is how the
@@ -6,6 +6,7 @@ numbers of method.md section 8 come out. A click exactly on a boundary thus
 counts as inside the action and as hitting the gap.
 """
 
+import argparse
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,25 @@ from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
-from backtal_jax.data import annotations
+from backtal_jax.data import annotations, click_tools
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Add the options of `run`."""
+  add = parser.add_argument
+  add('--ground_truth', required=True, help='of any format')
+  add_click_files(parser)
+  add('--output', required=True, help='the JSON file')
+  add('--lenient', action='store_true',
+      help='leave out clicks that are wrong')  # fmt: skip
+
+
+def add_click_files(parser: argparse.ArgumentParser) -> None:
+  """Add the options of click files of any format."""
+  add = parser.add_argument
+  add('--clicks', required=True, nargs='+', help='files')
+  add('--intervals', default='', choices=click_tools.INTERVALS[1:],
+      help="how annotation tools' intervals become clicks")  # fmt: skip
 
 
 def actions(video: annotations.AnnotatedVideo) -> list[tuple[float, float]]:
@@ -110,14 +129,14 @@ def show_rates(rates: dict) -> None:
       )
 
 
-def write(
+def run(
   ground_truth: epath.PathLike,
   clicks: Sequence[epath.PathLike],
   output: epath.PathLike,
   lenient: bool = False,
   intervals: str = '',
 ) -> None:
-  """Do what `prepare click-stats` does: count, print a table, write JSON.
+  """Count, print a table and write JSON.
 
   The JSON holds what `count` returns, and of a file of the click page also
   `seconds`, {annotator: {'clicks' made there, 'seconds' spent}}.

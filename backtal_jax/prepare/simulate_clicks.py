@@ -1,13 +1,52 @@
-"""Clicks sampled from ground truth, where nobody has clicked.
+"""The command `prepare simulate-clicks`: clicks sampled from ground truth.
 
 All times are seconds; the annotator's name is 'simulated'.
 """
 
+import argparse
+import functools
+
 import numpy as np
 
-from backtal_jax import errors
+from backtal_jax import command_line, errors
 from backtal_jax.data import annotations
-from backtal_jax.prepare import click_statistics
+from backtal_jax.prepare import click_stats
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Add the options of `run`."""
+  add = parser.add_argument
+  add('--ground_truth', required=True, help='of any format')
+  add('--subset', required=True, help='whose videos')
+  add('--output', required=True, help='the click file')
+  add('--seed', type=command_line.seed, default=0)
+  share = functools.partial(add, type=float, metavar='SHARE')
+  share('--gap_share', default=1.0, help='clicked')
+  share('--wrong_share', default=0.0, help='in actions')
+  seconds = functools.partial(add, type=float, default=0.0, metavar='SECONDS')
+  seconds('--margin', help='kept from actions')
+  seconds('--min_gap', help='shorter gaps get none')
+  add('--actions', action='store_true',
+      help='click each action, no background')  # fmt: skip
+
+
+def run(
+  ground_truth: str,
+  subset: str,
+  output: str,
+  actions: bool,
+  seed: int,
+  **options: float,
+) -> None:
+  """Simulate and write clicks; `options` are those of the background."""
+  truth = annotations.read_ground_truth(ground_truth)
+  if actions:
+    found = simulate_actions(truth, subset, seed=seed)
+  else:
+    found = simulate_background(truth, subset, seed=seed, **options)
+  annotations.write_clicks(output, found)
+  videos = len({click.video for click in found})
+  print(f'{output}: {len(found)} clicks on {videos} videos')
 
 
 def simulate_background(
@@ -54,7 +93,7 @@ def simulate_background(
   places = rng.random((len(rooms), 2)).tolist()
   order = rng.permutation(len(rooms))[: round(gap_share * len(rooms))].tolist()
   num_wrong = round(wrong_share * len(order))
-  with_actions = [i for i in order if click_statistics.actions(rooms[i][0])]
+  with_actions = [i for i in order if click_stats.actions(rooms[i][0])]
   wrong = set(with_actions[:num_wrong])
   if len(wrong) < num_wrong:
     raise errors.InputError(
@@ -93,7 +132,7 @@ def _simulated(found):
 def _rooms(video, margin, min_gap):
   """Return where each gap may be clicked; ends of the video need no margin."""
   rooms = []
-  for start, end in click_statistics.gaps(video):
+  for start, end in click_stats.gaps(video):
     low = start + margin * (start > 0)
     high = end - margin * (end < video.duration)
     if end - start >= min_gap and np.nextafter(low, np.inf) < high:
@@ -105,7 +144,7 @@ def _background(room, places, is_wrong):
   """Return (video name, time, label) of one click."""
   (video, gap), (right_place, wrong_place) = room, places
   if is_wrong:
-    time = _place(click_statistics.actions(video), wrong_place)
+    time = _place(click_stats.actions(video), wrong_place)
   else:
     # Never on a boundary: there it would count as inside the action.
     lowest, highest = np.nextafter(gap, gap[::-1]).tolist()
