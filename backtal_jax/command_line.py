@@ -60,7 +60,9 @@ def seed(text: str) -> int:
 
 
 def _finite(text):
-  value = float(text)
+  above, slash, below = text.partition('/')  # rates may be 30000/1001
+  below = float(below) if slash else 1.0
+  value = float(above) / below if below else math.nan
   if not math.isfinite(value):
     raise ValueError(text)
   return value

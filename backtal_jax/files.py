@@ -1,5 +1,6 @@
 """Files: whole under their final name or absent, and found where users say."""
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -124,7 +125,7 @@ def write_json(
 
 
 def read_text(name: epath.PathLike) -> str:
-  """Read UTF-8 text, without its byte-order mark.
+  """Read UTF-8 or marked UTF-16 text, without its byte-order mark.
 
   Raises:
     errors.InputError: The file is missing or is not UTF-8.
@@ -134,7 +135,10 @@ def read_text(name: epath.PathLike) -> str:
     raise errors.InputError(f'{found}: no such file')
   try:
     with naming(found):
-      return found.read_bytes().decode('utf-8-sig')
+      data = found.read_bytes()
+      # Spreadsheets and Praat write UTF-16, with a mark, too.
+      is_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+      return data.decode('utf-16' if is_16 else 'utf-8-sig')
   except UnicodeDecodeError as e:
     raise errors.InputError(f'{found}: not UTF-8 text: {e}') from e
 

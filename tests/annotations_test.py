@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import unicodedata
 
 import hypothesis
 import pytest
@@ -290,7 +291,7 @@ def test_class_order_is_that_of_idx(tmp_path, text, classes):
   ('[' * 100000, 'not JSON'),
   ('[]', 'no object "database"'),
   ('{"results": {}}', 'database'),
-  (b'\xff\xfe{\x00', 'not UTF-8'),
+  (b'\xff{}', 'not UTF-8'),
   ('{"database": {"a": {"subset": "x"}, "a": {"subset": "x"}}}', "'a'"),
   (database(a={'subset': 'x'}, v_a={'subset': 'x'}), 'duplicate.*v_a'),
   (database(a=3), "'a'.*found 3"),
@@ -310,7 +311,7 @@ def test_class_order_is_that_of_idx(tmp_path, text, classes):
   (database(a={'subset': 'x', 'annotations': [
     {'label': 'R', 'segment': [1]}]}), 'segment'),
   (database(a={'subset': 'x', 'annotations': [
-    {'label': 1, 'segment': [1, 2]}]}), 'label is 1'),
+    {'label': 1.5, 'segment': [1, 2]}]}), 'label is 1.5'),
 ])  # fmt: skip
 def test_malformed_ground_truth_names_the_file(tmp_path, text, match):
   path = written(tmp_path, text, 'gt.json')
@@ -360,9 +361,10 @@ def test_malformed_video_lists(tmp_path, text, match):
     annotations.read_ground_truth(main, video_list=written(tmp_path, text))
 
 
+# Class names are read in one of their canonically equal spellings.
 names = st.text(
   st.characters(exclude_categories=['Cs']), min_size=1, max_size=8
-)
+).map(lambda s: unicodedata.normalize('NFC', s))
 seconds = st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -483,10 +485,92 @@ two,5e-1,background,
 def test_each_click_format(tmp_path, name, format, text, expected):
   path, expected = written(tmp_path, text, name), [Click(*c) for c in expected]
   assert annotations.read_clicks(path, TRUTH) == (expected, [])
-  assert click_formats.read(path)[0] == format
+  assert click_formats.read(path).format == format
   again = tmp_path / 'again' / 'x.csv'
   annotations.write_clicks(again, expected)
   assert annotations.read_clicks(again) == (expected, [])
+
+
+ONE_CLICK = [('one', 12.5, 'Jump', 'Ann')]
+
+
+@pytest.mark.parametrize(('text', 'expected'), [
+  # As spreadsheets save them, in the settings of several countries.
+  ('video_id;time;label;annotator\none;12,5;Jump;Ann\n', ONE_CLICK),
+  ('sep=;\r\nvideo_id;time;label;annotator\r\none;12.5;Jump;Ann\n', ONE_CLICK),
+  ('video_id\ttime\tlabel\tannotator\none\t12,5\tJump\tAnn\n', ONE_CLICK),
+  ('Video_ID,TIME,Label,Annotator\none,0:00:12.5,Jump,Ann\n', ONE_CLICK),
+  ('video_id;time;label;annotator\none;0:12,5;Jump;Ann\n', ONE_CLICK),
+  ('\ufeffvideo_id;time;label;annotator\none;12,5;Jump;Ann\n'.encode('utf-16'),
+   ONE_CLICK),
+  ('video_id,time,label\none,12.5,Jump\n', [('one', 12.5, 'Jump', 'x')]),
+  ('one;12,5;Jump\n', [('one', 12.5, 'Jump', 'x')]),
+  ('video_id,time,label,annotator\none,12.5,Background,A\n',
+   [('one', 12.5, 'background', 'A')]),
+  # Commas delimit here, whatever a name holds.
+  ('video_id,time,label,annotator\none,12.5,Jump,a;b\tc\n',
+   [('one', 12.5, 'Jump', 'a;b\tc')]),
+])  # fmt: skip
+def test_dialects_of_tables_of_clicks(tmp_path, text, expected):
+  path = written(tmp_path, text, 'x.csv')
+  clicks, _ = annotations.read_clicks(path, TRUTH)
+  assert clicks == [Click(*c) for c in expected]
+
+
+def test_dialects_of_other_tables(tmp_path):
+  text = 'sep=;\nVideo_ID;Duration;FPS\none;0:01:40,5;30000/1001\n'
+  times = formats.read_video_list(written(tmp_path, text))
+  assert times == {'one': (100.5, 30000 / 1001, 0.0)}
+  text = 'video_id\tsubset\tlabel\tduration\none\ttrain\tRun\t12,5\n'
+  videos, labels = inputs.read_labels(written(tmp_path, text))
+  assert (videos['one'].duration, labels) == (12.5, {'one': {'Run'}})
+
+
+def test_what_separates_is_told(tmp_path):
+  path = written(tmp_path, 'video_id|time|label|annotator\none|1|Run|A\n')
+  with pytest.raises(errors.InputError, match='comma, semicolon or tab'):
+    annotations.read_clicks(path)
+
+
+# "café" with one letter e with an accent, and with the accent behind the e.
+COMPOSED, DECOMPOSED = 'caf\u00e9', 'cafe\u0301'
+
+
+@pytest.mark.parametrize(
+  ('known', 'other'), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)]
+)
+def test_canonically_equal_names_are_one(tmp_path, known, other):
+  names = [known, f'x{known}']
+  assert annotations.match_name(f'{other}.MP4', names) == known
+  database = {
+    known: {'subset': 'a', 'annotations': [{'label': known, 'segment': [1, 2]}]}
+  }
+  path = written(tmp_path, json.dumps({'database': database}))
+  truth = annotations.read_ground_truth(path)
+  assert truth.classes == (COMPOSED,)
+  path = written(tmp_path, f'video_id,time,label\n{other},1,{other}\n')
+  (click,), _ = annotations.read_clicks(path, truth)
+  assert (click.video, click.label) == (known, COMPOSED)
+
+
+@pytest.mark.parametrize('name', ['background', 'Background', 'BACKGROUND'])
+def test_no_class_is_called_background(tmp_path, name):
+  items = [{'label': x, 'segment': [1, 2]} for x in ('jump', name)]
+  entry = {'subset': 'a', 'annotations': items}
+  path = written(tmp_path, json.dumps({'database': {'one': entry}}), 'gt.json')
+  with pytest.raises(errors.InputError, match=f'gt.json: class {name!r}'):
+    annotations.read_ground_truth(path)
+
+
+def test_numbers_as_other_tools_write_them(tmp_path):
+  items = [{'label': x, 'segment': ['1', 2]} for x in (3, 10)]
+  entry = {'subset': 'a', 'fps': '30000/1001', 'annotations': items}
+  path = written(tmp_path, json.dumps({'database': {'one': entry}}))
+  truth = annotations.read_ground_truth(path)
+  assert truth.videos['one'].fps == 30000 / 1001
+  assert set(truth.classes) == {'3', '10'}
+  path = written(tmp_path, 'video_id,time,label\none,1,3\n')
+  assert annotations.read_clicks(path, truth)[0][0].label == '3'
 
 
 def test_boundaries_in_click_files_leave_no_trace(tmp_path):

@@ -344,11 +344,11 @@ def _read_own(path):
   """Return the clicks of a file in our own form, or None without one."""
   if not path.exists():
     return None
-  format, _, _ = click_formats.read(path)
+  format = click_formats.read(path).format
   if format != 'csv':
     raise errors.InputError(
       f'{path}: {format} clicks, expected our own CSV of '
-      f'{",".join(click_formats.COLUMNS["csv"])}: `prepare convert-clicks` '
+      f'{",".join(click_formats.HEADER)}: `prepare convert-clicks` '
       'writes that'
     )
   return annotations.read_clicks(path)[0]

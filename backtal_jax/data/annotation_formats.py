@@ -11,7 +11,8 @@ import math
 import re
 import reprlib
 import string
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -19,7 +20,26 @@ from etils import epath
 from backtal_jax import errors, files
 
 _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?', re.ASCII | re.I)
+# A cell that is a number, of a spreadsheet that writes decimals with commas.
+_DECIMAL = re.compile(r'([-+]?\d+),(\d+)', re.ASCII)
+_CLOCK = re.compile(r'(?:(\d+):)?(\d+):([0-5]?\d(?:[.,]\d*)?)', re.ASCII)
 _EDGES = string.whitespace + '\ufeff\xa0'  # Byte-order marks, hard spaces.
+
+
+class VideoTimes(NamedTuple):
+  """What videos.csv, or a ground truth, tells of a video.
+
+  Attributes:
+    duration: Seconds, of its pictures; None where not told.
+    fps: Frames a second; None where not told.
+    first_picture: Seconds on the players' clock at which the first picture
+      stands. All of our times are counted from that picture on: what is
+      written for a player adds it, what was read from one subtracts it.
+  """
+
+  duration: float | None = None
+  fps: float | None = None
+  first_picture: float = 0.0
 
 
 def number(value: Any, what: str) -> float:
@@ -35,6 +55,26 @@ def number(value: Any, what: str) -> float:
   raise errors.InputError(f'{what} is {_show(value)}, expected a finite number')
 
 
+def seconds(value: Any, what: str) -> float:
+  """Return seconds of a number, or of a text like 1:02:03.5 or 2:03.5."""
+  if isinstance(value, str) and (
+    found := _CLOCK.fullmatch(value.strip(_EDGES))
+  ):
+    hours, minutes, rest = found.groups()
+    whole = 60 * int(hours or 0) + int(minutes)
+    return 60 * whole + float(rest.replace(',', '.'))
+  return number(value, what)
+
+
+def rate(value: Any, what: str) -> float:
+  """Return frames a second of a number, or of a text like 30000/1001."""
+  if isinstance(value, str) and value.count('/') == 1:
+    above, below = (number(x, what) for x in value.split('/'))
+    if below:
+      return number(above / below, what)
+  return number(value, what)
+
+
 def is_number(value: Any) -> bool:
   """Return whether a value is a number or a text that says one."""
   if isinstance(value, str):
@@ -42,7 +82,7 @@ def is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _name(value, what) -> str:
+def _name(value: Any, what: str) -> str:
   """Return a text that is not empty and can be written as UTF-8 again."""
   value = _only(value)
   try:
@@ -53,12 +93,23 @@ def _name(value, what) -> str:
   raise errors.InputError(f'{what} is {_show(value)}, expected a name')
 
 
-def _only(value):
+def class_name(value: Any, what: str = 'the label') -> str:
+  """Return a class name: the one spelling of letters with accents, NFC.
+
+  A number of a class is its name.
+  """
+  value = _only(value)
+  if isinstance(value, int) and not isinstance(value, bool):
+    return str(value)
+  return unicodedata.normalize('NFC', _name(value, what))
+
+
+def _only(value: Any) -> Any:
   """Return what a list of one element holds, else the value itself."""
   return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _show(value):
+def _show(value: Any) -> str:
   return 'missing' if value is None else reprlib.repr(value)
 
 
@@ -84,29 +135,28 @@ def read_segment(item: Any) -> tuple[float, float, str]:
       'start and end'
     )
   start, end = (number(bound, 'a bound') for bound in bounds)
-  return start, end, _name(item.get('label'), 'the label')
+  return start, end, class_name(item.get('label'))
 
 
 def read_activitynet(path: epath.PathLike) -> tuple[list, tuple[str, ...]]:
   """Read ActivityNet's JSON: also BackTAL's, HACS's, LACP's and mmaction2's.
 
   Returns:
-    [(video, subset, duration, fps, [(start, end, label)])], duration in
-    seconds and fps None where not told, subset '' where no video tells one;
-    and the classes, see `_class_order`.
+    [(video, subset, its times, [(start, end, label)])], subset '' where no
+    video tells one; and the classes, see `_class_order`.
   """
   data = files.read_json(path)
   rows, used, subsets = [], {}, {}
   for video, entry in _database(path, data):
     try:
-      *row, items = _database_entry(entry)
+      subset, times, items = _database_entry(entry)
       segments = [read_segment(item) for item in items]
-      rows.append((_name(video, 'the name'), *row, segments))
+      rows.append((_name(video, 'the name'), subset, times, segments))
       for item, (_, _, label) in zip(items, segments, strict=True):
         used.setdefault((label, _index(item.get('idx'))), video)
     except errors.InputError as e:
       raise errors.InputError(f'{path}: video {video!r}: {e}') from e
-    subsets.setdefault(bool(row[0]), video)
+    subsets.setdefault(bool(subset), video)
     if len(subsets) > 1:
       raise errors.InputError(
         f'{path}: video {subsets[False]!r}: no subset, but video '
@@ -143,19 +193,20 @@ def _name_in(entry):
   return next((entry[key] for key in keys if key in entry), None)
 
 
-def _database_entry(entry):
-  """Return (subset, duration, fps, annotations) of one video."""
+def _database_entry(entry: Any) -> tuple[str, VideoTimes, list]:
+  """Return subset, times and annotations of one video."""
   if not isinstance(entry, dict):
     raise errors.InputError(f'found {_show(entry)}, expected an object')
   is_bare = entry.get('subset') is None and 'annotations' in entry
   subset = '' if is_bare else _name(entry.get('subset'), 'subset')
-  duration = entry.get('duration', entry.get('duration_second'))
-  duration, fps = (
-    None if value is None else number(value, what)
-    for what, value in (('duration', duration), ('fps', entry.get('fps')))
-  )
-  annotated = entry.get('annotations')
-  return subset, duration, fps, [] if annotated is None else listed(annotated)
+  told = {'duration': entry.get('duration_second')} | entry
+  times = {
+    key: (rate if key == 'fps' else number)(told[key], key)
+    for key in VideoTimes._fields
+    if told.get(key) is not None
+  }
+  items = entry.get('annotations')
+  return subset, VideoTimes(**times), [] if items is None else listed(items)
 
 
 def _index(value):
@@ -211,7 +262,7 @@ def _listed_classes(path, value) -> dict[str, int]:
   """Return {class: index} of an activity_list."""
   if not isinstance(value, list):
     raise errors.InputError(f'{path}: activity_list is not a list of names')
-  names = [_name(v, f'{path}: a class of activity_list') for v in value]
+  names = [class_name(v, f'{path}: a class of activity_list') for v in value]
   for name, count in collections.Counter(names).items():
     if count > 1:
       raise errors.InputError(f'{path}: class {name!r} twice in activity_list')
@@ -233,23 +284,24 @@ def read_thumos14(path: epath.Path) -> tuple[list, tuple[str, ...]]:
   own or not, or one such file. Ambiguous_*.txt is left out.
 
   Returns:
-    As `read_activitynet`; the classes are sorted, duration and fps None.
+    As `read_activitynet`; the classes are sorted, no times are told.
   """
   texts = {}
   for file in files_of(path):
     parts = re.fullmatch(r'(.+)_(val|test)\.txt', file.name)
     if not parts or parts[1] == 'Ambiguous':
       continue
-    if parts.groups() in texts:
+    key = class_name(parts[1]), parts[2]
+    if key in texts:
       raise errors.InputError(f'{path}: two files of the name {file.name}')
-    texts[parts.groups()] = file
+    texts[key] = file
   if not texts:
     raise errors.InputError(
       f'{path}: no CLASS_val.txt or CLASS_test.txt, expected the official '
       'THUMOS14 annotation files'
     )
   videos = {}
-  for (label, subset), file in sorted(texts.items()):
+  for (name, subset), file in sorted(texts.items()):
     for line, text in enumerate(files.read_text(file).split('\n'), 1):
       video, *bounds = text.strip(_EDGES).split() or ['']
       where = f'{file}:{line}'
@@ -263,28 +315,67 @@ def read_thumos14(path: epath.Path) -> tuple[list, tuple[str, ...]]:
       if first != subset:
         raise errors.InputError(f'{where}: video {video!r} is in val and test')
       start, end = (number(bound, f'{where}: a bound') for bound in bounds)
-      segments.append((start, end, label))
-  rows = [(v, s, None, None, found) for v, (s, found) in sorted(videos.items())]
-  return rows, tuple(sorted({label for label, _ in texts}))
+      segments.append((start, end, name))
+  none = VideoTimes()
+  rows = [(v, s, none, found) for v, (s, found) in sorted(videos.items())]
+  return rows, tuple(sorted({name for name, _ in texts}))
 
 
 def split(
-  path: epath.PathLike, text: str, delimiter: str = ','
+  path: epath.PathLike,
+  text: str,
+  fits: Callable[[list[str]], bool] = lambda _: True,
+  *,
+  lines: int = 1,
 ) -> list[tuple[int, list[str]]]:
-  """Split CSV into (line number, cells); blank lines are left out."""
+  """Split CSV into (line number, cells); blank lines are left out.
+
+  Its delimiter is a comma, a semicolon or a tab: the first by which one of the
+  first lines fits, or the one that a spreadsheet's `sep=` tells. Where it is
+  no comma, decimals may have one, and are given back with a point.
+
+  Args:
+    path: What errors name.
+    text: Of the file.
+    fits: Whether lower-case cells are those of a header.
+    lines: So many lines, but blank ones, may be the header.
+  """
+  first = re.match(r'sep=([^\r\n])[\r\n]', text)
+  if first:  # the blank line keeps the numbers of the others
+    delimiter, text = first[1], text[first.end(1) :]
+  else:
+    heads = [line for line in text.splitlines() if line.strip()][:lines]
+    found = (d for h in heads for d in ',;\t' if fits(_header(h, d)))
+    delimiter = next(found, ',')
   reader = csv.reader(
     io.StringIO(text, newline=''), delimiter=delimiter, strict=True
   )
   rows, line = [], 1
   try:
     for cells in reader:
-      cells = [' '.join(re.split('[\r\n]+', c)).strip(_EDGES) for c in cells]
+      cells = [' '.join(re.split('[\r\n]+', c)) for c in cells]
+      cells = _stripped(cells, delimiter)
       if any(cells):
         rows.append((line, cells))
       line = reader.line_num + 1
   except csv.Error as e:
     raise errors.InputError(f'{path}:{line}: not CSV: {e}') from e
   return rows
+
+
+def _header(line: str, delimiter: str) -> list[str]:
+  """Return the lower-case cells of one line."""
+  cells = next(csv.reader([line], delimiter=delimiter))
+  return lower(_stripped(cells, delimiter))
+
+
+def _stripped(cells: Sequence[str], delimiter: str) -> list[str]:
+  """Return the cells without blanks around, decimals with a point."""
+  cells = [cell.strip(_EDGES) for cell in cells]
+  if delimiter == ',':
+    return cells
+  decimal = lambda cell: _DECIMAL.fullmatch(cell)
+  return ['.'.join(m.groups()) if (m := decimal(x)) else x for x in cells]
 
 
 def lower(cells: Sequence[str]) -> list[str]:
@@ -302,7 +393,8 @@ def read_table(
   Returns:
     [('FILE:LINE', {column: cell})].
   """
-  (_, header), *rows = split(path, files.read_text(path)) or [(0, [])]
+  text, fits = files.read_text(path), lambda x: set(required) <= set(x)
+  (_, header), *rows = split(path, text, fits) or [(0, [])]
   header, known = lower(header), {*required, *optional}
   unique = len(set(header)) == len(header)
   if not unique or not set(required) <= set(header) <= known:
@@ -321,20 +413,14 @@ def read_table(
   ]
 
 
-class VideoTimes(NamedTuple):
-  """What videos.csv, or a ground truth, tells of a video.
-
-  Attributes:
-    duration: Seconds, of its pictures; None where not told.
-    fps: Frames a second; None where not told.
-    first_picture: Seconds on the players' clock at which the first picture
-      stands. All of our times are counted from that picture on: what is
-      written for a player adds it, what was read from one subtracts it.
-  """
-
-  duration: float | None = None
-  fps: float | None = None
-  first_picture: float = 0.0
+def video_times(row: Mapping[str, str], where: str) -> VideoTimes:
+  """Read the columns of a table that are fields of VideoTimes."""
+  readers = {'duration': seconds, 'fps': rate, 'first_picture': number}
+  return VideoTimes(**{
+    key: read(row[key], f'{where}: {key}')
+    for key, read in readers.items()
+    if key in row
+  })  # fmt: skip
 
 
 def read_video_list(path: epath.PathLike) -> dict[str, VideoTimes]:
@@ -348,11 +434,5 @@ def read_video_list(path: epath.PathLike) -> dict[str, VideoTimes]:
   for where, row in read_table(path, ('video_id', 'duration'), optional):
     if row['video_id'] in told:
       raise errors.InputError(f'{where}: duplicate video {row["video_id"]!r}')
-    told[row['video_id']] = VideoTimes(
-      **{
-        key: number(row[key], f'{where}: {key}')
-        for key in VideoTimes._fields
-        if key in row
-      }
-    )
+    told[row['video_id']] = video_times(row, where)
   return told

@@ -11,14 +11,22 @@ import dataclasses
 import difflib
 import io
 import re
-from collections.abc import Collection, Iterable, Mapping
+import sys
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotation_formats, click_formats, click_tools
+from backtal_jax.data import (
+  annotation_formats,
+  click_formats,
+  click_tools,
+  marks,
+)
 
 BACKGROUND = 'background'
+Click = marks.Click
 _ENDINGS = *files.VIDEO_SUFFIXES, '.npy', '.npz'
 # Unknown names of a file that the nearest known one is looked up for.
 _HINTS = 3
@@ -35,13 +43,21 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedVideo:
-  """One video; duration in seconds and fps are None where not told."""
+  """One video, its times as VideoTimes of annotation_formats."""
 
   name: str
   subset: str
   duration: float | None
   fps: float | None
   segments: tuple[Segment, ...]
+  first_picture: float = 0.0
+
+  @property
+  def times(self) -> annotation_formats.VideoTimes:
+    """What is known of its times."""
+    return annotation_formats.VideoTimes(
+      self.duration, self.fps, self.first_picture
+    )
 
   def listed(self) -> list[dict]:
     """Return the segments as ActivityNet's annotations."""
@@ -54,12 +70,22 @@ class AnnotatedVideo:
 class Annotations:
   """Videos by name, and the class names in the order of their indices.
 
-  `path` is what errors name.
+  `path` is what errors name. No class can be called background: its name is
+  that of what is no action.
   """
 
   videos: dict[str, AnnotatedVideo]
   classes: tuple[str, ...]
   path: str = dataclasses.field(default='ground truth', compare=False)
+
+  def __post_init__(self) -> None:
+    """Refuse a class of the background's name."""
+    for name in self.classes:
+      if name.casefold() == BACKGROUND:
+        raise errors.InputError(
+          f'{self.path}: class {name!r}, whose name is kept for what is no '
+          'action; leave its annotations out, or give it another name'
+        )
 
   def subset(self, name: str) -> dict[str, AnnotatedVideo]:
     """Return the videos of a subset, any letter case; never none.
@@ -90,18 +116,9 @@ class Annotations:
         video,
         duration=times.duration if video.duration is None else video.duration,
         fps=times.fps if video.fps is None else video.fps,
+        first_picture=times.first_picture or video.first_picture,
       )
     return dataclasses.replace(self, videos=videos)
-
-
-@dataclasses.dataclass(frozen=True)
-class Click:
-  """One click: a class name or BACKGROUND at a time in seconds."""
-
-  video: str
-  time: float
-  label: str
-  annotator: str
 
 
 def match_name(name: str, known: Collection[str]) -> str | None:
@@ -110,13 +127,21 @@ def match_name(name: str, known: Collection[str]) -> str | None:
 
 
 def match_names(
-  names: Iterable[str], known: Iterable[str]
+  names: Iterable[str],
+  known: Iterable[str],
+  respell: Callable[[str], str] = str,
 ) -> tuple[dict[str, str], list[str]]:
   """Match video names of one source with the `known` ones of another.
 
   The name itself goes first (there are YouTube names that start with `v_`),
-  then `v_` before it makes no difference, then folders, endings and letter
-  case neither, unless several of `known` differ by these.
+  then `v_` before it makes no difference, then folders, endings, letter case
+  and how accents are encoded neither, unless several of `known` differ by
+  these.
+
+  Args:
+    names: To be matched.
+    known: To be matched with.
+    respell: What else makes no difference, as a tool respells names.
 
   Returns:
     {name: known name}, and the names without a match in their order.
@@ -132,16 +157,17 @@ def match_names(
       mapping[name] = match
   bare = collections.defaultdict(list)
   for name in known if rest else ():
-    bare[_bare(name)].append(name)
+    bare[respell(_bare(name))].append(name)
   for name in rest:
-    if len(found := bare[_bare(name)]) == 1:
+    if len(found := bare[respell(_bare(name))]) == 1:
       mapping[name] = found[0]
   return mapping, [name for name in rest if name not in mapping]
 
 
-def _bare(name):
+def _bare(name: str) -> str:
   """Return what the names of one video have in common."""
-  name = re.split(r'[/\\]', name.casefold())[-1]
+  name = unicodedata.normalize('NFC', name).casefold()
+  name = re.split(r'[/\\]', unicodedata.normalize('NFC', name))[-1]
   stem, dot, ending = name.rpartition('.')
   return (stem if dot + ending in _ENDINGS else name).removeprefix('v_')
 
@@ -184,9 +210,14 @@ def read_ground_truth(
     rows, classes = annotation_formats.read_activitynet(path)
   videos = {
     name: AnnotatedVideo(
-      name, subset, duration, fps, tuple(Segment(*s) for s in segments)
+      name,
+      subset,
+      times.duration,
+      times.fps,
+      tuple(Segment(*s) for s in segments),
+      times.first_picture,
     )
-    for name, subset, duration, fps, segments in rows
+    for name, subset, times, segments in rows
   }
   # Two videos that differ by the prefix alone could not be told apart.
   for name in videos:
@@ -197,13 +228,14 @@ def read_ground_truth(
   return annotations.completed(told)
 
 
-def _read_lengths(path):
+def _read_lengths(
+  path: epath.Path,
+) -> dict[str, annotation_formats.VideoTimes]:
   """Return {video: VideoTimes} of a video list or other ground truth."""
   if not path.name.endswith('.json'):
     return annotation_formats.read_video_list(path)
   rows, _ = annotation_formats.read_activitynet(path)
-  times = annotation_formats.VideoTimes
-  return {name: times(duration, fps) for name, _, duration, fps, _ in rows}
+  return {name: times for name, _, times, _ in rows}
 
 
 def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:
@@ -211,7 +243,10 @@ def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:
   index = {label: i for i, label in enumerate(annotations.classes)}
   database = {}
   for name, video in annotations.videos.items():
-    told = {'duration': video.duration, 'fps': video.fps}
+    told = {
+      'duration': video.duration, 'fps': video.fps,
+      'first_picture': video.first_picture or None,
+    }  # fmt: skip
     database[name] = {
       **({'subset': video.subset} if video.subset else {}),
       **{key: value for key, value in told.items() if value is not None},
@@ -258,6 +293,7 @@ def read_clicks(
   fps: float | None = None,
   lenient: bool = False,
   intervals: str = '',
+  times: Mapping[str, annotation_formats.VideoTimes] | None = None,
 ) -> tuple[list[Click], list[str]]:
   """Read a click file of any format.
 
@@ -265,16 +301,18 @@ def read_clicks(
     path: Path of the file.
     ground_truth: Annotations that know the videos and classes; without it
       names, labels and durations cannot be checked.
-    fps: Frames a second of videos whose ground truth does not tell; only the
-      frame-based files of LACP, HR-Pro and Label Studio need it.
+    fps: Frames a second: of Label Studio's frames, which count at a rate of
+      its own, and of other frames where the ground truth tells none.
     lenient: Leave out the lines that are wrong instead of raising.
     intervals: What becomes of annotation tools' intervals, see
       click_tools.moments; by default they are wrong.
+    times: Of the videos, where there is no ground truth to tell them.
 
   Returns:
-    The clicks in the order of the file, and one complaint for each line left
-    out. The annotator is the file's own column, else the file's name
-    without its ending, of which `…_A1` gives `A1`.
+    The clicks in the order of the file, seconds from the first picture on, and
+    one complaint for each line left out. The annotator is the file's own
+    column, else the file's name without its ending, of which `…_A1` gives
+    `A1`.
 
   Raises:
     errors.InputError: The file is missing or of no known format or of two;
@@ -282,47 +320,44 @@ def read_clicks(
       or beyond the duration, a video or class is unknown.
   """
   path = files.path(path)
-  format, rows, complaints = click_formats.read(path)
+  read = click_formats.read(path)
+  for text in read.left_out:
+    print(f'left out: {path}: {text}', file=sys.stderr)
+  told = times or {}
+  if ground_truth:
+    told = {name: video.times for name, video in ground_truth.videos.items()}
+  names, unknown = match_names(
+    [mark.video for mark in read.found], told, read.respell
+  )
+  hints = {name: nearest(name, told) for name in unknown[:_HINTS]}
+  timed, complaints = [], read.complaints
+  for mark in read.found:
+    video = names.get(mark.video, '' if told or ground_truth else mark.video)
+    try:
+      if not mark.video:
+        raise errors.InputError('no video or no label, expected both')
+      if not video:
+        raise errors.InputError(
+          f'video {mark.video!r} is not in the ground truth'
+          f'{hints.get(mark.video, "")}'
+        )
+      known = told.get(video, annotation_formats.VideoTimes())
+      mark = mark._replace(video=video, label=_label(mark, read.format))
+      timed.append(marks.in_seconds(mark, known, fps, read.is_played))
+    except errors.InputError as e:
+      complaints.append((mark.line, str(e)))
+  durations = {video: known.duration for video, known in told.items()}
+  found, problems = click_tools.moments(timed, intervals, durations)
+  complaints, clicks = complaints + problems, []
   short = re.search(r'_(A\d+)$', path.stem)
   annotator = short[1] if short else path.stem
-  videos, classes = {}, ()
-  if ground_truth:
-    videos, classes = ground_truth.videos, ground_truth.classes
-  names, unknown = match_names([video for _, (video, *_) in rows], videos)
-  hints = {name: nearest(name, videos) for name in unknown[:_HINTS]}
-
-  def rate(known):  # of the file's unit of time
-    return (known and known.fps) or fps if format == 'frames' else 1.0
-
-  def length(video):
-    known = videos.get(names.get(video, ''))
-    if known and known.duration is not None and rate(known):
-      return known.duration * rate(known)
-    return None
-
-  rows, problems = click_tools.moments(rows, intervals, length)
-  complaints, clicks = complaints + problems, []
-  for line, (video, time, label, own) in rows:
-    known = videos.get(names.get(video, ''))
+  for mark in found:
     try:
-      if not video or not label:
-        raise errors.InputError('no video or no label, expected both')
-      if ground_truth and not known:
-        raise errors.InputError(
-          f'video {video!r} is not in the ground truth{hints.get(video, "")}'
-        )
-      video = known.name if known else video
-      seconds = _seconds(video, time, known, rate(known))
-      if format == 'backtal' and label == 'background_background':
-        label = BACKGROUND
-      if known and label not in (*classes, BACKGROUND):
-        raise errors.InputError(
-          f'class {label!r} is unknown, expected {BACKGROUND!r} or one of the '
-          f"ground truth's {len(classes)} classes"
-        )
-      clicks.append(Click(video, seconds, label, own or annotator))
+      _check(mark, durations.get(mark.video), ground_truth)
+      who = mark.annotator or annotator
+      clicks.append(Click(mark.video, mark.time, mark.label, who))
     except errors.InputError as e:
-      complaints.append((line, str(e)))
+      complaints.append((mark.line, str(e)))
   complaints = [f'{path}:{line}: {text}' for line, text in sorted(complaints)]
   if complaints and not lenient:
     more = len(complaints) - 1
@@ -331,29 +366,40 @@ def read_clicks(
   return clicks, complaints
 
 
-def _seconds(video, time, known, rate) -> float:
-  """Return the seconds of a click; raise InputError without the place."""
-  seconds = annotation_formats.number(time, 'the time')
-  if not rate or rate < 0:
+def _label(mark: marks.Mark, format: str) -> str:
+  """Return the class of a mark; background in any letter case is itself."""
+  if mark.label.casefold() == BACKGROUND or (
+    format == 'backtal' and mark.label == 'background_background'
+  ):
+    return BACKGROUND
+  return unicodedata.normalize('NFC', mark.label)
+
+
+def _check(
+  mark: marks.Mark, duration: float | None, ground_truth: Annotations | None
+) -> None:
+  """Raise InputError, without the place, where a click cannot be one."""
+  time = mark.time
+  if not mark.label:
+    raise errors.InputError('no video or no label, expected both')
+  if time < 0:
+    raise errors.InputError(f'the time is {time:g} s, expected 0 or later')
+  if duration is not None and time > duration:
     raise errors.InputError(
-      f'a frame number, but no frames a second for video {video!r}, expected '
-      'them in the ground truth or as fps'
+      f'the time is {time:g} s, the video ends at {duration:g} s'
     )
-  seconds = annotation_formats.number(seconds / rate, 'the time')
-  if seconds < 0:
-    raise errors.InputError(f'the time is {seconds:g} s, expected 0 or later')
-  if known and known.duration is not None and seconds > known.duration:
+  if ground_truth and mark.label not in (*ground_truth.classes, BACKGROUND):
     raise errors.InputError(
-      f'the time is {seconds:g} s, the video ends at {known.duration:g} s'
+      f'class {mark.label!r} is unknown, expected {BACKGROUND!r} or one of the '
+      f"ground truth's {len(ground_truth.classes)} classes"
     )
-  return seconds
 
 
 def write_clicks(path: epath.PathLike, clicks: Iterable[Click]) -> None:
   """Write our own click file: `video_id,time,label,annotator`, seconds."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(click_formats.COLUMNS['csv'])
+  writer.writerow(click_formats.HEADER)
   writer.writerows(map(dataclasses.astuple, clicks))
   with files.atomic(path) as f:
     f.write(text.getvalue().encode())

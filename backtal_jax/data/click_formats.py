@@ -4,50 +4,54 @@ What the values mean is up to `annotations`; the formats are those of
 formats.md. Those that annotation tools write stand in `click_tools`.
 """
 
+from collections.abc import Sequence
+
 from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import click_tools
+from backtal_jax.data import click_tools, marks
 
-# Of each format with a header: where video, time, label and perhaps annotator
-# stand. `frames` is LACP's and HR-Pro's; its columns of ground-truth
-# boundaries are never looked at.
+# Of each format with a header: where video, time and label stand. `frames` is
+# LACP's and HR-Pro's; its columns of ground-truth boundaries are never looked
+# at.
 COLUMNS = {
-  'csv': ('video_id', 'time', 'label', 'annotator'),
+  'csv': ('video_id', 'time', 'label'),
   'backtal': ('urlid', 'start', 'tag'),
   'frames': ('video_id', 'point', 'class'),
   'aapl': ('video_id', 'timestamp', 'action_label'),
 }
-_NAMES = (*COLUMNS, 'sfnet', 'via', 'labelstudio', 'boris', 'elan')
+# Our own, as it is written; without the last the file's name tells it.
+HEADER = (*COLUMNS['csv'], 'annotator')
 
 
-def read(path: epath.PathLike) -> tuple[str, list, list]:
+def read(path: epath.Path) -> marks.Marks:
   """Read a click file; its format is found from its content.
-
-  Returns:
-    The format; [(line number, (video, time, label, annotator or ''))], of
-    annotation tools perhaps (start, end) as the time; and
-    [(line number, complaint)] of the lines that cannot be read as that.
 
   Raises:
     errors.InputError: The file is of no known format, or of two.
   """
+  if path.is_file():
+    click_tools.refuse_binary(path)
   text = files.read_text(path)
-  if tool := click_tools.find(text):
-    return click_tools.read(tool, path, text)
-  rows = formats.split(path, text)
+  return click_tools.read(path, text) or _read_table(path, text)
+
+
+def _read_table(path: epath.Path, text: str) -> marks.Marks:
+  """Read a table with a header, or SF-Net's, which has none."""
+  rows = formats.split(path, text, _is_first)
   if not rows:
     raise errors.InputError(f'{path}: empty, expected clicks')
   (first, cells), header = rows[0], formats.lower(rows[0][1])
-  if len(cells) == 3 and formats.is_number(cells[1]):
+  if _is_sfnet(cells):
     format, header, columns = 'sfnet', None, (0, 1, 2)
   else:
     format = _format(f'{path}:{first}', cells)
-    columns = [header.index(c) for c in COLUMNS[format]]
+    names = HEADER if format == 'csv' else COLUMNS[format]
+    columns = [header.index(c) for c in names if c in header]
     rows = rows[1:]
   width = len(header or columns)
-  clicks, complaints = [], []
+  found, complaints = [], []
   for line, cells in rows:
     other = _header_format(cells)
     if other and formats.lower(cells) != header:
@@ -61,8 +65,19 @@ def read(path: epath.PathLike) -> tuple[str, list, list]:
       text = f'{len(cells)} columns, expected {width} ({format} clicks)'
       complaints.append((line, text))
     else:
-      clicks.append((line, ([cells[i] for i in columns] + [''])[:4]))
-  return format, clicks, complaints
+      unit: marks.Unit = 'frames' if format == 'frames' else 'seconds'
+      video, time, label, *who = (cells[i] for i in columns)
+      found.append(marks.Mark(line, video, time, label, ''.join(who), unit))
+  return marks.Marks(format, found, complaints)
+
+
+def _is_sfnet(cells: Sequence[str]) -> bool:
+  return len(cells) == 3 and formats.is_number(cells[1])
+
+
+def _is_first(cells: Sequence[str]) -> bool:
+  """Return whether the first line of a click file has these cells."""
+  return _is_sfnet(cells) or bool(_header_format(cells))
 
 
 def _header_format(cells):
@@ -80,5 +95,6 @@ def _format(where, cells):
   missing = ', '.join(c for c in nearest if c not in header)
   raise errors.InputError(
     f'{where}: no column {missing} in {",".join(cells)[:200]!r}, expected '
-    f'{",".join(nearest)} or another format of {", ".join(_NAMES)}'
+    f'{",".join(nearest)}, separated by comma, semicolon or tab, or another '
+    'format of docs/formats.md'
   )

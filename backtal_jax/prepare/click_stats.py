@@ -31,8 +31,20 @@ def add_click_files(parser: argparse.ArgumentParser) -> None:
   """Add the options of click files of any format."""
   add = parser.add_argument
   add('--clicks', required=True, nargs='+', help='files')
-  add('--intervals', default='', choices=click_tools.INTERVALS[1:],
-      help="how annotation tools' intervals become clicks")  # fmt: skip
+  add(
+    '--intervals',
+    default='',
+    choices=click_tools.INTERVALS[1:],
+    help="how annotation tools' intervals become clicks",
+  )
+  add(
+    '--fps',
+    type=float,
+    help='of clicks that are frames; of Label '
+    "Studio's always: frameRate of its configuration, 24 by default",
+  )
+  add('--video_list', help='CSV video_id,duration[,fps][,first_picture] '
+      'where the ground truth lacks these')  # fmt: skip
 
 
 def actions(video: annotations.AnnotatedVideo) -> list[tuple[float, float]]:
@@ -135,6 +147,8 @@ def run(
   output: epath.PathLike,
   lenient: bool = False,
   intervals: str = '',
+  fps: float | None = None,
+  video_list: epath.PathLike | None = None,
 ) -> None:
   """Count, print a table and write JSON.
 
@@ -146,12 +160,13 @@ def run(
     clicks: Paths of click files, one an annotator: the keys of the JSON.
     output: Path of the JSON.
     lenient: Leave out click lines that are wrong, and list them on stderr.
-    intervals: See annotations.read_clicks.
+    intervals, fps: See annotations.read_clicks.
+    video_list: See annotations.read_ground_truth.
   """
-  truth = annotations.read_ground_truth(ground_truth)
+  truth = annotations.read_ground_truth(ground_truth, video_list=video_list)
   read = {
     str(path): annotations.read_clicks(
-      path, truth, lenient=True, intervals=intervals
+      path, truth, fps=fps, lenient=True, intervals=intervals
     )
     for path in clicks
   }

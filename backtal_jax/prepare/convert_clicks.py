@@ -2,8 +2,10 @@
 
 import argparse
 
-from backtal_jax.data import annotations, click_tools
+from backtal_jax import files
+from backtal_jax.data import annotation_formats, annotations
 from backtal_jax.data import clicks as click_files
+from backtal_jax.data.tools import elan, via
 from backtal_jax.prepare import click_stats
 
 
@@ -14,7 +16,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   add('--output', required=True,
       help='a .csv, .json (VIA 3) or a folder (ELAN)')  # fmt: skip
   add('--ground_truth', help='to check with; of any format')
-  add('--fps', type=float, help='of clicks that are frames')
   add('--suffix', default='.mp4', help='of the videos')
 
 
@@ -22,17 +23,27 @@ def run(
   clicks: list[str],
   output: str,
   ground_truth: str | None,
-  fps: float | None,
   suffix: str,
+  video_list: str | None,
+  fps: float | None,
   intervals: str,
 ) -> None:
   """Read click files, and write their clicks for the tool of the output."""
-  truth = annotations.read_ground_truth(ground_truth) if ground_truth else None
-  found, _ = click_files.read(clicks, truth, fps=fps, intervals=intervals)
+  truth, times = None, {}
+  if ground_truth:
+    truth = annotations.read_ground_truth(ground_truth, video_list=video_list)
+    times = {name: video.times for name, video in truth.videos.items()}
+  elif video_list:
+    times = annotation_formats.read_video_list(files.path(video_list))
+  found, _ = click_files.read(
+    clicks, truth, fps=fps, intervals=intervals, times=times
+  )
+  path = files.path(output)
+  first_pictures = {name: told.first_picture for name, told in times.items()}
   if output.endswith('.csv'):
-    annotations.write_clicks(output, found)
+    annotations.write_clicks(path, found)
   elif output.endswith('.json'):
-    click_tools.write_via(output, found, suffix)
+    via.write(path, found, suffix, first_pictures)
   else:
-    click_tools.write_elan(output, found, suffix)
+    elan.write(path, found, suffix, first_pictures)
   print(f'{output}: {len(found)} clicks')

@@ -42,13 +42,20 @@ class Recipe:
     'CSV video_id,subset,label[,duration,fps] of video labels', ''
   )
   video_list: str = _option(
-    'CSV video_id,duration[,fps] where the ground truth lacks these', ''
+    'CSV video_id,duration[,fps][,first_picture] where the ground truth '
+    'lacks these',
+    '',
   )
   clicks: tuple[str, ...] = _option('of any format', (), metavar='FILE')
   intervals: str = _option(
     "how annotation tools' intervals become clicks: their midpoint, or "
     'background in the complement', '', choices=click_tools.INTERVALS[1:],
   )  # fmt: skip
+  click_fps: float | None = _option(
+    "frames a second of Label Studio's frames: frameRate of its "
+    'configuration, 24 by default',
+    None,
+  )
   train_split: str = _option('subset', 'training')
   eval_split: str = _option('subset, with segments', 'validation')
   num_snippets: int = _option('T', 100)
@@ -73,7 +80,9 @@ class Recipe:
   feature_dim: int = 0
 
   def __post_init__(self):
-    for field in ('num_snippets', 'fps', 'stride', 'window', 'workers'):
+    for field in (
+      'num_snippets', 'click_fps', 'fps', 'stride', 'window', 'workers'
+    ):  # fmt: skip
       value = getattr(self, field)
       if value is not None and not 0 < value < np.inf:
         raise errors.InputError(f'--{field} is {value}, expected more than 0')
@@ -129,7 +138,7 @@ def read(recipe: Recipe) -> Inputs:
   clicked, complaints = clicks.read(
     recipe.clicks,
     truth,
-    fps=recipe.fps,
+    fps=recipe.click_fps,
     lenient=True,
     intervals=recipe.intervals,
   )
@@ -189,16 +198,15 @@ def read_labels(
   for where, row in annotation_formats.read_table(
     files.path(path), ('video_id', 'subset', 'label'), ('duration', 'fps')
   ):
-    name, label = row['video_id'], row['label']
+    name = row['video_id']
+    label = row['label'] and annotation_formats.class_name(row['label'])
     if not name or not row['subset']:
       raise errors.InputError(f'{where}: no video or no subset, expected both')
-    duration, fps = (
-      annotation_formats.number(row[key], f'{where}: {key}')
-      if row.get(key)
-      else None
-      for key in ('duration', 'fps')
+    told = {key: row[key] for key in ('duration', 'fps') if row.get(key)}
+    times = annotation_formats.video_times(told, where)
+    video = annotations.AnnotatedVideo(
+      name, row['subset'], times.duration, times.fps, ()
     )
-    video = annotations.AnnotatedVideo(name, row['subset'], duration, fps, ())
     if videos.setdefault(name, video) != video:
       raise errors.InputError(
         f'{where}: duplicate video {name!r} with another subset, duration or '
@@ -239,4 +247,5 @@ def _read_annotations(recipe):
       truth.videos[known] = dataclasses.replace(
         truth.videos[known], subset=video.subset
       )
-  return annotations.Annotations(truth.videos, classes), labels
+  path = truth.path if recipe.ground_truth else recipe.labels
+  return annotations.Annotations(truth.videos, classes, path), labels

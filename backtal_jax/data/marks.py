@@ -1,0 +1,140 @@
+"""Clicks, and what files mark before `annotations` has checked it."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from backtal_jax import errors
+from backtal_jax.data import annotation_formats as formats
+
+# Of times: frames at the video's own rate, or at the one that the tool was
+# set to, whatever the video's.
+Unit = Literal['seconds', 'frames', 'frames of the tool']
+
+# Where the rate of a unit should stand.
+_WHERE = {
+  'frames': 'them in the ground truth or as fps',
+  'frames of the tool': 'frameRate of the labelling configuration as --fps '
+  '(--click_fps of prepare custom), 24 where it has none, whatever the '
+  "video's own",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Click:
+  """One click: a class name or `background` at a time in seconds."""
+
+  video: str
+  time: float
+  label: str
+  annotator: str
+
+
+class Mark(NamedTuple):
+  """A moment or an interval, as it stands in a file.
+
+  Attributes:
+    line: Number of the line, or of the entry where lines say nothing.
+    video: Name of the video as the file spells it.
+    time: The moment, or (start, end).
+    label: Class name or `background`; '' where the file has none.
+    annotator: '' where the file does not tell.
+    unit: Of the time.
+    shift: Seconds that are added where the file's clock begins elsewhere.
+  """
+
+  line: int
+  video: str
+  time: float | str | tuple[float, float]
+  label: str
+  annotator: str = ''
+  unit: Unit = 'seconds'
+  shift: float = 0.0
+
+  def shifted(self, time: float) -> float:
+    """Return a time of the file's clock on ours, to a microsecond."""
+    return round(time + self.shift, 6) if self.shift else time
+
+
+def _unchanged(name: str) -> str:
+  return name
+
+
+class Marks(NamedTuple):
+  """A click file.
+
+  Attributes:
+    format: Its name, `csv` for our own.
+    found: In the order of the file.
+    complaints: [(line, what is wrong there)].
+    left_out: What of the file is rightly no click, one text each.
+    is_played: Whether times are those of a player, which do not count from
+      the first picture where the file's own times do not.
+    respell: What the tool makes of a video's name.
+  """
+
+  format: str
+  found: list[Mark]
+  complaints: list[tuple[int, str]]
+  left_out: tuple[str, ...] = ()
+  is_played: bool = False
+  respell: Callable[[str], str] = _unchanged
+
+
+def video_name(path: str) -> str:
+  """Return the video's name of the path of its file, of any system."""
+  name = re.split(r'[/\\]', path)[-1]
+  return re.sub(r'\.([A-Za-z]\w{1,3}|3gp)$', '', name)
+
+
+def in_seconds(
+  mark: Mark, times: formats.VideoTimes, fps: float | None, is_played: bool
+) -> Mark:
+  """Return a mark in seconds, its shift such that the first picture is 0.
+
+  Args:
+    mark: As it stands in a file.
+    times: What is known of its video.
+    fps: Frames a second of a tool's frames, and of other frames where the
+      video's are not known.
+    is_played: Whether its times are those of a player.
+
+  Raises:
+    errors.InputError: No number, or frames of an unknown rate.
+  """
+  ends = mark.time if isinstance(mark.time, tuple) else (mark.time,)
+  if mark.unit == 'seconds':
+    found = [formats.seconds(x, 'the time') for x in ends]
+  else:
+    rate = fps if mark.unit == 'frames of the tool' else times.fps or fps
+    if not rate or rate < 0:
+      raise errors.InputError(
+        f'a frame number, but no frames a second for video {mark.video!r}, '
+        f'expected {_WHERE[mark.unit]}'
+      )
+    numbers = [formats.number(x, 'the time') for x in ends]
+    found = [formats.number(x / rate, 'the time') for x in numbers]
+  return mark._replace(
+    time=moment(found[0], found[-1]),
+    unit='seconds',
+    shift=mark.shift - times.first_picture * is_played,
+  )
+
+
+# Players of intervals know no moments: half of the seconds of a click there.
+_HALF = 0.02
+
+
+def span(time: float) -> tuple[float, float]:
+  """Return the interval of 40 ms whose middle a click is, in seconds.
+
+  It is shorter at the start of a video, and never of no length.
+  """
+  half = min(_HALF, time)
+  return time - half, max(time + half, 0.001)
+
+
+def moment(start: float, end: float) -> float | tuple[float, float]:
+  """Return (start, end), or a moment where these are one."""
+  return start if start == end else (start, end)

@@ -1,0 +1,1 @@
+"""Files of annotation tools, a module each; `click_tools` has the table."""

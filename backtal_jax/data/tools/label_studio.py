@@ -1,0 +1,209 @@
+"""Label Studio's exports of tasks on videos: JSON, JSON-MIN, CSV and TSV.
+
+Marks on the timeline are frames, which count from 1 at the `frameRate` of the
+labelling configuration, 24 if that has none, whatever the video's own rate.
+"""
+
+import collections
+import json
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats as formats
+from backtal_jax.data import marks
+
+_TASK = {'annotations', 'completions', 'predictions'}  # and data
+_ROW = {'annotation_id', 'annotator', 'lead_time'}
+# What an upload's name begins with.
+_UPLOAD = re.compile(r'^[0-9a-f]{8}-')
+_READ = 'timelinelabels', 'labels of sound', 'videorectangle'
+
+
+class _Result(NamedTuple):
+  """A region of an annotation."""
+
+  data: Mapping[str, Any]  # of the task
+  target: str  # what it was made on
+  annotator: str
+  value: Any
+  kind: str
+
+
+def fits(data: Any) -> bool:
+  """Return whether a JSON file is an export, or one task of it."""
+  tasks = data if isinstance(data, list) else [data]
+  return all(
+    isinstance(task, dict)
+    and (('data' in task and _TASK & task.keys()) or task.keys() >= _ROW)
+    for task in tasks
+  )
+
+
+def read(path: epath.Path, data: Any) -> marks.Marks:
+  """Read an export: timelines, regions of sound, boxes.
+
+  What was skipped, and what is about a whole video, is left out.
+  """
+  left_out: collections.Counter[str] = collections.Counter()
+  found = []
+  for task in data if isinstance(data, list) else [data]:
+    results = _results(task, left_out) if 'data' in task else _row(task)
+    for result in results:
+      made = _marks(result)
+      if made is None:
+        left_out[result.kind] += 1
+        continue
+      video = _video(path, result)
+      for label, time, unit in made:
+        found.append(
+          marks.Mark(len(found) + 1, video, time, label, result.annotator, unit)
+        )
+  if left_out and not found and set(left_out) != {'skipped annotation'}:
+    raise errors.InputError(
+      f'{path}: no {" or ".join(_READ)}, but {_listed(left_out)}; expected '
+      'moments or intervals of a video'
+    )
+  note = (_listed(left_out),) if left_out else ()
+  return marks.Marks(
+    'labelstudio', _from_zero(found), [], note, True, _as_uploaded
+  )
+
+
+def fits_csv(text: str) -> bool:
+  """Return whether a text is a CSV or TSV export."""
+  return set(re.findall(r'\w+', text.partition('\n')[0])) >= _ROW
+
+
+def read_csv(path: epath.Path, text: str) -> marks.Marks:
+  """Read a CSV or TSV export, whose cells are those of JSON-MIN."""
+  (_, header), *rows = formats.split(path, text, lambda x: set(x) >= _ROW)
+  cells = lambda row: (json.loads(x) if x[:2] == '[{' else x for x in row)
+  return read(
+    path, [dict(zip(header, cells(row), strict=True)) for _, row in rows]
+  )
+
+
+def _results(
+  task: Mapping[str, Any], left_out: collections.Counter[str]
+) -> Iterator[_Result]:
+  """Yield the regions of a task of the JSON export."""
+  for annotation in task.get('annotations', task.get('completions', ())):
+    if annotation.get('was_cancelled') or annotation.get('skipped'):
+      left_out['skipped annotation'] += 1
+      continue
+    who = annotation.get('completed_by', '')
+    for item in annotation['result']:
+      yield _Result(
+        task['data'], item.get('to_name', ''), _who(who),
+        item.get('value', {}), item.get('type', 'region'),
+      )  # fmt: skip
+
+
+def _row(task: Mapping[str, Any]) -> Iterator[_Result]:
+  """Yield the regions of a row of JSON-MIN: whatever lists objects."""
+  for key, values in task.items():
+    for value in values if isinstance(values, list) else ():
+      if isinstance(value, dict):
+        yield _Result(task, '', _who(task['annotator']), value, key)
+
+
+def _who(said: Any) -> str:
+  return said.get('email', '') if isinstance(said, dict) else str(said)
+
+
+def _marks(result: _Result) -> list[tuple[str, Any, marks.Unit]] | None:
+  """Return (label, time, unit) of a region, None if it is no stretch of time.
+
+  A box of one key frame is a moment; of several, it lasts from one to the next
+  that ends it, or to the end of the video.
+  """
+  value = result.value
+  unit: marks.Unit = 'seconds'
+  if 'ranges' in value:
+    spans = [(x['start'], x['end']) for x in value['ranges']]
+    unit, labels = 'frames of the tool', value.get('timelinelabels')
+  elif 'sequence' in value:
+    labels, frame = (
+      value.get('labels'),
+      value['duration'] / value['framesCount'],
+    )
+    spans = [
+      (frame * (start - 1), frame * (end - 1))
+      for start, end in _lifespans(value['sequence'], value['framesCount'])
+    ]
+  elif 'labels' in value and not {'text', 'startOffset'} & value.keys():
+    spans, labels = [(value['start'], value['end'])], value['labels']
+  else:
+    return None
+  return [
+    (label, (float(start), float(end)), unit)
+    for label in labels or ['']
+    for start, end in spans
+  ]
+
+
+def _lifespans(sequence: Any, count: int) -> list[tuple[int, int]]:
+  """Return (first, last) frame of each stretch in which a box is there."""
+  frames = [key['frame'] for key in sequence]
+  if len(frames) == 1:
+    return [(frames[0], frames[0])]
+  found, start = [], None
+  for key in sequence:
+    start = key['frame'] if start is None else start
+    if not key.get('enabled', True):
+      found.append((start, key['frame']))
+      start = None
+  return found if start is None else [*found, (start, count)]
+
+
+def _from_zero(found: list[marks.Mark]) -> list[marks.Mark]:
+  """Count frames from 0: Label Studio's begin at 1, some exporters' at 0."""
+  frames = [m.time[0] for m in found if m.unit != 'seconds']
+  first = {'seconds': 0.0, 'frames of the tool': min([1.0, *frames])}
+  return [
+    m._replace(time=marks.moment(*(t - first[m.unit] for t in m.time)))
+    for m in found
+  ]
+
+
+def _video(path: epath.Path, result: _Result) -> str:
+  """Return the video's name that a task's data have, in one of its fields."""
+  texts = {k: v for k, v in result.data.items() if isinstance(v, str)}
+  names = {key: _file(text) for key, text in texts.items()}
+  is_video = lambda x: x.casefold().endswith(files.VIDEO_SUFFIXES)
+  chosen = (
+    {k: x for k, x in names.items() if is_video(x)}
+    or {k: names[k] for k, text in texts.items() if re.search(r'[/\\]', text)}
+    or names
+  )
+  if len(set(chosen.values())) > 1:
+    chosen = {k: x for k, x in chosen.items() if k == result.target} or chosen
+  if not chosen:
+    raise errors.InputError(f'{path}: a task whose data name no video')
+  return marks.video_name(next(iter(chosen.values())))
+
+
+def _file(text: str) -> str:
+  """Return the file's path that a URL or path of a task means."""
+  if '?d=' in text:  # of local files
+    return urllib.parse.unquote(text.rpartition('?d=')[2])
+  if '://' in text or text.startswith('/data/'):
+    path = urllib.parse.urlsplit(text).path
+    text = path if '.' in path.rpartition('/')[2] else text
+  folder, _, name = urllib.parse.unquote(text).rpartition('/')
+  return _UPLOAD.sub('', name) if 'upload' in folder else name
+
+
+def _as_uploaded(name: str) -> str:
+  """Return what Label Studio leaves of a name: blanks to _, nothing odd."""
+  name = _UPLOAD.sub('', name).strip().replace(' ', '_')
+  return re.sub(r'[^-\w.]', '', name)
+
+
+def _listed(counts: collections.Counter[str]) -> str:
+  return ', '.join(f'{n} {kind}{"s" * (n > 1)}' for kind, n in counts.items())

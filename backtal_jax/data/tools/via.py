@@ -1,0 +1,152 @@
+"""VIA 3, the VGG Image Annotator for video: its projects, and its CSV."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from etils import epath
+
+from backtal_jax import files
+from backtal_jax.data import annotation_formats as formats
+from backtal_jax.data import marks
+
+_CHECKBOX = 2  # an attribute of several options
+_HEADER = '# CSV_HEADER = '
+_DEFAULT = '_DEFAULT'  # the option where nobody chose one
+
+
+def fits(data: Any) -> bool:
+  """Return whether a JSON file is a project of VIA 3."""
+  return isinstance(data, dict) and {'metadata', 'attribute'} <= data.keys()
+
+
+def read(path: epath.Path, data: Any) -> marks.Marks:
+  """Read a project: an entry is a moment, an interval or a box on a frame.
+
+  Its label is the first attribute that is not called annotator; entries about
+  a whole video are left out.
+  """
+  found = []
+  for number, entry in enumerate(data['metadata'].values(), 1):
+    if entry['z']:
+      file = data['file'][str(data['view'][str(entry['vid'])]['fid_list'][0])]
+      video = marks.video_name(file['fname'])
+      found += _entry(number, video, entry['z'], entry['av'], data['attribute'])
+  return marks.Marks('via', found, [], is_played=True)
+
+
+def fits_csv(text: str) -> bool:
+  """Return whether a text is one of VIA's two CSV exports."""
+  return text.startswith('# Exported using VGG Image Annotator')
+
+
+def read_csv(path: epath.Path, text: str) -> marks.Marks:
+  """Read the export of everything, or that of temporal segments.
+
+  The latter names options by their number, which says nothing.
+  """
+  header, attributes = '', None
+  lines = text.splitlines()
+  for i, line in enumerate(lines):
+    if line.startswith(_HEADER):
+      header = line.removeprefix(_HEADER)
+    elif line.startswith('# ATTRIBUTE = '):
+      attributes = json.loads(line.partition('= ')[2])
+    if line.startswith('#'):
+      lines[i] = ''
+  columns, found, complaints = header.split(','), [], []
+  for line, cells in formats.split(path, '\n'.join(lines)):
+    row = dict(zip(columns, cells, strict=True))
+    video = marks.video_name(json.loads(row['file_list'])[0])
+    chosen, named = json.loads(row['metadata']), attributes
+    if named is None:
+      named = {name: {'aname': name} for name in chosen}
+      times = [row['temporal_segment_start'], row['temporal_segment_end']]
+      times = [time for time in times if time]
+      if any(re.fullmatch(r'\d+(,\d+)*', x) for x in chosen.values()):
+        complaints.append((line, (
+          f'{row["metadata"]} numbers an option, whose name this export does '
+          'not tell; expected the project or the CSV of everything'
+        )))  # fmt: skip
+        continue
+    else:
+      times = json.loads(row['temporal_coordinates'])
+    if times:
+      found += _entry(line, video, times, chosen, named)
+  return marks.Marks('via', found, complaints, is_played=True)
+
+
+def _entry(
+  line: int, video: str, times: Any, chosen: dict, attributes: dict
+) -> list[marks.Mark]:
+  """Return the marks of an entry: one, but for several boxes checked."""
+  labels, who = None, ''
+  for key, value in chosen.items():
+    attribute = attributes[key]
+    options = attribute.get('options', {})
+    if value == _DEFAULT:
+      value = options.get(attribute.get('default_option_id'), value)
+    is_list = attribute.get('type') == _CHECKBOX
+    values = [
+      options.get(x, x) for x in (value.split(',') if is_list else [value])
+    ]
+    if attribute['aname'].casefold() == 'annotator':
+      who = ','.join(values)
+    elif labels is None:
+      labels = [value.strip() for value in values]
+  start, *end = (float(time) for time in times)
+  time = marks.moment(start, end[-1] if end else start)
+  return [marks.Mark(line, video, time, x, who) for x in labels or ['']]
+
+
+def write(
+  path: epath.Path,
+  clicks: Iterable[marks.Click],
+  suffix: str,
+  first_pictures: Mapping[str, float],
+) -> None:
+  """Write clicks of any videos as a VIA 3 project, a JSON file.
+
+  A click is a `marks.span`: of one time, without a box, VIA shows nothing.
+
+  Args:
+    path: Where it is written.
+    clicks: In seconds.
+    suffix: Ending of the videos' files, which the project names.
+    first_pictures: {video: seconds on the player's clock}, 0 where missing.
+  """
+  clicks = list(clicks)
+  videos = sorted({click.video for click in clicks})
+  numbers = {name: str(i) for i, name in enumerate(videos, 1)}
+  labels = sorted({click.label for click in clicks})
+  text = {'anchor_id': 'FILE1_Z2_XY0', 'desc': '', 'default_option_id': ''}
+  project = {
+    'project': {
+      'pid': '__VIA_PROJECT_ID__', 'rev': '__VIA_PROJECT_REV_ID__',
+      'data_format_version': '3.1.1', 'pname': 'clicks',
+      'vid_list': list(numbers.values()),
+    },
+    'config': {'file': {'loc_prefix': {'1': '', '2': '', '3': '', '4': ''}},
+               'ui': {}},
+    'attribute': {
+      '1': text | {'aname': 'label', 'type': 4,
+                   'options': {str(i): x for i, x in enumerate(labels)}},
+      '2': text | {'aname': 'annotator', 'type': 1, 'options': {}},
+    },
+    'file': {
+      n: {'fid': n, 'fname': f'{name}{suffix}', 'type': 4, 'loc': 1,
+          'src': f'{name}{suffix}'}
+      for name, n in numbers.items()
+    },
+    'view': {n: {'fid_list': [n]} for n in numbers.values()},
+    'metadata': {
+      f'{numbers[c.video]}_{i}': {
+        'vid': numbers[c.video], 'flg': 0, 'xy': [],
+        'z': marks.span(c.time + first_pictures.get(c.video, 0.0)),
+        'av': {'1': str(labels.index(c.label)), '2': c.annotator},
+      }
+      for i, c in enumerate(clicks)
+    },
+  }  # fmt: skip
+  files.write_json(path, project)
