@@ -330,7 +330,7 @@ def read_clicks(
     [mark.video for mark in read.found], told, read.respell
   )
   hints = {name: nearest(name, told) for name in unknown[:_HINTS]}
-  timed, complaints = [], read.complaints
+  spans, complaints = [], read.complaints
   for mark in read.found:
     video = names.get(mark.video, '' if told or ground_truth else mark.video)
     try:
@@ -343,21 +343,21 @@ def read_clicks(
         )
       known = told.get(video, annotation_formats.VideoTimes())
       mark = mark._replace(video=video, label=_label(mark, read.format))
-      timed.append(marks.in_seconds(mark, known, fps, read.is_played))
+      spans.append(marks.in_seconds(mark, known, fps, read.is_played))
     except errors.InputError as e:
       complaints.append((mark.line, str(e)))
   durations = {video: known.duration for video, known in told.items()}
-  found, problems = click_tools.moments(timed, intervals, durations)
+  found, problems = click_tools.moments(spans, intervals, durations)
   complaints, clicks = complaints + problems, []
   short = re.search(r'_(A\d+)$', path.stem)
   annotator = short[1] if short else path.stem
-  for mark in found:
+  for line, click in found:
     try:
-      _check(mark, durations.get(mark.video), ground_truth)
-      who = mark.annotator or annotator
-      clicks.append(Click(mark.video, mark.time, mark.label, who))
+      _check(click, durations.get(click.video), ground_truth)
+      who = click.annotator or annotator
+      clicks.append(dataclasses.replace(click, annotator=who))
     except errors.InputError as e:
-      complaints.append((mark.line, str(e)))
+      complaints.append((line, str(e)))
   complaints = [f'{path}:{line}: {text}' for line, text in sorted(complaints)]
   if complaints and not lenient:
     more = len(complaints) - 1
@@ -376,11 +376,11 @@ def _label(mark: marks.Mark, format: str) -> str:
 
 
 def _check(
-  mark: marks.Mark, duration: float | None, ground_truth: Annotations | None
+  click: Click, duration: float | None, ground_truth: Annotations | None
 ) -> None:
   """Raise InputError, without the place, where a click cannot be one."""
-  time = mark.time
-  if not mark.label:
+  time = click.time
+  if not click.label:
     raise errors.InputError('no video or no label, expected both')
   if time < 0:
     raise errors.InputError(f'the time is {time:g} s, expected 0 or later')
@@ -388,10 +388,11 @@ def _check(
     raise errors.InputError(
       f'the time is {time:g} s, the video ends at {duration:g} s'
     )
-  if ground_truth and mark.label not in (*ground_truth.classes, BACKGROUND):
+  classes = ground_truth.classes if ground_truth else (click.label,)
+  if click.label not in (*classes, BACKGROUND):
     raise errors.InputError(
-      f'class {mark.label!r} is unknown, expected {BACKGROUND!r} or one of the '
-      f"ground truth's {len(ground_truth.classes)} classes"
+      f'class {click.label!r} is unknown, expected {BACKGROUND!r} or one of '
+      f"the ground truth's {len(classes)} classes"
     )
 
 

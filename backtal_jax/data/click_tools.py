@@ -172,50 +172,51 @@ def refuse_binary(path: epath.Path) -> None:
 
 
 def moments(
-  found: Iterable[marks.Mark],
+  spans: Iterable[marks.Span],
   how: str,
   durations: Mapping[str, float | None],
-) -> tuple[list[marks.Mark], list[tuple[int, str]]]:
-  """Make moments of intervals.
+) -> tuple[list[tuple[int, marks.Click]], list[tuple[int, str]]]:
+  """Make clicks of moments, and of intervals where that is asked for.
 
   Args:
-    found: In seconds; a mark's shift is added once it is a moment.
+    spans: Both.
     how: '' refuses intervals; 'midpoint' takes their middles; 'complement'
       clicks background in the middle of all that no interval covers.
     durations: {video: seconds, None where unknown}.
 
   Returns:
-    The marks, without intervals; and complaints.
+    [(line, click)], of which nothing has been checked; and complaints.
   """
-  result, problems = [], []
+  found, problems = [], []
   covered = collections.defaultdict(list)
-  for mark in found:
-    if not isinstance(mark.time, tuple):
-      result.append(mark._replace(time=mark.shifted(mark.time)))
-      continue
-    start, end = mark.time
-    if not start <= end:
-      problems.append((mark.line, f'an interval from {start:g} to {end:g}'))
-    elif how == 'midpoint':
-      result.append(mark._replace(time=mark.shifted((start + end) / 2)))
+  for span in spans:
+    line, video, start, end, label, who, _ = span
+    if start == end or (how == 'midpoint' and start < end):
+      time = span.ours(start if start == end else (start + end) / 2)
+      found.append((line, marks.Click(video, time, label, who)))
+    elif not start < end:
+      problems.append((line, f'an interval from {start:g} to {end:g}'))
     elif how == 'complement':
-      stretch = mark.shifted(start), mark.shifted(end)
-      covered[mark.video, mark.annotator].append(mark._replace(time=stretch))
+      covered[video, who].append(span)
     else:
       text = (
-        f'an interval of {mark.label!r}, {start:g} to {end:g}, expected a '
+        f'an interval of {label!r}, {start:g} to {end:g}, expected a '
         'moment; --intervals midpoint or complement makes clicks of it'
       )
-      problems.append((mark.line, text))
-  for (video, _), intervals in covered.items():
-    first, end, reached = intervals[0], durations.get(video), 0.0
-    if end is None:
-      problems.append((first.line, f'no duration of video {video!r}'))
+      problems.append((line, text))
+  for (video, who), intervals in covered.items():
+    line, last, reached = intervals[0].line, durations.get(video), 0.0
+    if last is None:
+      problems.append((line, f'no duration of video {video!r}'))
       continue
-    actions = [mark.time for mark in intervals if mark.label != 'background']
-    for start, stop in [*sorted(actions), (end, end)]:
+    actions = [
+      (span.ours(span.start), span.ours(span.end))
+      for span in intervals
+      if span.label != 'background'
+    ]
+    for start, end in [*sorted(actions), (last, last)]:
       if start > reached:
         middle = (reached + start) / 2
-        result.append(first._replace(time=middle, label='background'))
-      reached = max(reached, stop)
-  return sorted(result, key=lambda mark: mark.line), problems
+        found.append((line, marks.Click(video, middle, 'background', who)))
+      reached = max(reached, end)
+  return sorted(found, key=lambda pair: pair[0]), problems

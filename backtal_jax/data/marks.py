@@ -52,7 +52,23 @@ class Mark(NamedTuple):
   unit: Unit = 'seconds'
   shift: float = 0.0
 
-  def shifted(self, time: float) -> float:
+
+class Span(NamedTuple):
+  """A mark in seconds: a moment where start and end are one.
+
+  Attributes:
+    shift: Seconds to add, for the first picture to stand at 0.
+  """
+
+  line: int
+  video: str
+  start: float
+  end: float
+  label: str
+  annotator: str
+  shift: float
+
+  def ours(self, time: float) -> float:
     """Return a time of the file's clock on ours, to a microsecond."""
     return round(time + self.shift, 6) if self.shift else time
 
@@ -90,8 +106,8 @@ def video_name(path: str) -> str:
 
 def in_seconds(
   mark: Mark, times: formats.VideoTimes, fps: float | None, is_played: bool
-) -> Mark:
-  """Return a mark in seconds, its shift such that the first picture is 0.
+) -> Span:
+  """Return a mark in seconds.
 
   Args:
     mark: As it stands in a file.
@@ -115,11 +131,11 @@ def in_seconds(
       )
     numbers = [formats.number(x, 'the time') for x in ends]
     found = [formats.number(x / rate, 'the time') for x in numbers]
-  return mark._replace(
-    time=moment(found[0], found[-1]),
-    unit='seconds',
-    shift=mark.shift - times.first_picture * is_played,
-  )
+  shift = mark.shift - (times.first_picture if is_played else 0.0)
+  return Span(
+    mark.line, mark.video, found[0], found[-1], mark.label, mark.annotator,
+    shift,
+  )  # fmt: skip
 
 
 # Players of intervals know no moments: half of the seconds of a click there.

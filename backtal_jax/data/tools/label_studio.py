@@ -58,20 +58,25 @@ def read(path: epath.Path, data: Any) -> marks.Marks:
       if made is None:
         left_out[result.kind] += 1
         continue
-      video = _video(path, result)
-      for label, time, unit in made:
-        found.append(
-          marks.Mark(len(found) + 1, video, time, label, result.annotator, unit)
-        )
+      name = _video(path, result), result.annotator
+      found += [(*name, *mark) for mark in made]
   if left_out and not found and set(left_out) != {'skipped annotation'}:
     raise errors.InputError(
       f'{path}: no {" or ".join(_READ)}, but {_listed(left_out)}; expected '
       'moments or intervals of a video'
     )
   note = (_listed(left_out),) if left_out else ()
-  return marks.Marks(
-    'labelstudio', _from_zero(found), [], note, True, _as_uploaded
-  )
+  # Frames begin at 1, but at 0 in the files of some exporters.
+  starts = [start for *_, start, _, unit in found if unit != 'seconds']
+  first = {'seconds': 0.0, 'frames of the tool': min([1.0, *starts])}
+  rows = [
+    marks.Mark(
+      number, video, marks.moment(start - first[unit], end - first[unit]),
+      label, who, unit,
+    )
+    for number, (video, who, label, start, end, unit) in enumerate(found, 1)
+  ]  # fmt: skip
+  return marks.Marks('labelstudio', rows, [], note, True, _as_uploaded)
 
 
 def fits_csv(text: str) -> bool:
@@ -116,8 +121,10 @@ def _who(said: Any) -> str:
   return said.get('email', '') if isinstance(said, dict) else str(said)
 
 
-def _marks(result: _Result) -> list[tuple[str, Any, marks.Unit]] | None:
-  """Return (label, time, unit) of a region, None if it is no stretch of time.
+def _marks(
+  result: _Result,
+) -> list[tuple[str, float, float, marks.Unit]] | None:
+  """Return (label, start, end, unit) of a region, None of no stretch of time.
 
   A box of one key frame is a moment; of several, it lasts from one to the next
   that ends it, or to the end of the video.
@@ -141,7 +148,7 @@ def _marks(result: _Result) -> list[tuple[str, Any, marks.Unit]] | None:
   else:
     return None
   return [
-    (label, (float(start), float(end)), unit)
+    (label, float(start), float(end), unit)
     for label in labels or ['']
     for start, end in spans
   ]
@@ -159,16 +166,6 @@ def _lifespans(sequence: Any, count: int) -> list[tuple[int, int]]:
       found.append((start, key['frame']))
       start = None
   return found if start is None else [*found, (start, count)]
-
-
-def _from_zero(found: list[marks.Mark]) -> list[marks.Mark]:
-  """Count frames from 0: Label Studio's begin at 1, some exporters' at 0."""
-  frames = [m.time[0] for m in found if m.unit != 'seconds']
-  first = {'seconds': 0.0, 'frames of the tool': min([1.0, *frames])}
-  return [
-    m._replace(time=marks.moment(*(t - first[m.unit] for t in m.time)))
-    for m in found
-  ]
 
 
 def _video(path: epath.Path, result: _Result) -> str:
