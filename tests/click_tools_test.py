@@ -184,8 +184,8 @@ def test_frames_of_label_studio_may_begin_at_zero(tmp_path):
   (BORIS_STATES.replace('POINT,5', 'X,5'), "'X', expected POINT, START"),
   (BORIS_STATES.replace('one.mp4,run,STOP,20\n', ''), 'without its STOP'),
   (BORIS_STATES.replace('START,10', 'POINT,10'), 'without its other end'),
-  (BORIS.replace('12.5', 'x'), 'a time of .background. is .x., expected a'),
-  (BORIS.replace('12.5', 'nan'), 'expected a finite number'),
+  (BORIS.replace('12.5', 'x'), 'a time of .background. is .x., expected s'),
+  (BORIS.replace('12.5', 'nan'), 'expected seconds, as a finite number'),
   (BORIS.replace('12.5', '61'), 'the video ends at 60 s'),
   (BORIS.replace('one.mp4', 'no.mp4'), "video 'no' is not in the ground"),
 ])  # fmt: skip
@@ -378,6 +378,7 @@ UPLOAD = '/data/upload/1/0a1b2c3d-one.mp4'
   ([{'video': UPLOAD, 'id': 9, 'tl': [timeline(49, 49)[1]], 'annotator': 1,
      'annotation_id': 9, 'created_at': '2026-11-28T11:21:04.512357Z',
      'lead_time': 3.0}], [2.0], ''),
+  ([{'video': UPLOAD, 'tl': [timeline(49, 49)[1]]}], [2.0], ''),
   ('"annotation_id","annotator","id","lead_time","tl","video"\n9,"1",9,3.0,'
    '"[{""ranges"":[{""start"":49,""end"":49}],""timelinelabels"":[""run""]}]"'
    f',"{UPLOAD}"\n', [2.0], ''),

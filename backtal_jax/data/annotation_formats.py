@@ -42,7 +42,7 @@ class VideoTimes(NamedTuple):
   first_picture: float = 0.0
 
 
-def number(value: Any, what: str) -> float:
+def number(value: Any, what: str, expected: str = 'a finite number') -> float:
   """Return a finite float of a JSON number or of a text, `what` in errors."""
   value = _only(value)
   if is_number(value):
@@ -52,7 +52,7 @@ def number(value: Any, what: str) -> float:
       result = math.inf
     if math.isfinite(result):
       return result
-  raise errors.InputError(f'{what} is {_show(value)}, expected a finite number')
+  raise errors.InputError(f'{what} is {_show(value)}, expected {expected}')
 
 
 def seconds(value: Any, what: str) -> float:
@@ -63,7 +63,7 @@ def seconds(value: Any, what: str) -> float:
     hours, minutes, rest = found.groups()
     whole = 60 * int(hours or 0) + int(minutes)
     return 60 * whole + float(rest.replace(',', '.'))
-  return number(value, what)
+  return number(value, what, 'seconds, as a finite number or h:mm:ss')
 
 
 def rate(value: Any, what: str) -> float:

@@ -39,8 +39,17 @@ def fits(data: Any) -> bool:
   tasks = data if isinstance(data, list) else [data]
   return all(
     isinstance(task, dict)
-    and (('data' in task and _TASK & task.keys()) or task.keys() >= _ROW)
+    and (('data' in task and _TASK & task.keys()) or _is_row(task))
     for task in tasks
+  )
+
+
+def _is_row(task: Mapping[str, Any]) -> bool:
+  """Return whether an object is a row of JSON-MIN."""
+  regions = [x for x in task.values() if isinstance(x, list) and x]
+  return 'annotation_id' in task or any(
+    isinstance(x[0], dict) and {'ranges', 'sequence'} & x[0].keys()
+    for x in regions
   )
 
 
@@ -114,7 +123,7 @@ def _row(task: Mapping[str, Any]) -> Iterator[_Result]:
   for key, values in task.items():
     for value in values if isinstance(values, list) else ():
       if isinstance(value, dict):
-        yield _Result(task, '', _who(task['annotator']), value, key)
+        yield _Result(task, '', _who(task.get('annotator', '')), value, key)
 
 
 def _who(said: Any) -> str:
