@@ -60,9 +60,11 @@ def seed(text: str) -> int:
 
 
 def _finite(text):
-  above, slash, below = text.partition('/')  # rates may be 30000/1001
-  below = float(below) if slash else 1.0
-  value = float(above) / below if below else math.nan
+  # Rates are often written as fractions, 30000/1001.
+  above, slash, below = text.partition('/')
+  if slash and not float(below):
+    raise ValueError(text)
+  value = float(above) / float(below or 1)
   if not math.isfinite(value):
     raise ValueError(text)
   return value
