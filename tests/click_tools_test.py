@@ -8,7 +8,9 @@ import itertools
 import json
 from xml.etree import ElementTree
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
@@ -583,6 +585,32 @@ def test_files_that_are_no_clicks_are_named(tmp_path, content, message):
   path.write_bytes(content.encode() if isinstance(content, str) else content)
   with pytest.raises(errors.InputError, match=message):
     annotations.read_clicks(path, TRUTH, intervals='midpoint')
+
+
+@hypothesis.settings(
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+  deadline=None, max_examples=60,
+)  # fmt: skip
+@hypothesis.given(st.data())
+def test_damage_anywhere_is_an_input_error(tmp_path, data):
+  wholes = [
+    json.dumps(VIA), json.dumps(LABEL_STUDIO), BORIS, BORIS_STATES, ELAN,
+    VIA_CSV, VIA_TEMPORAL, TEXTGRID, BENTO, boris(('run', 'POINT', '65', ONE)),
+    json.dumps(studio(UPLOAD, box((1, True), (9, False)), SOUND_REGION)),
+  ]  # fmt: skip
+  whole = data.draw(st.sampled_from(wholes))
+  start = data.draw(st.integers(0, len(whole)))
+  length = data.draw(st.sampled_from([0, 1, 5, 1000]))
+  more = data.draw(
+    st.sampled_from(['', 'null', '"', '-1', ';', '\t', '{', '\n'])
+  )
+  path = written(tmp_path, whole[:start] + more + whole[start + length :])
+  try:
+    clicks, _ = annotations.read_clicks(path, fps=9, intervals='midpoint')
+  except errors.InputError as e:
+    assert str(e).startswith(f'{path}:')
+  else:
+    assert all(click.time >= 0 for click in clicks)
 
 
 def test_a_file_without_any_click_says_so(tmp_path, capsys):

@@ -343,7 +343,7 @@ def read_clicks(
         )
       known = told.get(video, annotation_formats.VideoTimes())
       mark = mark._replace(video=video, label=_label(mark, read.format))
-      spans.append(marks.in_seconds(mark, known, fps, read.is_played))
+      spans.append(marks.measure(mark, known, fps, read.is_played))
     except errors.InputError as e:
       complaints.append((mark.line, str(e)))
   durations = {video: known.duration for video, known in told.items()}

@@ -149,6 +149,9 @@ def _read(path: epath.Path, tool: _Tool, content: Any) -> marks.Marks:
     )
   try:
     found = tool.read(path, content)
+    for mark in found.found:
+      for text in (mark.video, mark.label, mark.annotator):
+        text.encode()  # JSON may hold what is no text
   except errors.InputError:
     raise
   except (LookupError, TypeError, AttributeError, ValueError) as e:
@@ -190,7 +193,7 @@ def moments(
   found, problems = [], []
   covered = collections.defaultdict(list)
   for span in spans:
-    line, video, start, end, label, who, _ = span
+    line, video, start, end, label, who, *_ = span
     if start == end or (how == 'midpoint' and start < end):
       time = span.ours(start if start == end else (start + end) / 2)
       found.append((line, marks.Click(video, time, label, who)))

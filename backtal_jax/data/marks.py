@@ -54,9 +54,10 @@ class Mark(NamedTuple):
 
 
 class Span(NamedTuple):
-  """A mark in seconds: a moment where start and end are one.
+  """A mark whose time is a number: a moment where start and end are one.
 
   Attributes:
+    rate: Of start and end, units a second.
     shift: Seconds to add, for the first picture to stand at 0.
   """
 
@@ -66,11 +67,13 @@ class Span(NamedTuple):
   end: float
   label: str
   annotator: str
+  rate: float
   shift: float
 
   def ours(self, time: float) -> float:
-    """Return a time of the file's clock on ours, to a microsecond."""
-    return round(time + self.shift, 6) if self.shift else time
+    """Return seconds of a time of the file; if shifted, to a microsecond."""
+    seconds = time / self.rate
+    return round(seconds + self.shift, 6) if self.shift else seconds
 
 
 def _unchanged(name: str) -> str:
@@ -104,10 +107,10 @@ def video_name(path: str) -> str:
   return re.sub(r'\.([A-Za-z]\w{1,3}|3gp)$', '', name)
 
 
-def in_seconds(
+def measure(
   mark: Mark, times: formats.VideoTimes, fps: float | None, is_played: bool
 ) -> Span:
-  """Return a mark in seconds.
+  """Return a mark with what makes seconds of its time.
 
   Args:
     mark: As it stands in a file.
@@ -119,22 +122,23 @@ def in_seconds(
   Raises:
     errors.InputError: No number, or frames of an unknown rate.
   """
-  ends = mark.time if isinstance(mark.time, tuple) else (mark.time,)
-  if mark.unit == 'seconds':
-    found = [formats.seconds(x, 'the time') for x in ends]
-  else:
+  rate: float | None = 1.0
+  if mark.unit != 'seconds':
     rate = fps if mark.unit == 'frames of the tool' else times.fps or fps
-    if not rate or rate < 0:
-      raise errors.InputError(
-        f'a frame number, but no frames a second for video {mark.video!r}, '
-        f'expected {_WHERE[mark.unit]}'
-      )
-    numbers = [formats.number(x, 'the time') for x in ends]
-    found = [formats.number(x / rate, 'the time') for x in numbers]
+  if not rate or rate < 0:
+    raise errors.InputError(
+      f'a frame number, but no frames a second for video {mark.video!r}, '
+      f'expected {_WHERE[mark.unit]}'
+    )
+  number = formats.seconds if mark.unit == 'seconds' else formats.number
+  ends = mark.time if isinstance(mark.time, tuple) else (mark.time,)
+  start, *end = (number(x, 'the time') for x in ends)
+  for time in (start, *end):
+    formats.number(time / rate, 'the time')
   shift = mark.shift - (times.first_picture if is_played else 0.0)
   return Span(
-    mark.line, mark.video, found[0], found[-1], mark.label, mark.annotator,
-    shift,
+    mark.line, mark.video, start, end[0] if end else start, mark.label,
+    mark.annotator, rate, shift,
   )  # fmt: skip
 
 
