@@ -15,18 +15,13 @@ from typing import Any
 import numpy as np
 
 from backtal_jax import command_line, errors, files
-from backtal_jax.metrics import matching, segments
+from backtal_jax.metrics import matching, scores, segments
 
 
 def detection_map(
   truth: segments.Truth, predictions: segments.Segments, tiou: Sequence[float]
-) -> dict:
-  """Compute the mean average precision over classes, see matching.match.
-
-  Returns:
-    {'tiou', 'mAP' [tIoU], 'average_mAP', 'ap_per_class': {label: [tIoU]}},
-    fractions of 1.
-  """
+) -> scores.Metrics:
+  """Compute the mean average precision over classes, see matching.match."""
   order, matched = matching.match(truth, predictions, tiou)
   cuts = np.arange(1, len(truth.labels))
   cuts = np.searchsorted(predictions.label[order], cuts)
@@ -84,7 +79,7 @@ def parse_tiou(
   )
 
 
-def format_table(result: dict, truth: segments.Truth) -> str:
+def format_table(result: scores.Metrics, truth: segments.Truth) -> str:
   """Format a result in percent: a line a class, the mean, the average."""
   names = [*truth.labels, 'mAP', 'average mAP']
   width = max(map(len, names))
