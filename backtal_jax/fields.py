@@ -8,7 +8,7 @@ new field gets a row here and a line there.
 import difflib
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -267,7 +267,9 @@ def nearest(name: str) -> str:
   return max(FIELDS, key=likeness)
 
 
-def flatten(config: Any, prefix: str = '') -> dict:
+def flatten(
+  config: ml_collections.ConfigDict | Mapping[str, Any], prefix: str = ''
+) -> dict[str, Any]:
   """Return {'section.field': value} of a config or a dict of dicts."""
   flat = {}
   for key in config:

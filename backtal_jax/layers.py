@@ -148,7 +148,6 @@ class Conv(nn.Module):
 
   features: int
   width: int
-  use_bias: bool = True
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -161,10 +160,9 @@ class Conv(nn.Module):
       product(tap, weights, self.dtype)
       for tap, weights in zip(taps, kernel, strict=True)
     )
-    if self.use_bias:
-      bound = fan_in**-0.5
-      init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
-      x += self.param('bias', init, (self.features,)).astype(self.dtype)
+    bound = fan_in**-0.5
+    init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+    x += self.param('bias', init, (self.features,)).astype(self.dtype)
     return checkpoint_name(x, KEPT)
 
 

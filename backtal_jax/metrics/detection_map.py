@@ -10,7 +10,6 @@ name), so that the result never depends on the machine.
 import decimal
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ def detection_map(
   }
 
 
-def average_precision(hit: np.ndarray, num_truth: int) -> Any:
+def average_precision(hit: np.ndarray, num_truth: int) -> np.ndarray | float:
   """Compute the area under the precision envelope (VOC 2011).
 
   Args:
@@ -101,11 +100,17 @@ def make_parser(text: str) -> command_line.Parser:
   """
   parser = command_line.Parser(description=text.splitlines()[0])
   add = functools.partial(parser.add_argument, required=True)
-  add('--ground_truth', help='JSON, or the folder of THUMOS14 text files')
-  add('--predictions', help='ActivityNet JSON')
+  add(
+    '--ground_truth',
+    type=files.path,
+    help='JSON, or the folder of THUMOS14 text files',
+  )
+  add('--predictions', type=files.path, help='ActivityNet JSON')
   add('--subset', help='the split, e.g. test')
   parser.add_argument('--tiou', default='0.5:0.05:0.95', help='(%(default)s)')
-  parser.add_argument('--output', help='JSON file for the result')
+  parser.add_argument(
+    '--output', type=files.path, help='JSON file for the result'
+  )
   return parser
 
 

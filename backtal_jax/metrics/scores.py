@@ -17,6 +17,12 @@ class Metrics(TypedDict):
   epoch: NotRequired[int]
 
 
+# Pairs of a name and percent, as in config.eval.
+Published = Iterable[tuple[str, float]]
+# Name, percent, published percent, difference; the last two may be unknown.
+Beside = tuple[str, float, float | None, float | None]
+
+
 def named(metrics: Metrics) -> dict[str, float]:
   """Return {'mAP@0.5': …, 'average_mAP': …} as fractions of 1."""
   pairs = zip(metrics['tiou'], metrics['mAP'], strict=True)
@@ -36,12 +42,8 @@ def ranking_value(metrics: Metrics, best_metric: str) -> float:
   return named(metrics)[best_metric]
 
 
-def beside(metrics: Metrics, published: Iterable = ()) -> list[tuple]:
-  """Return (name, percent, published percent, difference) of every number.
-
-  The last two are None where `published`, pairs of a name and percent as in
-  config.eval, does not have it.
-  """
+def beside(metrics: Metrics, published: Published = ()) -> list[Beside]:
+  """Return every number, beside the published one where there is one."""
   published, rows = dict(published), []
   for name, value in named(metrics).items():
     ours, theirs = 100 * value, published.get(name)
@@ -49,7 +51,7 @@ def beside(metrics: Metrics, published: Iterable = ()) -> list[tuple]:
   return rows
 
 
-def largest_difference(metrics: Metrics, published: Iterable) -> float:
+def largest_difference(metrics: Metrics, published: Published) -> float:
   """Return how far the run is off the published numbers, in percent.
 
   Raises:
@@ -66,7 +68,7 @@ def largest_difference(metrics: Metrics, published: Iterable) -> float:
   return max((abs(d) for d in rows.values() if d is not None), default=0.0)
 
 
-def table(metrics: Metrics, published: Iterable = ()) -> str:
+def table(metrics: Metrics, published: Published = ()) -> str:
   """Lay out mAP by tIoU in percent, beside published numbers if there are."""
   names, ours, theirs, differences = zip(
     *beside(metrics, published), strict=True
