@@ -14,7 +14,6 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-AFFINITY_KINDS = ('official', 'paper')
 # The outputs of layers: what rematerialisation keeps; the wide arrays between
 # neighbours and sums, three and nine times as large, it computes again.
 KEPT = 'layer'

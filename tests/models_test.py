@@ -51,7 +51,7 @@ def _plain_affinity(x, similarity, kernel, kind):
   return y
 
 
-@pytest.mark.parametrize('kind', layers.AFFINITY_KINDS)
+@pytest.mark.parametrize('kind', ['official', 'paper'])
 @pytest.mark.parametrize('channels', [3, 4, 5, 8])
 def test_both_forms_of_the_affinity_convolution_equal_its_definition(
   kind, channels

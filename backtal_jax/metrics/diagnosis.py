@@ -38,17 +38,10 @@ TOP = 10
 _NUM_GROUPS = 5
 
 # A fifth of the ground truth by some value, with both its ends.
-Group = TypedDict(
-  'Group',
-  {
-    'from': float,
-    'to': float,
-    'count': int,
-    'missed': int,
-    'missed_share': float,
-    'normalised_mAP': float,
-  },
-)
+Group = TypedDict('Group', {
+  'from': float, 'to': float, 'count': int, 'missed': int,
+  'missed_share': float, 'normalised_mAP': float,
+})  # fmt: skip
 
 
 class Diagnosis(TypedDict):
