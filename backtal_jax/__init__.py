@@ -12,10 +12,17 @@ The letters of every shape in this package:
   K  the largest snippets that make a video score
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from etils import epath
+
+if TYPE_CHECKING:
+  import ml_collections
+
+  from backtal_jax import predict
 
 __version__ = '0.2.0'
 
@@ -26,10 +33,10 @@ IGNORED = -100
 def load(
   checkpoint: epath.PathLike,
   *,
-  config: Any = None,
+  config: ml_collections.ConfigDict | None = None,
   classes: Sequence[str] | None = None,
-  **weights: Any,
-) -> Any:
+  **weights: str,
+) -> predict.Model:
   """Load a checkpoint to predict with, see `predict.load`."""
   from backtal_jax import predict  # JAX only when it is needed
 

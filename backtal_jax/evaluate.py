@@ -1,7 +1,6 @@
 """A split of videos to segments, and segments to metrics."""
 
 import time
-from typing import Any
 
 import jax
 import ml_collections
@@ -10,8 +9,14 @@ from absl import logging
 from etils import epath
 
 from backtal_jax import errors, fields, files, models, predict
-from backtal_jax.data import annotations, feature_records, pipeline, splits
-from backtal_jax.metrics import detection_map, segments
+from backtal_jax.data import (
+  annotations,
+  feature_records,
+  pipeline,
+  sources,
+  splits,
+)
+from backtal_jax.metrics import detection_map, scores, segments
 from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
 
 
@@ -27,8 +32,8 @@ class Evaluator:
   def __init__(
     self,
     config: ml_collections.ConfigDict,
-    model: Any,
-    source: Any,
+    model: models.BackTAL,
+    source: sources.Source,
     ground_truth: annotations.Annotations,
     mesh: jax.sharding.Mesh,
   ) -> None:
@@ -58,14 +63,15 @@ class Evaluator:
         + errors.few(absent)
       )
 
-  def __call__(self, params: dict, epoch: int) -> outputs.Results:
+  def __call__(self, params: models.Params, epoch: int) -> outputs.Results:
     """Evaluate the parameters of an epoch; every host returns the same."""
     start, rows = time.time(), {}
     size = sharding.batch_size(self._eval.batch_size, self._mesh)
     plan = sharding.local_columns(pipeline.eval_plan(len(self._source), size))
     params = sharding.replicate(params, self._mesh)
+    names = np.array(self._names, object)
     batches = (
-      batch | {'name': [self._names[i] for i in batch['video_index']]}
+      batch | {'name': names[batch['video_index']]}
       for batch in pipeline.batches(self._source, plan)
     )
     for batch, row, curves, found in predict.predict_batches(
@@ -80,21 +86,27 @@ class Evaluator:
       rows[batch['name'][row]] = found, right, kept
     shares = hosts.gather_objects(rows)
     rows = {name: row for share in shares for name, row in share.items()}
-    found, right, curves = (
-      {name: row[i] for name, row in rows.items()} for i in range(3)
-    )
+    found = {name: row for name, (row, _, _) in rows.items()}
+    right = [labels for _, labels, _ in rows.values()]
+    curves = {name: kept for name, (_, _, kept) in rows.items()}
     columns = segments.make_predictions(found, self._classes, self.truth)
     metrics = detection_map.detection_map(self.truth, columns, self._eval.tiou)
-    metrics |= {'accuracy': float(np.mean([*right.values()])), 'epoch': epoch}
+    metrics |= {'accuracy': float(np.mean(right)), 'epoch': epoch}
     logging.info('%d videos in %.1f s', len(found), time.time() - start)
     return outputs.Results(metrics, found, self._classes, columns, curves)
 
+  def value(self, results: outputs.Results) -> float:
+    """Return what epochs are ranked by, see config.eval.best_metric."""
+    return scores.ranking_value(results.metrics, self._eval.best_metric)
 
-def make_source(config: ml_collections.ConfigDict, split: str) -> Any:
-  """Open a split of config.data, see splits.open."""
+
+def make_source(
+  config: ml_collections.ConfigDict, root: epath.Path, split: str
+) -> sources.Source:
+  """Open a split of a data root as config.data says, see splits.open."""
   data, model = config.data, config.model
   return splits.open(
-    data.root,
+    root,
     split,
     source=data.source,
     num_snippets=data.num_snippets,
@@ -108,7 +120,7 @@ def evaluate(
   config: ml_collections.ConfigDict,
   checkpoint: epath.PathLike,
   workdir: epath.PathLike,
-) -> dict:
+) -> scores.Metrics:
   """Score a checkpoint (see checkpoints.restore_params) on a config's split.
 
   Predictions, curves and metrics go to the workdir.
@@ -120,14 +132,16 @@ def evaluate(
     errors.InputError: A user error.
   """
   fields.check(config)
-  workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
+  workdir, checkpoint = files.path(workdir), files.path(checkpoint)
+  mesh = sharding.make_mesh(config.mesh)
   workdirs.check(workdir, config)
   model, data = models.BackTAL(**config.model), config.data
+  root = files.path(data.root)
   trained = checkpoints.workdir_of(checkpoint)
   feature_records.of_config(config, trained)
-  params, epoch = predict.restore(model, data.num_snippets, checkpoint, mesh)
-  source = make_source(config, data.eval_split)
-  truth = annotations.find_ground_truth(data.ground_truth, data.root)
+  params, epoch = predict.restore(model, checkpoint, mesh)
+  source = make_source(config, root, data.eval_split)
+  truth = annotations.find_ground_truth(data.ground_truth, root)
   if trained is not None:
     outputs.check_classes(trained, truth)
   results = Evaluator(config, model, source, truth, mesh)(params, epoch)

@@ -8,7 +8,7 @@ new field gets a row here and a line there.
 import difflib
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -99,6 +99,7 @@ _POSITIVE = _number('more than 0', lambda v: v > 0)
 _NOT_NEGATIVE = _number('at least 0', lambda v: v >= 0)
 _SHARE = _number('more than 0, at most 1', lambda v: 0 < v <= 1)
 _FRACTION = _number('at least 0, at most 1', lambda v: 0 <= v <= 1)
+_BELOW_ONE = _number('at least 0, less than 1', lambda v: 0 <= v < 1)
 _COSINE = _number('from -1 to 1', lambda v: -1 <= v <= 1)
 _SWITCH = _one_of(False, True)
 _LEVELS = _tuple(
@@ -118,9 +119,7 @@ FIELDS = {
   'model.affinity': _one_of('official', 'paper'),
   'model.topk_ratio': _SHARE,
   'model.topk_by': _one_of('logits', 'probabilities'),
-  'model.dropout_rate': _number(
-    'at least 0, less than 1', lambda v: 0 <= v < 1
-  ),
+  'model.dropout_rate': _BELOW_ONE,
   'model.dtype': _one_of('float32', 'bfloat16'),
   'loss.base': _WEIGHT,
   'loss.supp': _WEIGHT,
@@ -132,7 +131,7 @@ FIELDS = {
   'loss.similar_min': _COSINE,
   'loss.different_max': _COSINE,
   'loss.label_warmup': _FRACTION,
-  'loss.click_trim': _number('at least 0, less than 1', lambda v: 0 <= v < 1),
+  'loss.click_trim': _BELOW_ONE,
   'loss.click_trim_from': _FRACTION,
   'loss.click_doubt_from': _FRACTION,
   'data.name': _TEXT,
@@ -160,7 +159,7 @@ FIELDS = {
   'train.betas': _tuple(
     'two numbers, each at least 0 and less than 1',
     'at least 0, less than 1',
-    lambda v: len(v) == 2 and all(_is_number(b) and 0 <= b < 1 for b in v),
+    lambda v: len(v) == 2 and all(map(_BELOW_ONE.holds, v)),
   ),
   'train.seed': _integer(0, 2**32 - 1),
   'train.eval_every': _integer(1),
@@ -267,7 +266,9 @@ def nearest(name: str) -> str:
   return max(FIELDS, key=likeness)
 
 
-def flatten(config: Any, prefix: str = '') -> dict:
+def flatten(
+  config: ml_collections.ConfigDict | Mapping[str, Any], prefix: str = ''
+) -> dict[str, Any]:
   """Return {'section.field': value} of a config or a dict of dicts."""
   flat = {}
   for key in config:

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-AFFINITY_KINDS = ('official', 'paper')
 # The outputs of layers: what rematerialisation keeps; the wide arrays between
 # neighbours and sums, three and nine times as large, it computes again.
 KEPT = 'layer'
@@ -34,7 +34,7 @@ def _dot(a, b, axes, dtype):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(
-  x: Float[Array, 'B T F'], kernel: Float[Array, 'F G'], dtype: Any
+  x: Float[Array, 'B T F'], kernel: Float[Array, 'F G'], dtype: DTypeLike
 ) -> Float[Array, 'B T G']:
   """Multiply in `dtype`.
 
@@ -65,7 +65,7 @@ product.defvjp(_product_forward, _product_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def shared_product(
-  x: list[Float[Array, 'B T F']], kernel: Float[Array, 'F G'], dtype: Any
+  x: list[Float[Array, 'B T F']], kernel: Float[Array, 'F G'], dtype: DTypeLike
 ) -> list[Float[Array, 'B T G']]:
   """Multiply several arrays by one kernel, as `product` would each.
 
@@ -97,7 +97,7 @@ shared_product.defvjp(_shared_forward, _shared_backward)
 
 
 def dropout(
-  rng: Any, x: list[Float[Array, 'B T H']], rate: float
+  rng: jax.Array, x: list[Float[Array, 'B T H']], rate: float
 ) -> list[Float[Array, 'B T H']]:
   """Drop a share of each of at most two arrays, independently.
 
@@ -147,8 +147,7 @@ class Conv(nn.Module):
 
   features: int
   width: int
-  use_bias: bool = True
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B T F']) -> Float[Array, 'B T G']:
@@ -160,10 +159,9 @@ class Conv(nn.Module):
       product(tap, weights, self.dtype)
       for tap, weights in zip(taps, kernel, strict=True)
     )
-    if self.use_bias:
-      bound = fan_in**-0.5
-      init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
-      x += self.param('bias', init, (self.features,)).astype(self.dtype)
+    bound = fan_in**-0.5
+    init = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+    x += self.param('bias', init, (self.features,)).astype(self.dtype)
     return checkpoint_name(x, KEPT)
 
 
@@ -179,7 +177,7 @@ class AffinityConv(nn.Module):
   in_features: int
   features: int
   affinity: str = 'official'
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
     shape = (3, self.in_features, self.features)
@@ -237,7 +235,7 @@ class Classifier(nn.Module):
   """A convolution of width 1 without bias, for several inputs at once."""
 
   features: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(

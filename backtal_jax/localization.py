@@ -5,12 +5,29 @@ run of frames by its contrast to what surrounds it, drop overlapping ones. It
 runs in NumPy, video by video, with all thresholds of a class handled at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 # How many segments are compared with each other at once; bounds the memory.
 _BLOCK = 256
+
+
+class Found(NamedTuple):
+  """The segments of a video, by class, then by descending score."""
+
+  label: np.ndarray  # [N] int
+  segment: np.ndarray  # [N, 2] seconds
+  score: np.ndarray  # [N]
+
+
+class Detection(TypedDict):
+  """One of them, as ActivityNet's files list it."""
+
+  label: str
+  segment: list[float]  # start and end, seconds
+  score: float
 
 
 def localize(
@@ -29,7 +46,7 @@ def localize(
   trim: float,
   whole_video_score: float,
   read: str = 'logits',
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Found:
   """Find the segments of one video (method.md, section 4).
 
   Args:
@@ -47,10 +64,6 @@ def localize(
     trim: Part of its length that a segment loses at each end.
     whole_video_score: Score of [0, duration] beside CAS segments; 0 is none.
     read: What is localised, see `activation`.
-
-  Returns:
-    labels [N] int, segments [N, 2] in seconds and scores [N], by class, then
-    by descending score.
   """
   score = np.asarray(score, np.float32)
   labels = np.flatnonzero(score[:-1] >= np.float32(class_threshold))
@@ -66,7 +79,7 @@ def localize(
     ranked = _rank(runs / frame_num, scores, duration, trim, whole, nms_tiou)
     found.append((np.full(len(ranked[1]), label), *ranked))
   label, rows, value = zip(*found, strict=True)
-  return np.concatenate(label), np.concatenate(rows), np.concatenate(value)
+  return Found(*map(np.concatenate, (label, rows, value)))
 
 
 def activation(cas: np.ndarray, read: str) -> np.ndarray:
@@ -146,10 +159,8 @@ def suppress(
   return np.concatenate(kept)
 
 
-def format_video(
-  found: tuple[np.ndarray, ...], names: Sequence[str]
-) -> list[dict]:
-  """List what `localize` found as ActivityNet's dictionaries, unrounded."""
+def format_video(found: Found, names: Sequence[str]) -> list[Detection]:
+  """List what `localize` found, unrounded; the labels index `names`."""
   rows = zip(*(array.tolist() for array in found), strict=True)
   return [
     {'label': names[label], 'segment': segment, 'score': score}
@@ -157,8 +168,10 @@ def format_video(
   ]
 
 
-def format_results(videos: dict[str, list[dict]]) -> dict:
-  """Wrap {video: list of dictionaries} as an ActivityNet prediction file."""
+def format_results(
+  videos: Mapping[str, list[Detection]],
+) -> dict[str, object]:
+  """Wrap the detections of videos as an ActivityNet prediction file."""
   return {'version': 'VERSION 1.3', 'results': videos, 'external_data': {}}
 
 

@@ -19,7 +19,9 @@ from backtal_jax import IGNORED, models
 TERMS = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
 
 
-def _mean(value: Float[Array, '*N'], weight: Float[Array, '*N']):
+def _mean(
+  value: Float[Array, '*N'], weight: Float[Array, '*N']
+) -> Float[Array, '']:
   """Average over weight, 0 where there is none."""
   count = weight.sum()
   return (value * weight).sum() / jnp.where(count > 0, count, 1)

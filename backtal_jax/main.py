@@ -133,8 +133,7 @@ def _export(given):
 
   shapes, config = None, given.config
   if config is not None:  # what is exported then has to fit it
-    model = models.BackTAL(**config.model)
-    shapes = models.shapes(model, config.data.num_snippets)
+    shapes = models.shapes(models.BackTAL(**config.model))
   checkpoints.export(given.checkpoint, given.output, shapes)
 
 

@@ -6,14 +6,18 @@ Everything in float32 but activations and products, which are in `dtype`.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from backtal_jax import layers
+
+# Arrays in a tree of names.
+Params: TypeAlias = 'dict[str, Params | jax.Array]'
 
 
 class Outputs(NamedTuple):
@@ -92,7 +96,7 @@ class Embedding(nn.Module):
 
   reduce_dim: int
   embedding_dim: int
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T E']:
@@ -108,7 +112,7 @@ class Filter(nn.Module):
   """Weigh every snippet between background (0) and foreground (1)."""
 
   reduce_dim: int
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T']:
@@ -124,7 +128,7 @@ class Backbone(nn.Module):
   hidden_dim: int
   affinity: str
   dropout_rate: float
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(
@@ -173,7 +177,7 @@ class BackTAL(nn.Module):
   topk_ratio: float = 0.125  # snippets whose mean is the video score
   topk_by: str = 'logits'  # or 'probabilities', see `choose`
   dropout_rate: float = 0.7  # of the second layer, in training
-  dtype: Any = jnp.float32  # of activations and products, or bfloat16
+  dtype: DTypeLike = jnp.float32  # of activations and products, or bfloat16
 
   @nn.compact
   def __call__(self, feature: Float[Array, 'B T D'], *, train: bool) -> Outputs:
@@ -208,13 +212,13 @@ class BackTAL(nn.Module):
     )
 
 
-def init(model: BackTAL, rng: Any, num_snippets: int) -> dict:
+def init(model: BackTAL, rng: jax.Array) -> Params:
   """Sample the parameters, as PyTorch's Conv1d would."""
-  feature = jnp.zeros((1, num_snippets, model.feature_dim))
+  feature = jnp.zeros((1, 1, model.feature_dim))
   # Compiled, only what draws remains of the network.
   return jax.jit(lambda r: model.init(r, feature, train=False)['params'])(rng)
 
 
-def shapes(model: BackTAL, num_snippets: int) -> dict:
+def shapes(model: BackTAL) -> Params:
   """Return the shapes of the parameters."""
-  return jax.eval_shape(lambda: init(model, jax.random.key(0), num_snippets))
+  return jax.eval_shape(lambda: init(model, jax.random.key(0)))

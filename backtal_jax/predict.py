@@ -13,7 +13,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +22,48 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors, files, localization, models
-from backtal_jax.data import annotations, feature_files, feature_records
+from backtal_jax.data import (
+  annotations,
+  feature_files,
+  feature_records,
+  pipeline,
+  sources,
+)
 from backtal_jax.run import checkpoints, outputs, sharding
 from backtal_jax.video import decode, reader
 
 # Segments of one video shown on screen.
 _SHOWN = 10
+# What `predict_step` computes, of a batch or of a video.
+Curves = dict[str, np.ndarray]
+Detection = localization.Detection
+
+
+class Row(NamedTuple):
+  """One video of a batch, and what was found in it."""
+
+  batch: pipeline.Batch
+  row: int  # in the batch
+  curves: Curves
+  found: localization.Found
+
+
+class Prediction(NamedTuple):
+  """One video, and what is found in it."""
+
+  video: sources.Example
+  curves: Curves
+  segments: list[Detection]  # see Model.predict
 
 
 @functools.partial(jax.jit, static_argnames=('model',))
 def predict_step(
-  params: dict, feature: jax.Array | np.ndarray, *, model: Any
-) -> dict:
-  """Run the suppressed branch of a models.BackTAL on features [B, T, D].
+  params: models.Params,
+  feature: jax.Array | np.ndarray,
+  *,
+  model: models.BackTAL,
+) -> dict[str, jax.Array]:
+  """Run the suppressed branch on features [B, T, D].
 
   Returns:
     cas [B, T, C+1] logits, score [B, C+1] softmax, magnitude [B, T] of the
@@ -52,26 +81,21 @@ def predict_step(
 
 def predict_batches(
   model: models.BackTAL,
-  params: dict,
-  batches: Iterable,
+  params: models.Params,
+  batches: Iterable[pipeline.Batch],
   mesh: jax.sharding.Mesh,
-  options: dict,
-) -> Iterator:
-  """Find the segments of every video of some batches.
+  options: dict[str, Any],
+) -> Iterator[Row]:
+  """Find the segments of every video of some batches, in turn.
 
   Args:
-    model: A models.BackTAL.
-    params: Model parameters, on every device of the mesh.
-    batches: Dicts of this host's feature [b, T, D], mask [b], which is 0 for
-      the rows that only fill the batch, name, frame_num and duration [b] in
-      seconds, and whatever else.
+    model: The network.
+    params: Its parameters, on every device of the mesh.
+    batches: Of this host: feature [b, T, D], mask [b], which is 0 for the rows
+      that only fill the batch, name, frame_num and duration [b] in seconds,
+      and whatever else.
     mesh: Devices.
     options: config.localization.
-
-  Yields:
-    Of every video in turn: its batch, its row there, a dict of its cas, score,
-    magnitude and foreground (see `predict_step`), and what
-    localization.localize finds.
 
   Raises:
     errors.InputError: A video has no length; the network returns NaN.
@@ -83,11 +107,11 @@ def predict_batches(
   # The host works on a batch while the devices compute the next one.
   for output, batch in sharding.ahead(outputs):
     output = {k: sharding.local_rows(v) for k, v in output.items()}
-    for row in np.flatnonzero(batch['mask']):
+    for row in np.flatnonzero(batch['mask']).tolist():
       curves = {k: v[row] for k, v in output.items()}
       length = batch['frame_num'][row], batch['duration'][row]
       found = _localize(batch['name'][row], curves, *length, options)
-      yield batch, row, curves, found
+      yield Row(batch, row, curves, found)
 
 
 def _localize(name, curves, frame_num, duration, options):
@@ -111,16 +135,13 @@ def _localize(name, curves, frame_num, duration, options):
 
 
 def restore(
-  model: models.BackTAL,
-  num_snippets: int,
-  checkpoint: epath.PathLike,
-  mesh: jax.sharding.Mesh,
-) -> tuple[dict, int]:
+  model: models.BackTAL, checkpoint: epath.Path, mesh: jax.sharding.Mesh
+) -> tuple[models.Params, int]:
   """Do what checkpoints.restore_params does, onto every device of a mesh."""
   replicated = sharding.replicated(mesh)
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
-    models.shapes(model, num_snippets),
+    models.shapes(model),
   )
   return checkpoints.restore_params(checkpoint, shapes)
 
@@ -130,22 +151,23 @@ class Model:
   """A trained network with its localisation, made by `load`."""
 
   network: models.BackTAL
-  params: dict = dataclasses.field(repr=False)  # on every device of the mesh
+  # On every device of the mesh.
+  params: models.Params = dataclasses.field(repr=False)
   mesh: jax.sharding.Mesh
   shape: tuple[int, int]  # (T, D) of the network's input
   classes: tuple[str, ...]  # in index order
   epoch: int  # of the checkpoint, -1 where unknown
-  localization: dict  # options of localization.localize
+  localization: dict[str, Any]  # options of localization.localize
   batch_size: int  # how many videos are predicted at once
   read: reader.Reader  # reads a feature file or encodes a video
 
   def predict(
     self,
-    features: np.ndarray,
+    features: np.ndarray | epath.PathLike,
     *,
     duration: float | None = None,
     frame_num: float | None = None,
-  ) -> list[dict]:
+  ) -> list[Detection]:
     """Find the segments of one video.
 
     Args:
@@ -156,60 +178,57 @@ class Model:
         default as many as 30 frames a second make.
 
     Returns:
-      [{'label', 'segment': [start, end] in seconds, 'score'}], by class, then
-      by descending score.
+      By class, then by descending score.
 
     Raises:
       errors.InputError: The features or the duration cannot be used.
     """
     if isinstance(features, str | os.PathLike):
-      video = self.read(features, duration)
+      video = self.read(files.path(features), duration)
     else:
       video = feature_files.make_video(
         'features', [features], duration, frame_num, shape=self.shape
       )
-    ((_, _, segments),) = self.predict_videos([video], batch_size=1)
-    return segments
+    (found,) = self.predict_videos([video], batch_size=1)
+    return found.segments
 
   def predict_videos(
-    self, videos: Iterable, batch_size: int | None = None
-  ) -> Iterator:
-    """Find the segments of many sources.Example, a batch at a time.
-
-    Yields:
-      Of each in turn: the video; its cas, score, magnitude and foreground (see
-      `predict_step`); its segments (see `predict`).
-    """
+    self, videos: Iterable[sources.Example], batch_size: int | None = None
+  ) -> Iterator[Prediction]:
+    """Find the segments of many videos in turn, a batch at a time."""
     size = sharding.batch_size(batch_size or self.batch_size, self.mesh)
-    batches = self._batches(videos, size)
-    for batch, row, curves, found in predict_batches(
-      self.network, self.params, batches, self.mesh, self.localization
-    ):
-      segments = localization.format_video(found, self.classes)
-      yield batch['video'][row], curves, segments
+    videos, again = itertools.tee(videos)
+    rows = predict_batches(
+      self.network,
+      self.params,
+      self._batches(again, size),
+      self.mesh,
+      self.localization,
+    )
+    for row, video in zip(rows, videos, strict=True):
+      segments = localization.format_video(row.found, self.classes)
+      yield Prediction(video, row.curves, segments)
 
   def _batches(self, videos, size):
     """Stack videos; what fills the last batch is zeros."""
-    videos = iter(videos)
     while part := list(itertools.islice(videos, size)):
       feature = np.zeros((size, *self.shape), np.float32)
       feature[: len(part)] = [video.feature for video in part]
       yield {
         'feature': feature,
         'mask': np.arange(size) < len(part),
-        'video': part,
-        'name': [video.name for video in part],
-        'frame_num': [video.frame_num for video in part],
-        'duration': [video.duration for video in part],
+        'name': np.array([video.name for video in part], object),
+        'frame_num': np.array([video.frame_num for video in part]),
+        'duration': np.array([video.duration for video in part]),
       }
 
 
 def load(
   checkpoint: epath.PathLike,
   *,
-  config: Any = None,
+  config: ml_collections.ConfigDict | None = None,
   classes: Sequence[str] | None = None,
-  **weights: Any,
+  **weights: str,
 ) -> Model:
   """Load a checkpoint to predict with.
 
@@ -223,6 +242,7 @@ def load(
   Raises:
     errors.InputError: Something is missing, or the one does not fit the other.
   """
+  checkpoint = files.path(checkpoint)
   workdir = checkpoints.workdir_of(checkpoint)
   if config is None:
     config = _config_of(checkpoint, workdir)
@@ -243,7 +263,7 @@ def load(
   network = models.BackTAL(**config.model)
   mesh = sharding.make_mesh(config.mesh)
   shape = data.num_snippets, config.model.feature_dim
-  params, epoch = restore(network, data.num_snippets, checkpoint, mesh)
+  params, epoch = restore(network, checkpoint, mesh)
   return Model(
     network=network,
     params=params,
@@ -279,7 +299,7 @@ def predict(
   *,
   duration: float | None = None,
   plot: bool = False,
-  **weights: Any,
+  **weights: str,
 ) -> None:
   """Predict a file or a folder: a JSON file, a table and, asked for, pictures.
 
@@ -296,23 +316,23 @@ def predict(
   Raises:
     errors.InputError: A user error; nothing is written to `output` then.
   """
-  output, results, tables = files.path(output), {}, []
+  input, output = files.path(input), files.path(output)
+  results, tables = {}, []
   if output.is_dir():
     raise errors.InputError(f'{output}: a folder, expected a file to write')
   model = load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
   paths = reader.find(input)
   videos = (model.read(path, duration) for path in paths)
-  for path, (video, curves, segments) in zip(
-    paths, model.predict_videos(videos), strict=True
-  ):
-    if video.name in results:
-      raise errors.InputError(f'{input}: two files are video {video.name!r}')
-    results[video.name] = segments
-    tables.append(_table(video, segments))
+  for path, found in zip(paths, model.predict_videos(videos), strict=True):
+    name = found.video.name
+    if name in results:
+      raise errors.InputError(f'{input}: two files are video {name!r}')
+    results[name] = found.segments
+    tables.append(_table(found))
     if plot:
-      picture = f'{output.stem}_timelines/{video.name.replace("/", "_")}.png'
-      figure = _draw(model, path, video, curves, segments, truth)
+      picture = f'{output.stem}_timelines/{name.replace("/", "_")}.png'
+      figure = _draw(model, path, found, truth)
       with files.atomic(output.parent / picture) as f:
         figure.savefig(f, format='png', dpi=100)
   results = localization.format_results(dict(sorted(results.items())))
@@ -320,10 +340,11 @@ def predict(
   print(*tables, sep='\n')  # what is asked for is safe by now
 
 
-def _draw(model, path, video, curves, segments, truth):
-  """Draw the timeline of what Model.predict_videos yields of a file."""
+def _draw(model, path, prediction, truth):
+  """Draw the timeline of a file's prediction."""
   from backtal_jax.report import timelines  # not needed to predict
 
+  video, curves, segments = prediction
   found = [model.classes.index(segment['label']) for segment in segments]
   # Nothing found is worth a look, too: at the class that came closest.
   found = found or [int(np.argmax(curves['score'][:-1]))]
@@ -348,8 +369,9 @@ def _read_truth(data):
   return annotations.read_ground_truth(path).videos
 
 
-def _table(video, segments):
+def _table(prediction):
   """Lay out the best segments of a video."""
+  video, _, segments = prediction
   best = sorted(segments, key=lambda s: -s['score'])
   lines = [f'{video.name}  {video.duration:.1f} s  {len(segments)} segments']
   width = max((len(s['label']) for s in best[:_SHOWN]), default=0)

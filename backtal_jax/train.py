@@ -3,19 +3,18 @@
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from etils import epath
 
-from backtal_jax import errors, evaluate, fields, files, layers, losses, models
-from backtal_jax.data import annotations, pipeline, splits
-from backtal_jax.metrics import scores
+from backtal_jax import evaluate, fields, files, layers, losses, models
+from backtal_jax.data import annotations, clicks, pipeline, sources, splits
+from backtal_jax.metrics import scores, segments
 from backtal_jax.run import (
   checkpoints,
   hosts,
@@ -28,14 +27,41 @@ from backtal_jax.run import (
 
 _TRAIN_KEYS = ('feature', 'label', 'click', 'mask', 'video_index')
 
+# By name, on the devices: a batch, or scalars.
+Arrays = dict[str, jax.Array]
+Loss = Callable[..., tuple[jax.Array, Arrays]]
+# Where the arrays of a tree of parameters live.
+Shardings: TypeAlias = 'jax.sharding.Sharding | dict[str, Shardings]'
+# (truth, results) -> {name: image [height, width, 3] uint8}.
+Draw = Callable[[segments.Truth, outputs.Results], dict[str, np.ndarray]]
+
 
 class TrainState(NamedTuple):
   """All that training changes."""
 
   step: jax.Array
-  params: Any
-  opt_state: Any
+  params: models.Params
+  opt_state: optax.OptState
   rng: jax.Array
+
+
+class Program(NamedTuple):
+  """What trains."""
+
+  model: models.BackTAL
+  new_state: Callable[[], TrainState]  # samples a first state
+  layout: TrainState  # where a state's arrays live: their shardings
+  # Jitted; reuses the old state's memory.
+  step: Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]
+
+
+class Videos(NamedTuple):
+  """What is trained on."""
+
+  source: sources.Source
+  plan: np.ndarray  # [steps, B, 2] of the whole run
+  truth: annotations.Annotations
+  clicks: sources.Labeller | None
 
 
 def make_optimizer(
@@ -48,7 +74,7 @@ def make_optimizer(
   )
 
 
-def make_loss(config: ml_collections.ConfigDict) -> Callable:
+def make_loss(config: ml_collections.ConfigDict) -> Loss:
   """Return losses.total with the numbers of a config."""
   options = dict(config.loss)
   weights = {name: options.pop(name) for name in losses.TERMS}
@@ -59,7 +85,9 @@ def make_loss(config: ml_collections.ConfigDict) -> Callable:
   )  # fmt: skip
 
 
-def rematerialise(apply: Callable) -> Callable:
+def rematerialise(
+  apply: Callable[..., models.Outputs],
+) -> Callable[..., models.Outputs]:
   """Keep of the network only the layers' outputs for the gradient."""
   keep = jax.checkpoint_policies.save_only_these_names(layers.KEPT)
   return jax.checkpoint(apply, policy=keep)
@@ -67,15 +95,15 @@ def rematerialise(apply: Callable) -> Callable:
 
 def train_step(
   state: TrainState,
-  batch: dict,
+  batch: Arrays,
   *,
-  model: Any,
+  model: models.BackTAL,
   optimizer: optax.GradientTransformation,
-  loss: Callable,
+  loss: Loss,
   num_steps: int | None = None,
-  layout: Any = None,
+  layout: tuple[Shardings, Shardings] | None = None,
   remat: bool = False,
-) -> tuple[TrainState, dict]:
+) -> tuple[TrainState, Arrays]:
   """Do one step of Adam.
 
   Args:
@@ -125,20 +153,16 @@ def build(
   config: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
   num_steps: int | None = None,
-) -> Any:
-  """Unpack a config into what trains for `num_steps` steps.
-
-  Returns:
-    The models.BackTAL; a function that samples a first state; where a state's
-    arrays live; and the jitted step, which reuses the old state's memory.
-  """
+) -> Program:
+  """Unpack a config into what trains for `num_steps` steps."""
   model, options = models.BackTAL(**config.model), config.train
+  loss = make_loss(config)
   optimizer = make_optimizer(
     options.learning_rate, options.weight_decay, options.betas
   )
 
   def sample(rng):
-    params = models.init(model, rng, config.data.num_snippets)
+    params = models.init(model, rng)
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, optimizer.init(params), rng)
 
@@ -149,7 +173,7 @@ def build(
     train_step,
     model=model,
     optimizer=optimizer,
-    loss=make_loss(config),
+    loss=loss,
     num_steps=num_steps,
     layout=(whole, layout.params) if options.shard_state else None,
     remat=options.remat,
@@ -159,90 +183,51 @@ def build(
   # Shardings also where the compiler would choose the same: another kind of
   # sharding object coming out than went in is another trace.
   step = jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
-  return model, new_state, layout, step
-
-
-def initial_state(
-  new_state: Callable,
-  manager: ocp.CheckpointManager,
-  init_checkpoint: epath.PathLike = '',
-) -> TrainState:
-  """Return the latest state of a run or, of a new one, what `build` samples.
-
-  The parameters of the latter come from `init_checkpoint`, if there is one,
-  see checkpoints.restore_params.
-  """
-  state = new_state()
-  restored = checkpoints.restore(manager, state)
-  if restored is not None:
-    return restored
-  if init_checkpoint:
-    params, _ = checkpoints.restore_params(init_checkpoint, state.params)
-    state = state._replace(params=params)
-  return state
-
-
-def make_plan(
-  source: Any, where: object, batch_size: int, *, seed: int, num_epochs: int
-) -> np.ndarray:
-  """Return the index plan [steps, B, 2] of a run, over the labelled videos.
-
-  B is over all devices; `where` is what errors call the source.
-  """
-  labelled = np.flatnonzero(source.labels().any(axis=1))
-  if len(labelled) < len(source):
-    print(f'{len(source) - len(labelled)} videos without a label are dropped')
-  if not len(labelled):
-    raise errors.InputError(f'{where}: no video has a label')
-  return pipeline.train_plan(
-    labelled, batch_size, seed=seed, num_epochs=num_epochs
-  )
+  return Program(model, new_state, layout, step)
 
 
 def open_training(
-  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
-) -> tuple[Any, np.ndarray, annotations.Annotations, Callable | None]:
+  config: ml_collections.ConfigDict, root: epath.Path, mesh: jax.sharding.Mesh
+) -> Videos:
   """Open the training split and what supervises it; say whom clicks reach.
 
-  Returns:
-    The source, the index plan of the whole run, the ground truth, and
-    config.data.clicks as pipeline.batches takes them.
+  The `root` is config.data's.
 
   Raises:
     errors.InputError: The split, its labels or the clicks cannot be used.
   """
   data, options = config.data, config.train
-  source = evaluate.make_source(config, data.train_split)
-  plan = make_plan(
-    source,
-    f'{data.root}/{data.train_split}',
+  source = evaluate.make_source(config, root, data.train_split)
+  labelled = splits.labelled(source, root / data.train_split)
+  plan = pipeline.train_plan(
+    labelled,
     sharding.batch_size(options.batch_size, mesh),
     seed=options.seed,
     num_epochs=options.num_epochs,
   )
-  truth = annotations.find_ground_truth(data.ground_truth, data.root)
+  truth = annotations.find_ground_truth(data.ground_truth, root)
   splits.check_labels(source, truth)
-  clicks, line = splits.make_clicks(
+  labeller, line = splits.make_clicks(
     source,
-    data.clicks,
+    labelled,
+    clicks.find(data.clicks, root),
     truth,
-    data.root,
     annotator=data.annotator,
     seed=options.seed,
     num_snippets=data.num_snippets,
   )
   if hosts.is_main_process():
     print(line)
-  return source, plan, truth, clicks
+  return Videos(source, plan, truth, labeller)
 
 
 def load(
   config: ml_collections.ConfigDict,
-  source: Any,
+  source: sources.Videos,
   plan: np.ndarray,
   mesh: jax.sharding.Mesh,
-  clicks: Callable | None = None,
-) -> Iterator[tuple[dict, dict]]:
+  clicks: sources.Labeller | None = None,
+) -> Iterator[tuple[Arrays, pipeline.Batch]]:
   """Yield the batches of a plan, as `train_step` takes them and on this host.
 
   Where the features wait, config.data.placement says.
@@ -257,11 +242,11 @@ def load(
 
 def make_end_of_epoch(
   config: ml_collections.ConfigDict,
-  workdir: epath.PathLike,
+  workdir: epath.Path,
   evaluator: evaluate.Evaluator,
   best: float,
-  draw: Callable | None,
-) -> Callable:
+  draw: Draw | None,
+) -> Callable[[int, TrainState, log.Log], float]:
   """Return what evaluates an epoch when due: (epoch, state, log) -> its value.
 
   The results of the best epoch, that of the largest value, are written before
@@ -275,12 +260,12 @@ def make_end_of_epoch(
     if epoch % config.train.eval_every and not last:
       return checkpoints.UNKNOWN
     results, step = evaluator(state.params, epoch), int(state.step)
-    value = scores.ranking_value(results.metrics, config.eval.best_metric)
     run_log.write(step, scores.scalars(results.metrics))
     table = f'epoch {epoch}\n{scores.table(results.metrics)}'
     run_log.say(table)
     if draw and last and hosts.is_main_process():
       run_log.show(step, table, draw(evaluator.truth, results))
+    value = evaluator.value(results)
     if value > best:
       best = value
       outputs.write(workdir, results)
@@ -292,14 +277,13 @@ def make_end_of_epoch(
 def train_and_evaluate(
   config: ml_collections.ConfigDict,
   workdir: epath.PathLike,
-  draw: Callable | None = None,
-) -> dict:
+  draw: Draw | None = None,
+) -> scores.Metrics:
   """Train from the latest checkpoint in `workdir`, or from the start.
 
   The workdir gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
   and the results of the best epoch, whose metrics are returned. At the end
-  TensorBoard gets what `draw` makes of a segments.Truth and an outputs.Results:
-  {name: image [height, width, 3] uint8}.
+  TensorBoard gets the images that `draw` makes.
 
   Raises:
     errors.InputError: A user error, or a loss that is not finite.
@@ -308,10 +292,12 @@ def train_and_evaluate(
   sharding.keep_memory()
   options = config.train
   workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
-  source, plan, truth, clicks = open_training(config, mesh)
+  root = files.path(config.data.root)
+  first = files.path(config.init_checkpoint) if config.init_checkpoint else None
+  source, plan, truth, labeller = open_training(config, root, mesh)
   outputs.check_classes(workdir, truth)
   model, new_state, _, step_fn = build(config, mesh, len(plan))
-  eval_source = evaluate.make_source(config, config.data.eval_split)
+  eval_source = evaluate.make_source(config, root, config.data.eval_split)
   evaluator = evaluate.Evaluator(config, model, eval_source, truth, mesh)
   with (
     workdirs.lock(workdir, config),
@@ -319,10 +305,10 @@ def train_and_evaluate(
     checkpoints.manager(workdir) as manager,
   ):
     outputs.write_classes(workdir, truth.classes)
-    state = initial_state(new_state, manager, config.init_checkpoint)
+    state = checkpoints.initial_state(manager, new_state(), first)
     best, start = checkpoints.best_value(manager), int(state.step)
     end_of_epoch = make_end_of_epoch(config, workdir, evaluator, best, draw)
-    batches = load(config, source, plan[start:], mesh, clicks)
+    batches = load(config, source, plan[start:], mesh, labeller)
     per_epoch, every = len(plan) // options.num_epochs, options.checkpoint_every
     with log.Log(workdir, plan, start, source, options.on_nan) as run_log:
       for step, (on_device, batch) in enumerate(batches, start + 1):

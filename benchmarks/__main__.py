@@ -1,6 +1,5 @@
 """The command line of the benchmarks; see the package."""
 
-import argparse
 import functools
 
 from backtal_jax import command_line, errors, files
@@ -28,11 +27,13 @@ BENCHMARKS = {
 def main():
   """Measure what is asked for; write JSON, print a Markdown table."""
   command_line.quiet_tensorflow()
-  parser = argparse.ArgumentParser(prog='python -m benchmarks')
+  parser = command_line.Parser(prog='python -m benchmarks')
   parser.add_argument(
     '--only', action='append', choices=BENCHMARKS, help='May be repeated.'
   )
-  parser.add_argument('--output', required=True, help='A JSON file.')
+  parser.add_argument(
+    '--output', type=files.path, required=True, help='A JSON file.'
+  )
   args = parser.parse_args()
   results = {}
   with errors.one_line():

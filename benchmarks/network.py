@@ -59,7 +59,7 @@ def _make(config, size, model):
     options.learning_rate, options.weight_decay, options.betas
   )
   drawn = models.BackTAL(**config.model)
-  params = models.init(drawn, jax.random.key(0), config.data.num_snippets)
+  params = models.init(drawn, jax.random.key(0))
   fresh = jax.tree.map(jnp.array, params)  # the step's own, which it donates
   state = train.TrainState(
     jnp.int32(0), fresh, optimizer.init(fresh), jax.random.key(0)

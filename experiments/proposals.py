@@ -11,16 +11,18 @@ one in each of so many gaps, chosen at random; or by proposals, in ROUNDS rounds
 the network's start. What is whole is not run again.
 """
 
-import pathlib
-import subprocess
-import sys
+import functools
 
 import numpy as np
 
-from backtal_jax import command_line, errors, files
+from backtal_jax import command_line, errors, files, predict
+from backtal_jax import train as training
 from backtal_jax.annotate import queue
 from backtal_jax.data import annotations, clicks
+from backtal_jax.metrics import scores
 from backtal_jax.prepare import click_stats
+from backtal_jax.run import sharding
+from experiments import supervision
 
 SEEDS = 0, 1, 2
 CLICKS, ROUNDS = 300, 3
@@ -89,8 +91,6 @@ def answer(truth, proposed, answers, number) -> list[annotations.Click]:
 
 def propose(root, workdir, answers) -> list[tuple[float, str, float]]:
   """Return (value, video, time) of what a trained model proposes."""
-  from backtal_jax import predict  # JAX takes seconds
-
   model, found = predict.load(workdir), []
   spoken = clicks.by_video(answers)
   for path in sorted((root / SUBSET).glob('*.npz')):
@@ -105,22 +105,15 @@ def propose(root, workdir, answers) -> list[tuple[float, str, float]]:
   return found
 
 
-def train(root, workdir, found, seed) -> dict:
+def train(root, workdir, found, seed) -> scores.Metrics:
   """Train with clicks, unless that was done; return metrics.json's content."""
-  if not (workdir / 'report.html').exists():
-    if found:
-      path = workdir.with_suffix('.csv')
-      annotations.write_clicks(path, found)
-      options = [f'--config.data.clicks={path}']
-    else:  # video labels alone
-      terms = 'click', 'separation', 'embedding'
-      options = [f'--config.loss.{term}=0' for term in terms]
-    subprocess.run(
-      [sys.executable, '-m', 'backtal_jax.main', '--config=configs/hapt.py',
-       f'--workdir={workdir}', f'--config.data.root={root}',
-       f'--config.train.seed={seed}', *options],
-      check=True,
-    )  # fmt: skip
+  path = ''
+  if found:
+    path = workdir.with_suffix('.csv')
+    annotations.write_clicks(path, found)
+  config = supervision.config_of('hapt', root, path, 'robust', seed)
+  if not supervision.is_whole(workdir, config.train.num_epochs):
+    training.train_and_evaluate(config, workdir)
   return files.read_json(workdir / 'metrics.json')
 
 
@@ -151,22 +144,17 @@ def table(results) -> str:
   Args:
     results: {heading: [metrics of each seed]}.
   """
-  lines = [
-    f'| {CLICKS} clicks | seeds | mAP@0.3 | mAP@0.5 | mAP@0.7 | '
-    'average 0.1:0.7 |',
-    '| --- | --- | --- | --- | --- | --- |',
-  ]
+  tiou = 0.3, 0.5, 0.7
+  heads = [f'{CLICKS} clicks', *(f'mAP@{t}' for t in tiou), 'average 0.1:0.7']
+  lines = [f'| {" | ".join(heads)} |', '| --- ' * len(heads) + '|']
   for heading, runs in results.items():
-    values = 100 * np.array(
-      [
-        [m['mAP'][m['tiou'].index(t)] for t in (0.3, 0.5, 0.7)]
-        + [m['average_mAP']]
-        for m in runs
-      ]
-    )
-    spread = values.std(0, ddof=1) if len(runs) > 1 else 0 * values[0]
-    cells = [f'{a:.1f} ± {b:.1f}' for a, b in zip(values.mean(0), spread)]  # noqa: B905
-    lines.append(f'| {heading} | {len(runs)} | {" | ".join(cells)} |')
+    values = [
+      [100 * m['mAP'][m['tiou'].index(t)] for t in tiou]
+      + [100 * m['average_mAP']]
+      for m in runs
+    ]
+    cells = map(supervision.cell, zip(*values, strict=True))
+    lines.append(f'| {heading} | {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 
@@ -174,13 +162,13 @@ def main(argv=None):
   """Run everything, and print the table after each seed."""
   command_line.quiet_tensorflow()
   parser = command_line.Parser(description=__doc__.split('\n')[0])
-  parser.add_argument('--root', required=True, help='of prepared HAPT')
-  parser.add_argument('--workdir', required=True, help='of the runs')
+  add = functools.partial(parser.add_argument, type=files.path, required=True)
+  add('--root', help='of prepared HAPT')
+  add('--workdir', help='of the runs')
   args = parser.parse_args(argv)
   with errors.one_line():
-    root, workdir = (
-      pathlib.Path(path).absolute() for path in (args.root, args.workdir)
-    )
+    sharding.use_compilation_cache()
+    root, workdir = args.root, args.workdir
     truth = annotations.read_ground_truth(root / 'ground_truth.json')
     results = {}
     for seed in SEEDS:

@@ -12,11 +12,12 @@ there. A run's workdir, WORKDIR/SET/RECIPE/CONDITION/SEED, is that of any run:
 `python -m backtal_jax.report --compare A B` takes two of them.
 """
 
-import pathlib
+import functools
 import sys
 import zlib
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import command_line, errors, files, train
 from backtal_jax.data import annotations
@@ -61,10 +62,10 @@ def write_clicks(path, truth, condition, *, seed, margin, min_gap):
   return path
 
 
-def folder(workdir, name, recipe, condition, seed) -> pathlib.Path:
+def folder(workdir, name, recipe, condition, seed) -> epath.Path:
   """Return a run's workdir."""
   words = condition.replace('%', 'percent').replace(' ', '_')
-  return pathlib.Path(workdir).absolute() / name / recipe / words / str(seed)
+  return workdir / name / recipe / words / str(seed)
 
 
 def config_of(name, root, clicks, recipe, seed):
@@ -90,16 +91,16 @@ def run(name, root, workdir, recipe, condition, seed):
   where = folder(workdir, name, recipe, condition, seed)
   if is_whole(where, config_file.get_config().train.num_epochs):
     return
-  truth = annotations.read_ground_truth(pathlib.Path(root, 'ground_truth.json'))
+  truth = annotations.read_ground_truth(root / 'ground_truth.json')
   # The same clicks for both recipes, and beside the runs.
   kind = zlib.crc32(condition.encode())
-  clicks = pathlib.Path(workdir).absolute() / name / f'{kind:08x}_{seed}.csv'
+  clicks = workdir / name / f'{kind:08x}_{seed}.csv'
   clicks = write_clicks(
     clicks, truth, condition, seed=seed, margin=margin, min_gap=min_gap
   )
   print(f'{name}, {recipe}, {condition}, seed {seed}', flush=True)
   config = config_of(name, root, clicks, recipe, seed)
-  train.train_and_evaluate(config, files.path(where))
+  train.train_and_evaluate(config, where)
 
 
 def read(name, workdir) -> dict:
@@ -121,12 +122,13 @@ def table(found) -> str:
     f'| --- |{" --- |" * len(recipes.NAMES)}',
   ]
   for condition in CONDITIONS:
-    cells = [_cell(found[recipe, condition]) for recipe in recipes.NAMES]
+    cells = [cell(found[recipe, condition]) for recipe in recipes.NAMES]
     lines.append(f'| {condition} | {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 
-def _cell(values):
+def cell(values) -> str:
+  """Lay out mean, standard deviation and number of a cell's runs."""
   if not values:
     return 'not run'
   spread = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
@@ -159,7 +161,7 @@ def draw(found, path):
   axes.set_ylim(len(CONDITIONS) - 0.5, -0.5)
   axes.grid(alpha=0.3)
   figure.legend(loc='outside upper center', ncols=2)
-  with files.atomic(files.path(path)) as f:
+  with files.atomic(path) as f:
     figure.savefig(f, format='png', dpi=120)
 
 
@@ -168,13 +170,14 @@ def main(argv=None):
   command_line.quiet_tensorflow()
   parser = command_line.Parser(description=__doc__.split('\n')[0])
   parser.add_argument('--set', choices=SETS, required=True)
-  parser.add_argument('--root', required=True, help='prepared data')
-  parser.add_argument('--workdir', required=True, help='of the runs')
+  add = functools.partial(parser.add_argument, type=files.path)
+  add('--root', required=True, help='prepared data')
+  add('--workdir', required=True, help='of the runs')
+  add('--output', help='a picture of the table')
   parser.add_argument('--seeds', type=int, default=5)
   parser.add_argument('--only', choices=recipes.NAMES, help='one recipe')
   parser.add_argument('--condition', choices=CONDITIONS, help='one condition')
   parser.add_argument('--table', action='store_true', help='run nothing')
-  parser.add_argument('--output', default='', help='a picture of the table')
   args = parser.parse_args(argv)
   with errors.one_line():
     sharding.use_compilation_cache()

@@ -383,19 +383,20 @@ def test_bootstrap_finds_what_differs():
   _, b = make(truth, good)
   result = bootstrap.compare(read, a, b, TIOU, resamples=300)
   first, second = (detection_map.detection_map(read, x, TIOU) for x in (a, b))
-  average = result['average_mAP']
+  average = result.metrics['average_mAP']
   assert average['before'] == pytest.approx(first['average_mAP'])
   assert average['after'] == pytest.approx(second['average_mAP'])
   assert 0 < average['low'] < average['difference'] < average['high']
   for i, label in enumerate('ab'):
-    one = result['classes'][label]
+    one = result.classes[label]
     assert one['before'] == pytest.approx(first['ap_per_class'][label][1])
     assert (one['low'] > 0) == (i == 0)
-  shares = result['kinds']
+  shares = result.kinds
   assert shares['background']['before'] == pytest.approx(1 / 3)
   assert sum(row['after'] for row in shares.values()) == pytest.approx(1)
   # The same against itself differs by nothing, in every draw.
-  same = bootstrap.compare(read, a, a, TIOU, resamples=50)['average_mAP']
+  same = bootstrap.compare(read, a, a, TIOU, resamples=50).metrics
+  same = same['average_mAP']
   assert same['low'] == same['difference'] == same['high'] == 0
 
 
@@ -409,7 +410,7 @@ def test_without_predictions():
   assert diagnosis.format_table(result).endswith('missed: 12 of 12')
   assert not average_precision.precision_recall(truth, found, TIOU).any()
   compared = bootstrap.compare(truth, found, found, TIOU, resamples=20)
-  assert compared['average_mAP']['after'] == 0
+  assert compared.metrics['average_mAP']['after'] == 0
 
 
 def test_unknown_durations_leave_coverage_out():

@@ -5,7 +5,7 @@ from train_test import tiny_config
 
 from backtal_jax import errors, files, train
 from backtal_jax.data import annotations
-from backtal_jax.run import outputs
+from backtal_jax.run import checkpoints, outputs
 
 
 def test_ground_truth_is_read_once_at_the_start(
@@ -30,7 +30,8 @@ def test_ground_truth_is_read_once_at_the_start(
     raise KeyboardInterrupt
 
   monkeypatch.setattr(annotations.files, 'read_json', count)
-  monkeypatch.setattr(train, 'initial_state', stop)  # all else is open by then
+  # All else is open by then.
+  monkeypatch.setattr(checkpoints, 'initial_state', stop)
   config = tiny_config(demo_root, **{'data.clicks': str(clicks)})
   with pytest.raises(KeyboardInterrupt):
     train.train_and_evaluate(config, tmp_path / 'w')

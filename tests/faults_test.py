@@ -189,13 +189,13 @@ def test_a_state_survives_a_checkpoint_in_another_layout(demo_root, tmp_path):
   mesh = sharding.make_mesh((8,))
   with checkpoints.manager(tmp_path) as manager:
     _, new_state, _, _ = train.build(config, mesh)
-    state = train.initial_state(new_state, manager)
+    state = checkpoints.initial_state(manager, new_state())
     checkpoints.save(manager, state, epoch=0)
     checkpoints.finish(manager)
     with config.unlocked():
       config.train.shard_state = True
     _, new_state, _, _ = train.build(config, mesh)
-    other = train.initial_state(new_state, manager)
+    other = checkpoints.initial_state(manager, new_state())
   for a, b in zip(
     jax.tree.leaves(state.params), jax.tree.leaves(other.params), strict=True
   ):

@@ -94,7 +94,7 @@ def test_a_run_prints_its_table_and_keeps_its_resolved_config(finished):
 
 def test_the_embedded_set_is_made_on_first_use(tmp_path):
   config = tiny_config(tmp_path / 'new')
-  assert len(evaluate.make_source(config, 'train')) > 0
+  assert len(evaluate.make_source(config, tmp_path / 'new', 'train')) > 0
   assert (tmp_path / 'new' / 'ground_truth.json').is_file()
 
 

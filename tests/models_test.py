@@ -51,7 +51,7 @@ def _plain_affinity(x, similarity, kernel, kind):
   return y
 
 
-@pytest.mark.parametrize('kind', layers.AFFINITY_KINDS)
+@pytest.mark.parametrize('kind', ['official', 'paper'])
 @pytest.mark.parametrize('channels', [3, 4, 5, 8])
 def test_both_forms_of_the_affinity_convolution_equal_its_definition(
   kind, channels
@@ -112,7 +112,7 @@ def test_topk_size_truncates_and_is_never_zero(ratio, k):
 
 def test_parameters_are_drawn_as_pytorch_does():
   model = models.BackTAL(4, 32, 64, 16, 8)
-  params = models.init(model, jax.random.key(0), 10)
+  params = models.init(model, jax.random.key(0))
   fan_in = {
     ('embedding', 'conv_1'): 32 * 3,
     ('embedding', 'conv_2'): 16 * 3,
@@ -133,7 +133,7 @@ def test_parameters_are_drawn_as_pytorch_does():
 
 def test_dropout_masks_of_the_branches_are_independent():
   model = models.BackTAL(4, 6, 64, 4, 4, dropout_rate=0.5)
-  params = models.init(model, jax.random.key(0), 10)
+  params = models.init(model, jax.random.key(0))
   # With a weight of 1 everywhere the branches differ by dropout alone.
   params['filter']['conv_2'] = {
     'kernel': jnp.zeros((1, 4, 1)),
@@ -153,7 +153,7 @@ def test_dropout_masks_of_the_branches_are_independent():
 
 def test_zero_features_have_finite_gradients():
   model = models.BackTAL(4, 6, 8, 4, 4, dropout_rate=0.0)
-  params = models.init(model, jax.random.key(0), 10)
+  params = models.init(model, jax.random.key(0))
   params = jax.tree.map(jnp.zeros_like, params)
 
   def total(params):

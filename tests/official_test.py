@@ -15,6 +15,7 @@ import full_size
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from golden import FOLDER, KINDS, Case
 
 from backtal_jax import errors, predict, train
@@ -243,7 +244,7 @@ def test_fine_tuning_starts_from_an_official_file(torch, tmp_path):
   mesh = jax.make_mesh((8,), ('data',))
   with checkpoints.manager(tmp_path) as manager:
     _, new_state, _, _ = train.build(config, mesh)
-    state = train.initial_state(new_state, manager, str(path))
+    state = checkpoints.initial_state(manager, new_state(), epath.Path(path))
   assert int(state.step) == 0
   for ours, theirs in zip(
     jax.tree.leaves(state.params), jax.tree.leaves(case.params), strict=True
@@ -417,7 +418,7 @@ def test_reproduce_evaluates_compares_and_fails_where_it_is_off(
   with config.unlocked():
     config.update_from_flattened_dict(sizes)
   model = predict.models.BackTAL(**config.model)
-  params = predict.models.init(model, jax.random.key(0), 30)
+  params = predict.models.init(model, jax.random.key(0))
   torch_checkpoints.write(tmp_path / 'x.pth', params, 40)
   script = str(ROOT / 'launch' / 'reproduce.sh')
   result = subprocess.run(

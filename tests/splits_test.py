@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backtal_jax import errors
-from backtal_jax.data import annotations, npz, pipeline, splits
+from backtal_jax.data import annotations, clicks, npz, pipeline, splits
 
 HEAD = 'video_id,time,label,annotator\n'
 
@@ -36,9 +36,10 @@ def truth(root):
 
 
 def make_clicks(root, paths, annotator='all'):
+  source = open_split(root)
   return splits.make_clicks(
-    open_split(root), paths, truth(root), root, annotator=annotator, seed=0,
-    num_snippets=100,
+    source, splits.labelled(source, root), clicks.find(paths, root),
+    truth(root), annotator=annotator, seed=0, num_snippets=100,
   )  # fmt: skip
 
 

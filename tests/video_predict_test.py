@@ -50,7 +50,7 @@ def _model(record, rgb='', preset=''):
     dtype='float32',
   )  # fmt: skip
   mesh = sharding.make_mesh((2,))
-  params = models.init(network, jax.random.key(0), _SHAPE[0])
+  params = models.init(network, jax.random.key(0))
   options = demo_config.get_config().localization.to_dict()
   return predict.Model(
     network,

@@ -175,16 +175,16 @@ class TfdsSource(Sequence):
     return sources.Example(**record | found | {'name': record['name'].decode()})
 
   def labels(self) -> np.ndarray:
-    """Return every video's label [N, C] without reading its features."""
+    """See sources.Source."""
     labels = np.zeros((len(self), self.shape[2]), np.float32)
     for row, present in zip(labels, self._index['labels'], strict=True):
       row[present] = 1
     return labels
 
   def video_names(self) -> list[str]:
-    """Return every video's key into the ground truth."""
+    """See sources.Source."""
     return self._index['video_names']
 
   def num_clicks(self) -> list[int]:
-    """Return the number of labelled snippets of every video."""
+    """See sources.Source."""
     return self._index['num_clicks']

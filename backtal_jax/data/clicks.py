@@ -3,14 +3,14 @@
 import collections
 import functools
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED, errors, files
-from backtal_jax.data import annotations
+from backtal_jax.data import annotations, sources
 
 ALL = 'all'  # Every annotator's clicks together.
 RANDOM = 'random'  # One annotator sampled for each video and epoch.
@@ -153,7 +153,7 @@ def labeller(
   *,
   seed: int,
   num_snippets: int,
-) -> Callable[..., np.ndarray]:
+) -> sources.Labeller:
   """Return `(video, epoch) -> [T] labels` for the input pipeline.
 
   The classes are those of the ground truth, and so are the durations; where it

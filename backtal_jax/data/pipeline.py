@@ -5,12 +5,15 @@ Order is a pure function of (seed, epoch): NumPy makes the plan [steps, B] of
 several hosts are a column slice; no iterator state exists.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from backtal_jax import IGNORED
+from backtal_jax.data import sources
+
+# Columns of B videos, see `batches`.
+Batch = dict[str, np.ndarray]
 
 PADDING = -1
 # What is loaded of a video, and its types.
@@ -54,16 +57,16 @@ def _padded(epoch, videos, batch_size):
 
 
 def batches(
-  source: Any,
+  source: sources.Videos,
   plan: np.ndarray,
-  clicks: Callable[..., np.ndarray] | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
+  clicks: sources.Labeller | None = None,
+) -> Iterator[Batch]:
   """Load the plan's rows in order, in parallel, ahead of their use.
 
   Args:
-    source: Source of examples, see `sources`.
+    source: Source of the videos.
     plan: [steps, B, 2] of (epoch, video).
-    clicks: (video, epoch) -> [T] snippet labels that replace the source's.
+    clicks: Gives the snippet labels instead of the source's own.
 
   Yields:
     Dicts of feature [B, T, D] float32, label [B, C] float32, click [B, T]

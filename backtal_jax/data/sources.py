@@ -1,15 +1,14 @@
 """Random-access sources of videos: source[i] is the i-th video by name.
 
-A source has `names`, `shape` (T, D, C), `__len__`, `__getitem__`, `labels`,
-`video_names` and `num_clicks`; the index plan of `pipeline` does the rest.
-Here the npz folder of the official program (method.md, section 1).
+The index plan of `pipeline` does the rest. Here what a `Source` has, and the
+npz folder of the official program (method.md, section 1).
 """
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from etils import epath
@@ -28,6 +27,35 @@ class Example(NamedTuple):
   frame_num: int  # length in frames
   fps: float  # frames a second
   duration: float  # seconds
+
+
+# (video, epoch) -> [T] labels, as `Example.click`.
+Labeller = Callable[[Example, int], np.ndarray]
+
+
+class Videos(Protocol):
+  """Videos of one shape (T, D, C), as `pipeline.batches` loads them."""
+
+  shape: tuple[int, int, int]
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, i: int, /) -> Example: ...
+
+
+class Source(Videos, Protocol):
+  """The videos of a split, and what is known of them without their features."""
+
+  names: list[str]  # of the files, which errors name
+
+  def labels(self) -> np.ndarray:
+    """Return every video's label [N, C]."""
+
+  def video_names(self) -> list[str]:
+    """Return every video's key into the ground truth."""
+
+  def num_clicks(self) -> list[int]:
+    """Return the number of labelled snippets of every video."""
 
 
 def write_video(
@@ -109,15 +137,15 @@ class NpzSource(Sequence):
     return example
 
   def labels(self) -> np.ndarray:
-    """Return every video's label [N, C] without reading its features."""
+    """See Source."""
     return np.stack([label for _, label, _ in self._marks])
 
   def video_names(self) -> list[str]:
-    """Return every video's key into the ground truth."""
+    """See Source."""
     return [name for name, _, _ in self._marks]
 
   def num_clicks(self) -> list[int]:
-    """Return the number of labelled snippets of every video."""
+    """See Source."""
     return [int((click != IGNORED).sum()) for _, _, click in self._marks]
 
   @functools.cached_property

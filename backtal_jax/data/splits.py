@@ -1,17 +1,16 @@
 """A split of a data root: opened, and held against the annotations."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors
 from backtal_jax.data import annotations, clicks, demo, sources
 
 
 def open(
-  root: epath.PathLike,
+  root: epath.Path,
   split: str,
   *,
   source: str,
@@ -19,16 +18,12 @@ def open(
   feature_dim: int,
   num_classes: int,
   generate: bool = False,
-) -> Sequence[sources.Example]:
+) -> sources.Source:
   """Open a split of a data root; `source` is that of config.data.
 
   With `generate` the root is the embedded set's, which is made where it is
   missing.
-
-  Returns:
-    A source of examples, see `sources`.
   """
-  root = files.path(root)
   if generate and not (root / 'ground_truth.json').exists():
     demo.prepare(root)
   shape = (num_snippets, feature_dim, num_classes)
@@ -39,7 +34,23 @@ def open(
   return builder.TfdsSource(root, split, shape)
 
 
-def check_labels(source: Any, ground_truth: annotations.Annotations) -> None:
+def labelled(source: sources.Source, where: object) -> np.ndarray:
+  """Return the indices of the videos with a label; say how many have none.
+
+  Raises:
+    errors.InputError: None has one; names `where`.
+  """
+  found = np.flatnonzero(source.labels().any(axis=1))
+  if len(found) < len(source):
+    print(f'{len(source) - len(found)} videos without a label are dropped')
+  if not len(found):
+    raise errors.InputError(f'{where}: no video has a label')
+  return found
+
+
+def check_labels(
+  source: sources.Source, ground_truth: annotations.Annotations
+) -> None:
   """Hold the labels of a source against the annotated ones, of as many classes.
 
   Raises:
@@ -67,23 +78,22 @@ def check_labels(source: Any, ground_truth: annotations.Annotations) -> None:
 
 
 def make_clicks(
-  source: Any,
-  paths: str,
+  source: sources.Source,
+  videos: np.ndarray,
+  paths: Sequence[epath.Path],
   ground_truth: annotations.Annotations,
-  root: epath.PathLike,
   *,
   annotator: str,
   seed: int,
   num_snippets: int,
-) -> tuple[Callable[..., np.ndarray] | None, str]:
+) -> tuple[sources.Labeller | None, str]:
   """Return what labels snippets, and a line on whom the clicks reach.
 
   Args:
-    source: Source of the training videos.
-    paths: Click files, a comma between them; '' stands for the labels in the
-      source's own files.
+    source: Source of the videos.
+    videos: Indices of those to train on.
+    paths: Click files; none stands for the labels in the source's own files.
     ground_truth: Annotations of the videos.
-    root: Where files are looked up that are not in the current folder.
     annotator, seed, num_snippets: See clicks.labeller.
 
   Returns:
@@ -92,15 +102,14 @@ def make_clicks(
   Raises:
     errors.InputError: The clicks reach no training video.
   """
-  labelled = np.flatnonzero(source.labels().any(axis=1))
   if not paths:
-    counts = np.array(source.num_clicks())[labelled].tolist()
+    counts = np.array(source.num_clicks())[videos].tolist()
     reached = sum(count > 0 for count in counts)
     line = clicks.summary(sum(counts), reached, len(counts), 'in their files')
     return None, line
   names = source.video_names()
-  found, _ = clicks.read(clicks.find(paths, root), ground_truth)
-  line = clicks.coverage(found, [names[i] for i in labelled], annotator)
+  found, _ = clicks.read(paths, ground_truth)
+  line = clicks.coverage(found, [names[i] for i in videos], annotator)
   label = clicks.labeller(
     found, ground_truth, annotator, seed=seed, num_snippets=num_snippets
   )

@@ -1,7 +1,7 @@
 """Precision and recall of ranked predictions, seen from several sides."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -11,12 +11,19 @@ _PROPOSALS = (1, 2, 5, 10, 20, 50, 100)
 _RECALL_TIOU = tuple(np.arange(50, 100, 5) / 100)
 
 
+class Recall(TypedDict):
+  """Average recall, fractions of 1, of so many best predictions a video."""
+
+  proposals: list[int]
+  average_recall: list[float]
+
+
 def average_precisions(
   label: np.ndarray,
   hit: np.ndarray,
   weight: np.ndarray,
   count: np.ndarray,
-  normal: Any = None,
+  normal: float | None = None,
 ) -> np.ndarray:
   """Compute the AP of every class, often, with weighted predictions.
 
@@ -58,14 +65,11 @@ def average_precisions(
 
 def average_recall(
   truth: segments.Truth, predictions: segments.Segments
-) -> Any:
+) -> Recall:
   """Compute AR@AN: the recall of the AN best predictions of each video.
 
   Whatever their class, and one may find several, as in ActivityNet's proposal
   task; averaged over tIoU 0.5:0.05:0.95.
-
-  Returns:
-    {'proposals': [AN], 'average_recall': [AN] fractions of 1}.
   """
   order = np.lexsort((-predictions.score, predictions.video))
   place = np.empty(len(order), int)
@@ -85,7 +89,7 @@ def average_recall(
 
 def video_ap(
   truth: segments.Truth, predictions: segments.Segments, theta: float
-) -> Any:
+) -> np.ndarray:
   """Compute [videos] the AP of all predictions together, NaN without truth."""
   rank, matched = matching.match(truth, predictions, [theta])
   hit = np.zeros(len(rank), bool)

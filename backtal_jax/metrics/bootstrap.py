@@ -6,6 +6,7 @@ is the interval.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -16,6 +17,24 @@ from backtal_jax.metrics import diagnosis, matching, segments
 _CHUNK = 1 << 22
 
 
+class Interval(TypedDict):
+  """A number of both, their difference, and where 95 % of the samples lie."""
+
+  before: float
+  after: float
+  difference: float
+  low: float
+  high: float
+
+
+class Comparison(NamedTuple):
+  """What differs, in fractions of 1."""
+
+  metrics: dict[str, Interval]  # average_mAP, and mAP@… of every tIoU
+  kinds: dict[str, Interval]  # share of the best TOP·G
+  classes: dict[str, Interval]  # AP, by label
+
+
 def compare(
   truth: segments.Truth,
   before: segments.Segments,
@@ -24,16 +43,11 @@ def compare(
   *,
   theta: float = 0.5,
   resamples: int = 1000,
-) -> dict:
+) -> Comparison:
   """Score two sets of predictions, and their difference with intervals.
 
-  mAP is at `tiou`; the kinds of errors and the classes' AP are at `theta`.
-
-  Returns:
-    {'average_mAP', 'mAP@…' of every tIoU, 'kinds': {kind: share of the best
-    TOP·G}, 'classes': {label: AP}}; every value is {'before', 'after',
-    'difference', 'low', 'high'} in fractions of 1. A sample's mean leaves out
-    the classes that it lacks.
+  mAP is at `tiou`; the kinds of errors and the classes' AP are at `theta`. A
+  sample's mean leaves out the classes that it lacks.
   """
   num_videos = len(truth.videos)
   rng = np.random.default_rng(0)
@@ -49,18 +63,18 @@ def compare(
   )
   with np.errstate(invalid='ignore'):
     maps = [np.nanmean(ap[:, :-1], axis=2) for ap in (ap_before, ap_after)]
-  result = {'average_mAP': _interval(*(m.mean(1) for m in maps))}
+  metrics = {'average_mAP': _interval(*(m.mean(1) for m in maps))}
   for i, threshold in enumerate(tiou):
-    result[f'mAP@{threshold:g}'] = _interval(*(m[:, i] for m in maps))
-  result['kinds'] = {
+    metrics[f'mAP@{threshold:g}'] = _interval(*(m[:, i] for m in maps))
+  kinds = {
     kind: _interval(kinds_before[:, i], kinds_after[:, i])
     for i, kind in enumerate(diagnosis.KINDS)
   }
-  result['classes'] = {
+  classes = {
     label: _interval(ap_before[:, -1, i], ap_after[:, -1, i])
     for i, label in enumerate(truth.labels)
   }
-  return result
+  return Comparison(metrics, kinds, classes)
 
 
 def _resample(truth, predictions, levels, samples):
@@ -87,8 +101,8 @@ def _resample(truth, predictions, levels, samples):
   return np.concatenate(ap), shares / np.maximum(shares.sum(1)[:, None], 1)
 
 
-def _interval(before, after):
-  """Return both scores, their difference and where 95 % of the samples lie."""
+def _interval(before: np.ndarray, after: np.ndarray) -> Interval:
+  """Take the scores [R], the split's first, then those of the samples."""
   difference = (after - before)[1:]
   difference = difference[np.isfinite(difference)]
   low, high = np.quantile(difference, [0.025, 0.975]).tolist()

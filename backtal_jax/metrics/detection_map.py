@@ -10,23 +10,17 @@ name), so that the result never depends on the machine.
 import decimal
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from backtal_jax import command_line, errors, files
-from backtal_jax.metrics import matching, segments
+from backtal_jax.metrics import matching, scores, segments
 
 
 def detection_map(
   truth: segments.Truth, predictions: segments.Segments, tiou: Sequence[float]
-) -> dict:
-  """Compute the mean average precision over classes, see matching.match.
-
-  Returns:
-    {'tiou', 'mAP' [tIoU], 'average_mAP', 'ap_per_class': {label: [tIoU]}},
-    fractions of 1.
-  """
+) -> scores.Metrics:
+  """Compute the mean average precision over classes, see matching.match."""
   order, matched = matching.match(truth, predictions, tiou)
   cuts = np.arange(1, len(truth.labels))
   cuts = np.searchsorted(predictions.label[order], cuts)
@@ -41,7 +35,7 @@ def detection_map(
   }
 
 
-def average_precision(hit: np.ndarray, num_truth: int) -> Any:
+def average_precision(hit: np.ndarray, num_truth: int) -> np.ndarray | float:
   """Compute the area under the precision envelope (VOC 2011).
 
   Args:
@@ -84,7 +78,7 @@ def parse_tiou(
   )
 
 
-def format_table(result: dict, truth: segments.Truth) -> str:
+def format_table(result: scores.Metrics, truth: segments.Truth) -> str:
   """Format a result in percent: a line a class, the mean, the average."""
   names = [*truth.labels, 'mAP', 'average mAP']
   width = max(map(len, names))
@@ -106,11 +100,17 @@ def make_parser(text: str) -> command_line.Parser:
   """
   parser = command_line.Parser(description=text.splitlines()[0])
   add = functools.partial(parser.add_argument, required=True)
-  add('--ground_truth', help='JSON, or the folder of THUMOS14 text files')
-  add('--predictions', help='ActivityNet JSON')
+  add(
+    '--ground_truth',
+    type=files.path,
+    help='JSON, or the folder of THUMOS14 text files',
+  )
+  add('--predictions', type=files.path, help='ActivityNet JSON')
   add('--subset', help='the split, e.g. test')
   parser.add_argument('--tiou', default='0.5:0.05:0.95', help='(%(default)s)')
-  parser.add_argument('--output', help='JSON file for the result')
+  parser.add_argument(
+    '--output', type=files.path, help='JSON file for the result'
+  )
   return parser
 
 

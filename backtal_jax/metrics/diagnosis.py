@@ -10,7 +10,7 @@ with groups of equal size instead of limits made for single data sets.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -37,6 +37,30 @@ NEAR = 0.1
 TOP = 10
 _NUM_GROUPS = 5
 
+# A fifth of the ground truth by some value, with both its ends.
+Group = TypedDict('Group', {
+  'from': float, 'to': float, 'count': int, 'missed': int,
+  'missed_share': float, 'normalised_mAP': float,
+})  # fmt: skip
+
+
+class Diagnosis(TypedDict):
+  """Where the errors come from; mAP and recall as fractions of 1."""
+
+  theta: float
+  tiou: list[float]
+  count: dict[str, int]  # by kind, of every class's best TOP·G
+  profile: list[dict[str, int]]  # the same of the best G, the G after it, …
+  # By kind: average mAP gained if these errors were removed from the best TOP·G
+  # (DETAD section 4.2, without its normalisation).
+  gain: dict[str, float]
+  missed: int  # ground truths that no prediction was matched with
+  normalised_mAP: float  # see `characteristics`
+  characteristics: dict[str, list[Group]]
+  recall: average_precision.Recall
+  # By label: segments, ap at theta, average_ap, and the number of each kind.
+  classes: dict[str, dict[str, float]]
+
 
 def diagnose(
   truth: segments.Truth,
@@ -44,21 +68,10 @@ def diagnose(
   tiou: Sequence[float],
   *,
   theta: float = 0.5,
-) -> dict:
+) -> Diagnosis:
   """Split errors into kinds, and count what was missed.
 
   `gain` and `normalised_mAP` average over `tiou`, all else is at `theta`.
-
-  Returns:
-    {'theta', 'tiou', 'count': {kind: number} of every class's best TOP·G,
-    'profile': the same as TOP dictionaries: the best G, the G after it, …,
-    'gain': {kind: average mAP gained if these errors were removed from the
-      best TOP·G (DETAD section 4.2, without its normalisation)},
-    'missed': number of ground truths no prediction was matched with,
-    'normalised_mAP' of all, and 'characteristics': see there,
-    'recall': see average_precision.average_recall,
-    'classes': {label: {'segments', 'ap' at theta, 'average_ap', kind: number}}
-    }; mAP and recall as fractions of 1.
   """
   levels = [*tiou, theta]
   order, matched = matching.match(truth, predictions, levels)
@@ -141,8 +154,11 @@ def error_kinds(
 
 
 def characteristics(
-  truth: segments.Truth, label: Any, matched: np.ndarray, missed: Any
-) -> tuple[float, dict]:
+  truth: segments.Truth,
+  label: np.ndarray,
+  matched: np.ndarray,
+  missed: np.ndarray,
+) -> tuple[float, dict[str, list[Group]]]:
   """Group the ground truth, and see how well each group is found.
 
   The groups are fifths by number, not DETAD's limits, which differ from data
@@ -157,9 +173,8 @@ def characteristics(
 
   Returns:
     The normalised mAP of everything (N is the mean number of segments a class,
-    averaged over T), and {name: [{'from', 'to', 'count', 'missed',
-    'missed_share', 'normalised_mAP'}]}, where predictions matched with ground
-    truth of other groups are left out.
+    averaged over T), and the groups by name, where predictions matched with
+    ground truth of other groups are left out.
   """
   segments = truth.segments
   length = segments.end - segments.start
@@ -170,7 +185,7 @@ def characteristics(
     values = {'coverage': coverage} | values
 
   normalised = lambda member: _normalised_map(truth, label, matched, member)
-  groups = {}
+  groups: dict[str, list[Group]] = {}
   for name, value in values.items():
     edges, member = _groups(value)
     rows = zip(edges, member, normalised(member), strict=True)
@@ -188,7 +203,7 @@ def characteristics(
   return float(normalised(np.ones((1, len(length)), bool))[0]), groups
 
 
-def format_table(result: dict) -> str:
+def format_table(result: Diagnosis) -> str:
   """Lay out the kinds: number, share and gain."""
   total = max(sum(result['count'].values()), 1)
   head = f'best {TOP}·G at tIoU {result["theta"]:g}'

@@ -1,38 +1,49 @@
-"""The numbers of a run by name: in tables, logs, ranking and comparison.
-
-`metrics` is what metrics.json holds throughout.
-"""
+"""The numbers of a run by name: in tables, logs, ranking and comparison."""
 
 from collections.abc import Iterable
+from typing import NotRequired, TypedDict
 
 from backtal_jax import errors
 
 
-def named(metrics: dict) -> dict[str, float]:
+class Metrics(TypedDict):
+  """What metrics.json holds, in fractions of 1."""
+
+  tiou: list[float]
+  mAP: list[float]
+  average_mAP: float
+  ap_per_class: dict[str, list[float]]  # at each tIoU
+  accuracy: NotRequired[float]  # of videos, whose labels are all right
+  epoch: NotRequired[int]
+
+
+# Pairs of a name and percent, as in config.eval.
+Published = Iterable[tuple[str, float]]
+# Name, percent, published percent, difference; the last two may be unknown.
+Beside = tuple[str, float, float | None, float | None]
+
+
+def named(metrics: Metrics) -> dict[str, float]:
   """Return {'mAP@0.5': …, 'average_mAP': …} as fractions of 1."""
   pairs = zip(metrics['tiou'], metrics['mAP'], strict=True)
   values = {f'mAP@{tiou:g}': value for tiou, value in pairs}
   return values | {'average_mAP': metrics['average_mAP']}
 
 
-def scalars(metrics: dict) -> dict[str, float]:
+def scalars(metrics: Metrics) -> dict[str, float]:
   """Return what TensorBoard and metrics.jsonl get of an evaluation."""
   return named(metrics) | {key: metrics[key] for key in ('accuracy', 'epoch')}
 
 
-def ranking_value(metrics: dict, best_metric: str) -> float:
+def ranking_value(metrics: Metrics, best_metric: str) -> float:
   """Return what epochs are ranked by, see config.eval.best_metric."""
   if best_metric == 'last':
     return float(metrics['epoch'])
   return named(metrics)[best_metric]
 
 
-def beside(metrics: dict, published: Iterable = ()) -> list[tuple]:
-  """Return (name, percent, published percent, difference) of every number.
-
-  The last two are None where `published`, pairs of a name and percent as in
-  config.eval, does not have it.
-  """
+def beside(metrics: Metrics, published: Published = ()) -> list[Beside]:
+  """Return every number, beside the published one where there is one."""
   published, rows = dict(published), []
   for name, value in named(metrics).items():
     ours, theirs = 100 * value, published.get(name)
@@ -40,7 +51,7 @@ def beside(metrics: dict, published: Iterable = ()) -> list[tuple]:
   return rows
 
 
-def largest_difference(metrics: dict, published: Iterable) -> float:
+def largest_difference(metrics: Metrics, published: Published) -> float:
   """Return how far the run is off the published numbers, in percent.
 
   Raises:
@@ -57,7 +68,7 @@ def largest_difference(metrics: dict, published: Iterable) -> float:
   return max((abs(d) for d in rows.values() if d is not None), default=0.0)
 
 
-def table(metrics: dict, published: Iterable = ()) -> str:
+def table(metrics: Metrics, published: Published = ()) -> str:
   """Lay out mAP by tIoU in percent, beside published numbers if there are."""
   names, ours, theirs, differences = zip(
     *beside(metrics, published), strict=True

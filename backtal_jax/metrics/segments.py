@@ -5,11 +5,12 @@ What mAP, diagnosis, report and comparison have in common.
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors, files, localization
 from backtal_jax.data import annotation_formats, annotations
 
 
@@ -66,7 +67,7 @@ def make_truth(ground_truth: annotations.Annotations, subset: str) -> Truth:
 
 
 def make_predictions(
-  found: dict,
+  found: dict[str, localization.Found],
   classes: Sequence[str],
   truth: Truth,
   where: object = 'predictions',
@@ -76,8 +77,8 @@ def make_predictions(
   Those of a class that the split lacks are left out; their number is logged, as
   is that of predictions in other videos, which count as wrong.
 
-  Of each video are found (labels [N], segments [N, 2] in seconds, scores [N]),
-  labels being indices into `classes`; `where` is what errors call them.
+  The labels of what is `found` in each video index `classes`; `where` is what
+  errors call them.
 
   Raises:
     errors.InputError: Two names mean one video.
@@ -111,7 +112,7 @@ def _warn(where, absent, video):
 
 
 def parse_predictions(
-  predictions: Any, truth: Truth, where: object = 'predictions'
+  predictions: object, truth: Truth, where: object = 'predictions'
 ) -> Segments:
   """Return what a prediction file of ActivityNet's form holds.
 
@@ -132,7 +133,7 @@ def parse_predictions(
     labels = [classes.setdefault(label, len(classes)) for *_, label, _ in rows]
     times = np.array([row[:2] for row in rows], float).reshape(-1, 2)
     scores = np.array([score for *_, score in rows], float)
-    found[video] = np.array(labels, int), times, scores
+    found[video] = localization.Found(np.array(labels, int), times, scores)
   return make_predictions(found, list(classes), truth, where)
 
 
@@ -142,7 +143,7 @@ def _prediction(item):
 
 
 def read(
-  ground_truth: Any, subset: str, predictions: Any
+  ground_truth: epath.Path, subset: str, predictions: epath.Path
 ) -> tuple[Truth, Segments]:
   """Read both files of a metric, see `make_truth` and `parse_predictions`.
 

@@ -7,7 +7,7 @@ python -m backtal_jax.report --compare A B        writes B/compare.html
 import argparse
 from collections.abc import Sequence
 
-from backtal_jax import command_line, errors
+from backtal_jax import command_line, errors, files
 from backtal_jax.report import pages
 
 
@@ -19,10 +19,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   what = parser.add_mutually_exclusive_group(required=True)
-  what.add_argument('--workdir', help='of a run')
-  what.add_argument('--compare', nargs=2, metavar=('A', 'B'), help='workdirs')
+  what.add_argument('--workdir', type=files.path, help='of a run')
+  what.add_argument(
+    '--compare', nargs=2, type=files.path, metavar=('A', 'B'), help='workdirs'
+  )
   parser.add_argument('--ground_truth', default='', help='if it has moved')
-  parser.add_argument('--output', default='', help='another place for the page')
+  parser.add_argument(
+    '--output', type=files.path, help='another place for the page'
+  )
   with errors.one_line():
     args = parser.parse_args(argv)
     if args.workdir:

@@ -5,7 +5,7 @@ Each function takes plain values and returns a matplotlib Figure, which
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,26 @@ from backtal_jax.report import style
 _COLOR, _LINES = style.COLOR, style.LINES
 # Segments of one timeline, the best ones.
 _SHOWN = 15
+# A segment as a dictionary: 'label', 'segment' [start, end] in seconds, of a
+# prediction 'score' and, which colours it, 'kind', one of diagnosis.KINDS.
+Entry = Mapping[str, Any]
+# Values of the snippets of a video, or times in seconds.
+Values = Sequence[float] | np.ndarray
 
 
 @style.styled
 def timeline(
   name: str,
   duration: float | None,
-  cas: dict | None = None,
-  foreground: Any = None,
-  magnitude: Any = None,
-  segments: Any = (),
-  ground_truth: Any = (),
-  clicks: Any = (),
+  cas: Mapping[str, Values] | None = None,
+  foreground: Values | None = None,
+  magnitude: Values | None = None,
+  segments: Sequence[Entry] = (),
+  ground_truth: Sequence[Entry] = (),
+  clicks: Values = (),
   *,
-  action_clicks: Any = (),
-  strip: Sequence = (),
+  action_clicks: Sequence[Entry] = (),
+  strip: Sequence[np.ndarray] = (),
 ) -> mpl_figure.Figure:
   """Draw one video along time; every part may be left out.
 
@@ -42,11 +47,10 @@ def timeline(
     cas: {class: [T]}, what was localised.
     foreground: [T] weights in 0…1.
     magnitude: [T] of the features, drawn as a share of its largest.
-    segments: Predictions, [{'label', 'segment': [s, e] seconds, 'score'}], the
-      best are shown; 'kind', one of diagnosis.KINDS, colours them.
-    ground_truth: [{'label', 'segment'}].
+    segments: Predictions, of which the best are shown.
+    ground_truth: What is annotated.
     clicks: Seconds of background clicks.
-    action_clicks: [{'label', 'time'}], seconds.
+    action_clicks: 'label' and 'time', seconds.
     strip: Pictures of equal parts of the video, above all else.
   """
   cas, best = cas or {}, sorted(segments, key=lambda s: -s['score'])[:_SHOWN]
@@ -179,7 +183,11 @@ def _predictions(ax, best, total, color):
 
 @style.styled
 def curves(
-  rows: list[dict], keys: Iterable[str], *, ylabel: str = '', log: bool = False
+  rows: Sequence[Mapping[str, float]],
+  keys: Iterable[str],
+  *,
+  ylabel: str = '',
+  log: bool = False,
 ) -> mpl_figure.Figure:
   """Draw scalars over steps, at most some 200 points of each.
 
@@ -208,7 +216,7 @@ def curves(
 
 @style.styled
 def precision_recall(
-  tiou: Sequence[float], precision: np.ndarray
+  tiou: Sequence[float], precision: Sequence[Values]
 ) -> mpl_figure.Figure:
   """Draw precision [len(tiou), R] over R equal steps of recall from 0 to 1."""
   figure, ax = style.new(4.5, 3)
@@ -221,7 +229,7 @@ def precision_recall(
 
 
 @style.styled
-def shares(rows: dict) -> mpl_figure.Figure:
+def shares(rows: Mapping[str, Mapping[str, float]]) -> mpl_figure.Figure:
   """Draw {name: {kind: count}} as stacked bars, in percent of a row's total."""
   figure, ax = style.new(4.5, 0.24 * len(rows) + 1.1)
   left = np.zeros(len(rows))
@@ -238,15 +246,20 @@ def shares(rows: dict) -> mpl_figure.Figure:
 
 
 @style.styled
-def bars(values: dict, *, xlabel: str, colors: Any = None) -> mpl_figure.Figure:
+def bars(
+  values: Mapping[str, float | None],
+  *,
+  xlabel: str,
+  colors: Iterable[str] = (),
+) -> mpl_figure.Figure:
   """Draw {name: value} as bars from the top, each with its number.
 
   None is drawn as absent; `colors` names one of PALETTE for each value.
   """
   figure, ax = style.new(4.5, 0.21 * len(values) + 0.7)
   width = [0 if v is None else v for v in values.values()]
-  colors = [_COLOR[c] for c in colors] if colors else _LINES[0]
-  drawn = ax.barh(range(len(values)), width, 0.74, color=colors)
+  color = [_COLOR[c] for c in colors] or _LINES[0]
+  drawn = ax.barh(range(len(values)), width, 0.74, color=color)
   texts = ['–' if v is None else f'{v:.1f}' for v in values.values()]
   ax.bar_label(drawn, texts, padding=3, fontsize='small')
   _lanes(ax, values)
@@ -257,7 +270,10 @@ def bars(values: dict, *, xlabel: str, colors: Any = None) -> mpl_figure.Figure:
 
 @style.styled
 def groups(
-  characteristics: dict, key: str, ylabel: str, baseline: float | None = None
+  characteristics: Mapping[str, Sequence[Mapping[str, Any]]],
+  key: str,
+  ylabel: str,
+  baseline: float | None = None,
 ) -> mpl_figure.Figure:
   """Draw one number by groups of the ground truth: a share of 1, or None.
 
@@ -283,7 +299,9 @@ def groups(
 
 
 @style.styled
-def recall(proposals: Any, average_recall: Any) -> mpl_figure.Figure:
+def recall(
+  proposals: Sequence[int], average_recall: Sequence[float]
+) -> mpl_figure.Figure:
   """Draw average recall over the number of predictions a video."""
   figure, ax = style.new(4.5, 3)
   ax.plot(proposals, 100 * np.asarray(average_recall), marker='.', c=_LINES[0])
@@ -293,7 +311,9 @@ def recall(proposals: Any, average_recall: Any) -> mpl_figure.Figure:
 
 
 @style.styled
-def differences(rows: dict, *, xlabel: str) -> mpl_figure.Figure:
+def differences(
+  rows: Mapping[str, Sequence[float]], *, xlabel: str
+) -> mpl_figure.Figure:
   """Draw {name: (difference, low, high)}: what got better and what worse."""
   figure, ax = style.new(4.5, 0.21 * len(rows) + 0.7)
   for y, (middle, low, high) in enumerate(rows.values()):

@@ -5,12 +5,14 @@ A page is a list of sections that `page.html` beside this file lays out.
 
 import functools
 import json
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jinja2
 import markupsafe
 import numpy as np
 from etils import epath
+from matplotlib import figure as mpl_figure
 
 from backtal_jax import errors, files
 from backtal_jax.metrics import (
@@ -33,20 +35,36 @@ _VIDEOS = (
 )
 
 
+class Chart(NamedTuple):
+  """A figure of a page."""
+
+  title: str
+  caption: str
+  figure: mpl_figure.Figure
+
+
+class Table(NamedTuple):
+  """A table of a page; its columns sort, floats get one decimal."""
+
+  caption: str
+  head: Sequence[str]
+  rows: Sequence[Sequence[str | float | None]]
+
+
 class Section(NamedTuple):
   """A part of a page; what is empty is left out."""
 
   title: str = ''
   text: str = ''
-  charts: Any = ()  # (title, caption, Figure), side by side
-  table: Any = ()  # caption, head, rows: columns sort, floats get one decimal
-  videos: Any = ()  # (title, Figure), below each other
+  charts: Sequence[Chart] = ()  # side by side
+  table: Table | None = None
+  videos: Sequence[tuple[str, mpl_figure.Figure]] = ()  # below each other
 
 
 def write(
-  workdir: epath.PathLike,
-  output: epath.PathLike | None = '',
-  ground_truth: Any = '',
+  workdir: epath.Path,
+  output: epath.Path | None = None,
+  ground_truth: epath.PathLike = '',
 ) -> epath.Path:
   """Write the page of a run, and return its path.
 
@@ -60,15 +78,15 @@ def write(
   result = diagnosis.diagnose(*columns, tiou, theta=timelines.THETA)
   videos = timelines.select(*columns, run.curves, count=2)
   return _render(
-    files.path(output or files.path(workdir) / 'report.html'),
+    output or workdir / 'report.html',
     f'{run.name}: {_what(run)}',
     run.name,
     [
       _head(run),
-      Section('Learning', charts=_learning(run)),
+      Section('Learning', charts=list(_learning(run))),
       _errors(result, len(run.truth.segments.label)),
       _classes(result),
-      Section('Videos', _VIDEOS, videos=videos.items()),
+      Section('Videos', _VIDEOS, videos=list(videos.items())),
     ],
     json.dumps(run.config, indent=1, ensure_ascii=False),
   )
@@ -122,7 +140,8 @@ def _head(run):
     f'{len(truth.segments.label)} segments, {len(run.predictions.label)} '
     f'predictions' + (f', epoch {epoch}' if epoch >= 0 else '') + '.'
   )
-  return Section(text=text, table=('Mean average precision, %', head, rows))
+  table = Table('Mean average precision, %', head, rows)
+  return Section(text=text, table=table)
 
 
 def _learning(run):
@@ -139,14 +158,16 @@ def _learning(run):
       if maps[0] in row
     ]
     drawn = figures.curves(percent, dict.fromkeys(maps), ylabel='%')
-    yield 'mAP', 'On the evaluation split.', drawn
+    yield Chart('mAP', 'On the evaluation split.', drawn)
   if losses:
     drawn = figures.curves(run.log, losses, log=True)
-    yield 'Losses', 'Every term, and their weighted sum.', drawn
+    yield Chart('Losses', 'Every term, and their weighted sum.', drawn)
   tiou = run.metrics['tiou']
   values = average_precision.precision_recall(run.truth, run.predictions, tiou)
   drawn = figures.precision_recall(tiou, values)
-  yield 'Precision and recall', 'The mean of the classes’ envelopes.', drawn
+  yield Chart(
+    'Precision and recall', 'The mean of the classes’ envelopes.', drawn
+  )
 
 
 def _errors(result, segments):
@@ -162,28 +183,28 @@ def _errors(result, segments):
   gain = {k: 100 * v for k, v in result['gain'].items()}
   groups = functools.partial(figures.groups, result['characteristics'])
   charts = [
-    (
+    Chart(
       'Kinds of errors',
       'Predictions by score, in portions of the number of segments G.',
       figures.shares(dict(zip(places, result['profile'], strict=True))),
     ),
-    (
+    Chart(
       'What each kind costs',
       'Average mAP gained if these errors were not there.',
       figures.bars(gain, xlabel='average mAP gained, points', colors=gain),
     ),
-    (
+    Chart(
       'Missed',
       'Segments that no prediction was matched with, by fifths of the ground '
       'truth. Dashed: of all.',
       groups('missed_share', '% missed', result['missed'] / segments),
     ),
-    (
+    Chart(
       'Sensitivity',
       'Normalised average mAP on the same fifths. Dashed: of all.',
       groups('normalised_mAP', 'normalised mAP, %', result['normalised_mAP']),
     ),
-    (
+    Chart(
       'Average recall',
       'Of the best predictions of each video, of any class, tIoU 0.5 to 0.95.',
       figures.recall(**result['recall']),
@@ -208,8 +229,8 @@ def _classes(result):
   caption = f'AP in %, and the kinds of {_BEST}'
   return Section(
     'Classes',
-    charts=[('Average precision', text, drawn)],
-    table=(caption, head + list(diagnosis.KINDS), rows),
+    charts=[Chart('Average precision', text, drawn)],
+    table=Table(caption, [*head, *diagnosis.KINDS], rows),
   )
 
 
@@ -220,10 +241,10 @@ def _ends(rows):
 
 
 def compare(
-  before: epath.PathLike,
-  after: epath.PathLike,
-  output: epath.PathLike | None = '',
-  ground_truth: Any = '',
+  before: epath.Path,
+  after: epath.Path,
+  output: epath.Path | None = None,
+  ground_truth: epath.PathLike = '',
 ) -> epath.Path:
   """Write a page of two runs side by side, and return its path.
 
@@ -242,20 +263,19 @@ def compare(
     a.truth, a.predictions, b.predictions, a.metrics['tiou'],
     theta=timelines.THETA,
   )  # fmt: skip
-  names, kinds = [f'A: {a.name}', f'B: {b.name}'], result['kinds']
-  classes = sorted(result['classes'].items(), key=lambda x: -x[1]['difference'])
+  names, kinds = (f'A: {a.name}', f'B: {b.name}'), result.kinds
+  classes = sorted(result.classes.items(), key=lambda x: -x[1]['difference'])
   shares = {
-    name: {kind: row[side] for kind, row in kinds.items()}
-    for name, side in zip(names, ('before', 'after'), strict=True)
+    names[0]: {kind: row['before'] for kind, row in kinds.items()},
+    names[1]: {kind: row['after'] for kind, row in kinds.items()},
   }
   text = (
     f'A is {before}, B is {after}, on {_what(a)}. Intervals hold 95 % of 1000 '
     f'draws of the {len(a.truth.videos)} videos with replacement.'
   )
-  scored = {k: v for k, v in result.items() if 'mAP' in k}
   table = functools.partial(_differences, names)
   charts = [
-    ('Shares', f'Of {_BEST} at {_AT}.', figures.shares(shares)),
+    Chart('Shares', f'Of {_BEST} at {_AT}.', figures.shares(shares)),
     _difference_chart('Change', kinds, 'share, B − A, points'),
   ]
   best = _difference_chart(
@@ -263,16 +283,17 @@ def compare(
   )
   sections = [
     Section(
-      '', text, table=table('Mean average precision, %', 'metric', scored)
+      '',
+      text,
+      table=table('Mean average precision, %', 'metric', result.metrics),
     ),
     Section('Kinds of errors', '', charts, table('Shares, %', 'kind', kinds)),
     Section(
       'Classes', '', [best], table(f'AP at {_AT}, %', 'class', dict(classes))
     ),
   ]
-  path = files.path(output or files.path(after) / 'compare.html')
   title = f'{a.name} and {b.name}'
-  return _render(path, title, title, sections)
+  return _render(output or after / 'compare.html', title, title, sections)
 
 
 def _difference_chart(title, rows, xlabel):
@@ -281,7 +302,7 @@ def _difference_chart(title, rows, xlabel):
     for name, row in rows.items()
   }
   drawn = figures.differences(points, xlabel=xlabel)
-  return title, 'With 95 % intervals; grey ones hold zero.', drawn
+  return Chart(title, 'With 95 % intervals; grey ones hold zero.', drawn)
 
 
 def _differences(names, caption, what, rows):
@@ -290,4 +311,4 @@ def _differences(names, caption, what, rows):
     + [_signed(100 * row[key]) for key in ('difference', 'low', 'high')]
     for name, row in rows.items()
   ]
-  return caption, [what, *names, 'B − A', '2.5 %', '97.5 %'], cells
+  return Table(caption, [what, *names, 'B − A', '2.5 %', '97.5 %'], cells)

@@ -108,7 +108,7 @@ def _quiet():
 
 def new(
   width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any
-) -> tuple:
+) -> tuple[mpl_figure.Figure, Any]:
   """Make a figure of inches with rows × columns axes."""
   figure = mpl_figure.Figure(figsize=(width, height), layout='constrained')
   return figure, figure.subplots(rows, columns, **kwargs)

@@ -1,12 +1,14 @@
 """Videos drawn: what was found beside the ground truth, and the curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import figure as mpl_figure
 
 from backtal_jax.metrics import average_precision, diagnosis, segments
 from backtal_jax.report import figures, style
+from backtal_jax.run import outputs
 
 # The tIoU of everything that shows a single one.
 THETA = 0.5
@@ -14,8 +16,10 @@ THETA = 0.5
 _MAX_CLASSES = 4
 
 
-def images(truth: segments.Truth, results: Any) -> dict[str, np.ndarray]:
-  """Draw three videos of an evaluation (outputs.Results).
+def images(
+  truth: segments.Truth, results: outputs.Results
+) -> dict[str, np.ndarray]:
+  """Draw three videos of an evaluation.
 
   Returns:
     {'best', 'median', 'worst': pixels [height, width, 3]}.
@@ -27,10 +31,10 @@ def images(truth: segments.Truth, results: Any) -> dict[str, np.ndarray]:
 def select(
   truth: segments.Truth,
   predictions: segments.Segments,
-  curves: dict,
+  curves: Mapping[str, Mapping[str, Any]],
   *,
   count: int = 1,
-) -> dict:
+) -> dict[str, mpl_figure.Figure]:
   """Draw the videos that went best, in the middle and worst.
 
   By the AP, at tIoU 0.5, of all their predictions together; `count` of each.
@@ -61,11 +65,11 @@ def select(
 def draw_column(
   truth: segments.Truth,
   predictions: segments.Segments,
-  curves: dict,
-  video: Any,
-  kinds: Any,
+  curves: Mapping[str, Mapping[str, Any]],
+  video: int,
+  kinds: np.ndarray,
   title: str,
-) -> Any:
+) -> mpl_figure.Figure:
   """Draw one of truth.videos, its predictions by kind, see error_kinds."""
   name = truth.videos[video]
   return draw(
@@ -93,11 +97,11 @@ def _listed(truth, segments, video, kinds=None):
 def draw(
   title: str,
   duration: float | None,
-  found: Any,
-  annotated: Any,
-  shown: Any = None,
-  strip: Sequence = (),
-) -> Any:
+  found: Sequence[figures.Entry],
+  annotated: Sequence[figures.Entry],
+  shown: Mapping[str, Any] | None = None,
+  strip: Sequence[np.ndarray] = (),
+) -> mpl_figure.Figure:
   """Draw one video: segments, and curves of the classes that they are of.
 
   Predictions (found), ground truth (annotated) and the strip are those of

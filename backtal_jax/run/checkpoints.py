@@ -159,6 +159,24 @@ def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
   return None
 
 
+def initial_state(
+  manager: ocp.CheckpointManager,
+  state: Any,
+  init_checkpoint: epath.Path | None = None,
+) -> Any:
+  """Return the latest state, see `restore`; of a new run the given one.
+
+  The parameters of the latter are those of `init_checkpoint`, if there is one.
+  """
+  restored = restore(manager, state)
+  if restored is not None:
+    return restored
+  if init_checkpoint:
+    params, _ = restore_params(init_checkpoint, state.params)
+    state = state._replace(params=params)
+  return state
+
+
 def _read(folder, template):
   """Read an item, not by the manager, which would wait for all hosts."""
   template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)

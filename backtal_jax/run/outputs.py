@@ -15,7 +15,7 @@ from etils import epath
 
 from backtal_jax import errors, files, localization
 from backtal_jax.data import annotations
-from backtal_jax.metrics import segments
+from backtal_jax.metrics import scores, segments
 from backtal_jax.run import hosts
 
 # Of a video's curves: what has one value a snippet.
@@ -25,8 +25,8 @@ _ALONG = ('foreground', 'magnitude', 'background')
 class Results(NamedTuple):
   """What an evaluation gives."""
 
-  metrics: dict  # the keys of metrics.json
-  found: dict  # {video: (labels, segments, scores)}, see localization.localize
+  metrics: scores.Metrics
+  found: dict[str, localization.Found]  # by video
   classes: tuple[str, ...]  # that labels index
   segments: segments.Segments  # those of them that count
   curves: dict  # {video: see `take`}
@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
   name: str
   config: dict
-  metrics: dict
+  metrics: scores.Metrics
   log: list[dict]  # lines of metrics.jsonl
   truth: segments.Truth
   predictions: segments.Segments
