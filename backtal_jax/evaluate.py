@@ -120,7 +120,8 @@ def evaluate(
     errors.InputError: A user error.
   """
   fields.check(config)
-  workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
+  workdir, checkpoint = files.path(workdir), files.path(checkpoint)
+  mesh = sharding.make_mesh(config.mesh)
   workdirs.check(workdir, config)
   model, data = models.BackTAL(**config.model), config.data
   trained = checkpoints.workdir_of(checkpoint)

@@ -144,7 +144,9 @@ def _export(given):
   if config is not None:  # what is exported then has to fit it
     model = models.BackTAL(**config.model)
     shapes = models.shapes(model, config.data.num_snippets)
-  checkpoints.export(given.checkpoint, given.output, shapes)
+  checkpoints.export(
+    files.path(given.checkpoint), files.path(given.output), shapes
+  )
 
 
 def _check_flags(mode):

@@ -223,6 +223,7 @@ def load(
   Raises:
     errors.InputError: Something is missing, or the one does not fit the other.
   """
+  checkpoint = files.path(checkpoint)
   workdir = checkpoints.workdir_of(checkpoint)
   if config is None:
     config = _config_of(checkpoint, workdir)

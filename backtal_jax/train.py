@@ -177,7 +177,9 @@ def initial_state(
   if restored is not None:
     return restored
   if init_checkpoint:
-    params, _ = checkpoints.restore_params(init_checkpoint, state.params)
+    params, _ = checkpoints.restore_params(
+      files.path(init_checkpoint), state.params
+    )
     state = state._replace(params=params)
   return state
 

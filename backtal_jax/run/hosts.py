@@ -94,7 +94,7 @@ def initialize(
 
 
 def _check_cluster(given):
-  """Return the values of {flag: value}, but of a cluster set half or wrongly."""
+  """Return the values of {flag: value}, unless a cluster is set half."""
   missing = [name for name, value in given.items() if value in (None, '')]
   if missing:
     raise errors.InputError(
