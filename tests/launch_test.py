@@ -82,7 +82,7 @@ def lines(workdir):
 
 
 def params(workdir):
-  return jax.tree.leaves(checkpoints.restoreparams(workdir, None)[0])
+  return jax.tree.leaves(checkpoints.restore_params(workdir, None)[0])
 
 
 # Dropout, of 20 steps; few activations are wide, and segments are found.

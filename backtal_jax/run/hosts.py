@@ -201,7 +201,11 @@ def end_together() -> Iterator[None]:
       raise
     text = traceback.format_exc()
     if isinstance(e, SystemExit) and not isinstance(e.code, str):
-      raise  # all of them were asked to end
+      # All of them were asked to end, and do. When the first is gone, srun
+      # asks the others, too: none should die of that, with another status.
+      jax.distributed.shutdown()
+      signal.signal(signal.SIGTERM, signal.SIG_IGN)
+      raise
     if isinstance(e, SystemExit):
       text = e.code
     elif is_lost(e):
