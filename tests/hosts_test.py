@@ -172,12 +172,21 @@ def test_a_resumed_run_counts_its_calls_from_one_as_jax_does(monkeypatch):
   assert calls == [1, 2, 3]
 
 
-_WAIT = """
+_CODE = """
+import time
 from backtal_jax.run import ending
 ending.listen()
 from backtal_jax.run import hosts
+"""
+_WAIT = """
 print('here', flush=True)
 hosts.initialize('localhost:{port}', 2, 0)
+"""
+_EVALUATE = """
+hosts.initialize('localhost:{port}', 1, 0)
+ending.listen()  # jax has taken the signal for its own
+print('here', flush=True)
+time.sleep(60)
 """
 
 
@@ -187,14 +196,15 @@ def _free_port():
     return s.getsockname()[1]
 
 
-@pytest.mark.parametrize('where', ['in its imports', 'waiting for the others'])
-def test_asked_to_end_before_it_begins_a_run_ends_with_75(tmp_path, where):
-  if where == 'in its imports':
-    config = tmp_path / 'config.py'
-    config.write_text('import time\nprint("here", flush=True)\ntime.sleep(60)')
-    command = '-m', 'backtal_jax.main', f'--config={config}'
-  else:
-    command = '-c', _WAIT.format(port=_free_port())
+@pytest.mark.parametrize(
+  'code', [None, _WAIT, _EVALUATE], ids=['imports', 'waiting', 'evaluating']
+)
+def test_asked_to_end_with_nothing_to_save_a_run_ends_with_75(tmp_path, code):
+  config = tmp_path / 'config.py'
+  config.write_text('import time\nprint("here", flush=True)\ntime.sleep(60)')
+  command = '-m', 'backtal_jax.main', f'--config={config}'
+  if code:
+    command = '-c', _CODE + code.format(port=_free_port())
   with subprocess.Popen(
     [sys.executable, *command], cwd=_ROOT,
     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
