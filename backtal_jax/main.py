@@ -115,11 +115,12 @@ def run() -> None:
       metrics = train.train_and_evaluate(config, workdir, timelines.images)
     else:
       metrics = evaluate.evaluate(config, given.checkpoint, workdir)
-    where = pages.write(workdir) if hosts.is_main_process() else workdir
-    if mode == 'train':
-      print(f'best epoch: {metrics["epoch"]}')
-    print(scores.table(metrics, config.eval.published))
-    print(f'results: {where}')
+    if hosts.is_main_process():
+      where = pages.write(workdir)
+      if mode == 'train':
+        print(f'best epoch: {metrics["epoch"]}')
+      print(scores.table(metrics, config.eval.published))
+      print(f'results: {where}')
 
 
 def _predict(given):
