@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from backtal_jax import command_line, errors, fields, files
+from backtal_jax.run import ending
 
 _CLUSTER = (
   'coordinator_address', 'num_processes', 'process_id', 'startup_timeout'
@@ -87,6 +88,7 @@ def run() -> None:
     feature_records.adopt(config)
   sharding.use_compilation_cache()
   if mode in ('predict', 'export'):
+    sharding.find_devices()
     _predict(given) if mode == 'predict' else _export(given)
     print(f'results: {given.output}')
     return
@@ -96,21 +98,29 @@ def run() -> None:
     given.process_id,
     given.startup_timeout,
   )
+  if mode == 'evaluate':  # jax would note that it is asked to end, and go on
+    ending.listen()
   from backtal_jax import evaluate, train
   from backtal_jax.metrics import scores
   from backtal_jax.report import pages, timelines
 
   workdir = files.path(given.workdir or f'runs/{config.data.name}')
   with hosts.end_together():
+    sharding.find_devices()
+    told = {f'--{name}': given[name].value for name in ('mode', 'checkpoint')}
+    told |= {'--workdir': str(workdir)}
+    told |= {f'config.{k}': v for k, v in fields.flatten(config).items()}
+    hosts.check_same(told)
     if mode == 'train':
       metrics = train.train_and_evaluate(config, workdir, timelines.images)
     else:
       metrics = evaluate.evaluate(config, given.checkpoint, workdir)
-    where = pages.write(workdir) if hosts.is_main_process() else workdir
-    if mode == 'train':
-      print(f'best epoch: {metrics["epoch"]}')
-    print(scores.table(metrics, config.eval.published))
-    print(f'results: {where}')
+    if hosts.is_main_process():
+      where = pages.write(workdir)
+      if mode == 'train':
+        print(f'best epoch: {metrics["epoch"]}')
+      print(scores.table(metrics, config.eval.published))
+      print(f'results: {where}')
 
 
 def _predict(given):
@@ -134,7 +144,9 @@ def _export(given):
   shapes, config = None, given.config
   if config is not None:  # what is exported then has to fit it
     shapes = models.shapes(models.BackTAL(**config.model))
-  checkpoints.export(given.checkpoint, given.output, shapes)
+  checkpoints.export(
+    files.path(given.checkpoint), files.path(given.output), shapes
+  )
 
 
 def _check_flags(mode):
@@ -259,4 +271,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
+  ending.listen()
   app.run(main, flags_parser=_parse)

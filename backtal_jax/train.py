@@ -315,7 +315,7 @@ def train_and_evaluate(
         state, metrics = step_fn(state, on_device)
         run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
         epoch, rest = divmod(step, per_epoch)
-        stop, value = preempted(step), checkpoints.UNKNOWN
+        stop, value = preempted(), checkpoints.UNKNOWN
         if not rest or stop or (every and step % every == 0):
           run_log.flush()
           if not rest:

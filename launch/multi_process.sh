@@ -12,7 +12,13 @@ if [[ ! ${1:-} =~ ^[1-9][0-9]*$ ]]; then
   exit 2
 fi
 n=$1 python=${PYTHON:-python} logs=${LOG_DIR:-$(mktemp -d)} gpus=0 pids=()
+asked=0 status=0
 shift
+ask() {
+  asked=1
+  ((!${#pids[@]})) || kill -TERM "${pids[@]}" 2> /dev/null || true
+}
+trap ask TERM INT
 here=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
 port=${PORT:-$("$python" -c 'import socket; s = socket.socket()
@@ -21,8 +27,7 @@ if [[ ${JAX_PLATFORMS:-} != cpu ]] && command -v nvidia-smi > /dev/null; then
   gpus=$(nvidia-smi -L | grep -c '^GPU' || true)
 fi
 mkdir -p "$logs"
-trap 'asked=1; kill -TERM "${pids[@]}" 2> /dev/null || true' TERM INT
-for ((i = 0; i < n; i++)); do
+for ((i = 0; i < n && !asked; i++)); do
   ((gpus)) && export CUDA_VISIBLE_DEVICES=$((i % gpus))
   out=/dev/stdout err=/dev/stderr
   ((i)) && out=$logs/process_$i.log err=$out
@@ -30,16 +35,27 @@ for ((i = 0; i < n; i++)); do
     --num_processes="$n" --process_id="$i" >> "$out" 2>> "$err" &
   pids+=($!)
 done
-for ((status = 0, left = n; left; )); do
-  asked=0 code=0
-  wait -n || code=$?
-  ((asked)) && continue # the wait was cut short by a signal
-  left=$((left - 1)) status=$((status ? status : code))
-  # Without one of them the others would wait for ever; what they have saved
-  # is whole. 75: all were asked to end, and are about to.
-  if ((code && code != 75)); then
-    kill -KILL "${pids[@]}" 2> /dev/null || true
-  fi
+# Also the one that was just being started, if any was.
+if ((asked)); then
+  ask
+  ((${#pids[@]})) || exit 75
+fi
+while ((${#pids[@]})); do
+  wait -n || true # until one ends, or a signal comes
+  for i in "${!pids[@]}"; do
+    kill -0 "${pids[i]}" 2> /dev/null && continue
+    code=0
+    wait "${pids[i]}" || code=$?
+    unset 'pids[i]'
+    # Asked before Python listened.
+    ((code != 143 || !asked)) || code=75
+    status=$((status ? status : code))
+    # Without one of them the others would wait for ever; what they have saved
+    # is whole. 75: all were asked to end, and are about to.
+    if ((code && code != 75 && ${#pids[@]})); then
+      kill -KILL "${pids[@]}" 2> /dev/null || true
+    fi
+  done
 done
 ((!status || n == 1)) || tail -n 3 "$logs"/process_*.log >&2
 exit "$status"

@@ -1,4 +1,7 @@
-"""The launch files: well formed, and several processes train as one does."""
+"""The launch files: well formed, and several processes train as one does.
+
+Four of them, and Slurm, are in slurm_test.py.
+"""
 
 import contextlib
 import json
@@ -19,14 +22,16 @@ import pytest
 import yaml
 from faults_test import KILLS
 
-from backtal_jax import train
+from backtal_jax import evaluate, train
 from backtal_jax.run import checkpoints, hosts
 from configs import demo
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _SCRIPT = _ROOT / 'launch/multi_process.sh'
-_SCRIPTS = sorted([*_ROOT.glob('launch/*.sh'), *_ROOT.glob('launch/*.sbatch')])
-_ENV = {
+_SCRIPTS = sorted(
+  [*_ROOT.glob('launch/*.s*'), *_ROOT.glob('tests/*.sh')], key=str
+)
+ENV = {
   **{k: v for k, v in os.environ.items() if not k.startswith('JAX_')},
   'PYTHON': sys.executable,
   'JAX_PLATFORMS': 'cpu',
@@ -67,16 +72,16 @@ def test_the_kubernetes_file_fits_its_schema_and_itself():
 def _run(*command, **env):
   return subprocess.run(
     list(map(str, command)),
-    cwd=_ROOT, env=_ENV | env, capture_output=True, text=True, timeout=300,
+    cwd=_ROOT, env=ENV | env, capture_output=True, text=True, timeout=300,
   )  # fmt: skip
 
 
-def _lines(workdir):
+def lines(workdir):
   text = (workdir / 'metrics.jsonl').read_text()
   return [json.loads(line) for line in text.splitlines()]
 
 
-def _params(workdir):
+def params(workdir):
   return jax.tree.leaves(checkpoints.restore_params(workdir, None)[0])
 
 
@@ -93,7 +98,7 @@ _FIELDS = {
 }
 
 
-def _arguments(root, **fields):
+def arguments(root, **fields):
   fields = _FIELDS | {'data.root': root} | fields
   return (
     '--config=configs/demo.py',
@@ -124,7 +129,7 @@ def _start(number, workdir, *arguments, devices=1, python=sys.executable):
   env['JAX_NUM_CPU_DEVICES'] = str(devices)
   return subprocess.Popen(
     [_SCRIPT, str(number), *arguments, f'--workdir={workdir}'],
-    cwd=_ROOT, env=_ENV | env, stdout=subprocess.PIPE,
+    cwd=_ROOT, env=ENV | env, stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT, text=True,
   )  # fmt: skip
 
@@ -134,17 +139,17 @@ def _succeed(process):
   assert process.returncode == 0, output
 
 
-def _start_pair(root, workdir):
+def _start_pair(root, workdir, python=sys.executable):
   """Start two processes of four devices, a checkpoint at every step."""
-  arguments = _arguments(root, **{'train.checkpoint_every': 1})
-  return _start(2, workdir, *arguments, devices=4)
+  given = arguments(root, **{'train.checkpoint_every': 1})
+  return _start(2, workdir, *given, devices=4, python=python)
 
 
 @pytest.fixture(scope='module')
-def pair(demo_root, tmp_path_factory):
-  """Train in two processes of four devices."""
+def pair(demo_root, tmp_path_factory, two_hosts):
+  """Train in two processes of four devices, each in a network of its own."""
   workdir = tmp_path_factory.mktemp('runs') / 'pair'
-  _succeed(_start_pair(demo_root, workdir))
+  _succeed(_start_pair(demo_root, workdir, two_hosts))
   assert [f.name for f in workdir.with_suffix('.logs').iterdir()] == [
     'process_1.log'
   ]
@@ -164,12 +169,12 @@ exec ip netns exec {name}-$i {python} "$@" --coordinator_address={net}.1:$port
 """
 
 
-@pytest.fixture
-def four_hosts(tmp_path):
-  """Return a Python that runs process I in network namespace I of four.
+@pytest.fixture(scope='module')
+def two_hosts(tmp_path_factory):
+  """Return a Python that runs process I in network namespace I of two.
 
-  They are joined by a bridge, as four hosts would be. Where the system allows
-  none (they need root and iproute2), just Python: one host for all.
+  They are joined by a bridge, as two hosts would be. Where the system allows
+  none (they need root and iproute2), just Python: one host for both.
   """
   if os.geteuid() or not shutil.which('ip'):
     yield sys.executable
@@ -184,7 +189,7 @@ def four_hosts(tmp_path):
       return
     stack.callback(ip, f'link delete {name}')
     ip(f'link set {name} up')
-    for i in range(4):
+    for i in range(2):
       host = f'{name}-{i}'
       ip(f'netns add {host}')
       stack.callback(ip, f'netns delete {host}')
@@ -200,19 +205,19 @@ def four_hosts(tmp_path):
       hosts.write_text(
         f'127.0.0.1 localhost\n{net}.{i + 1} {socket.gethostname()}\n'
       )
-    path = tmp_path / 'python'
+    path = tmp_path_factory.mktemp('python') / 'python'
     path.write_text(_PYTHON.format(python=sys.executable, name=name, net=net))
     path.chmod(0o755)
     yield path
 
 
-def _assert_same_training(a, b):
+def assert_same_training(a, b):
   ours, theirs = (
-    [s['loss/total'] for s in _lines(w) if 'loss/total' in s] for w in (a, b)
+    [s['loss/total'] for s in lines(w) if 'loss/total' in s] for w in (a, b)
   )
   assert len(ours) == 10 * _EPOCHS
   assert ours == pytest.approx(theirs, rel=1e-5)
-  for x, y in zip(_params(a), _params(b), strict=True):
+  for x, y in zip(params(a), params(b), strict=True):
     assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
 
 
@@ -223,32 +228,25 @@ def test_eight_devices_train_as_one_does(
 ):
   fields = {'mesh': (8,), 'train.shard_state': shard}
   _train(demo_root, tmp_path / 'w', **fields)
-  _assert_same_training(tmp_path / 'w', one_device)
+  assert_same_training(tmp_path / 'w', one_device)
 
 
 @pytest.mark.slow
-def test_two_processes_of_four_devices_train_as_one_does(pair, one_device):
-  _assert_same_training(pair, one_device)
+def test_two_hosts_of_four_devices_train_as_one_does(pair, one_device):
+  assert_same_training(pair, one_device)
 
 
 @pytest.mark.slow
-def test_four_processes_in_a_network_each_train_as_one_does(
-  demo_root, tmp_path, four_hosts, one_device
-):
-  workdir, arguments = tmp_path / 'w', _arguments(demo_root)
-  _succeed(_start(4, workdir, *arguments, python=four_hosts))
-  _assert_same_training(workdir, one_device)
-
-
-@pytest.mark.slow
-def test_two_processes_find_the_same_segments(demo_root, tmp_path, one_device):
+def test_two_processes_find_the_same_segments(demo_root, tmp_path, pair):
   # Of the same parameters: what near-ties rank would depend on more.
-  arguments = (*_arguments(demo_root), '--mode=evaluate')
-  checkpoint = f'--checkpoint={one_device}'
-  _succeed(_start(2, tmp_path / 'w', *arguments, checkpoint, devices=4))
+  config = demo.get_config()
+  with config.unlocked():
+    fields = _FIELDS | {'data.root': str(demo_root), 'mesh': (1,)}
+    config.update_from_flattened_dict(fields)
+  evaluate.evaluate(config, pair, tmp_path / 'w')
   read = lambda w, name: json.loads((w / name).read_text())
   ours, theirs = (
-    read(w, 'predictions.json')['results'] for w in (tmp_path / 'w', one_device)
+    read(w, 'predictions.json')['results'] for w in (pair, tmp_path / 'w')
   )
   # Every video once, whoever predicted it.
   assert ours.keys() == theirs.keys() and len(ours) == 60
@@ -257,7 +255,7 @@ def test_two_processes_find_the_same_segments(demo_root, tmp_path, one_device):
     for a, b in zip(ours[video], theirs[video], strict=True):
       assert a['label'] == b['label']
       assert a['segment'] == pytest.approx(b['segment'], abs=1e-4)
-  ours, theirs = (read(w, 'metrics.json') for w in (tmp_path / 'w', one_device))
+  ours, theirs = (read(w, 'metrics.json') for w in (pair, tmp_path / 'w'))
   assert theirs['average_mAP'] > 0
   assert ours['mAP'] == pytest.approx(theirs['mAP'], abs=1e-6)
 
@@ -280,19 +278,19 @@ def test_without_a_number_it_tells_its_usage():
   assert ended.stderr.startswith('usage: ')
 
 
-def _steps(workdir):
+def steps(workdir):
   return {p.name for p in (workdir / 'checkpoints').glob('[0-9]*')}
 
 
 def _wait_for_a_checkpoint(workdir, process):
-  before = _steps(workdir)
-  while not _steps(workdir) - before:
+  before = steps(workdir)
+  while not steps(workdir) - before:
     assert process.poll() is None, process.stdout.read()
     time.sleep(0.02)
 
 
 @pytest.mark.slow
-def test_one_of_two_killed_then_both_asked_to_end_and_the_run_goes_on(
+def test_one_of_two_killed_then_asked_to_end_twice_and_the_run_goes_on(
   demo_root, tmp_path, pair
 ):
   chance, workdir = random.Random(0), tmp_path / 'w'
@@ -313,7 +311,40 @@ def test_one_of_two_killed_then_both_asked_to_end_and_the_run_goes_on(
     output, _ = process.communicate(timeout=90)
     assert process.returncode == hosts.PREEMPTED, output
     assert 'the same command goes on' in output
+  done = max(map(int, steps(workdir)))
+  with _start_pair(demo_root, workdir) as process:
+    # Joined; it restores and compiles before its first step.
+    while 'Gloo' not in process.stdout.readline():
+      assert process.poll() is None
+    process.terminate()
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == hosts.PREEMPTED, output
+    assert f'asked to end after step {done + 1};' in output
   _succeed(_start_pair(demo_root, workdir))
-  for a, b in zip(_params(pair), _params(workdir), strict=True):
+  for a, b in zip(params(pair), params(workdir), strict=True):
     np.testing.assert_array_equal(a, b)
-  assert _lines(pair) == _lines(workdir)
+  assert lines(pair) == lines(workdir)
+
+
+@pytest.mark.slow
+def test_two_runs_at_one_address_end_and_write_nothing(demo_root, tmp_path):
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    cluster = f'--coordinator_address=localhost:{s.getsockname()[1]}'
+  started = [
+    subprocess.Popen(
+      [
+        sys.executable, '-m', 'backtal_jax.main', *arguments(demo_root),
+        f'--workdir={tmp_path / name}', cluster, '--num_processes=2',
+        f'--process_id={i}',
+      ],
+      cwd=_ROOT, env=ENV, stderr=subprocess.PIPE, text=True,
+    )
+    for i, name in enumerate('ab')
+  ]  # fmt: skip
+  for process in started:
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    *_, line = said.splitlines()
+    assert line.startswith(f"error: --workdir is '{tmp_path}/a' in process 0, ")
+  assert not any(tmp_path.iterdir())

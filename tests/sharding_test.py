@@ -160,14 +160,10 @@ def test_arguments_go_before_the_environment(joined, monkeypatch):
   assert joined == [('a:1', 4, 3)]
 
 
-def test_slurm_and_tpu_are_left_to_jax(joined, monkeypatch):
+def test_a_tpu_slice_is_left_to_jax(joined, monkeypatch):
   monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'a,b')
   hosts.initialize()
-  for name in ('JOB_ID', 'STEP_NODELIST', 'PROCID', 'LOCALID'):
-    monkeypatch.setenv(f'SLURM_{name}', '1')
-  monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '2')
-  hosts.initialize()
-  assert joined == [(), ()]
+  assert joined == [()]
 
 
 def test_a_mesh_that_the_processes_cannot_share_is_refused(monkeypatch):

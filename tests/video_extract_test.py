@@ -14,6 +14,7 @@ import pytest
 import videos
 
 from backtal_jax import errors
+from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.run import sharding
 from backtal_jax.video import decode, extract, weights
 
@@ -188,10 +189,70 @@ def test_wrong_videos(tmp_path, fake, folder, capsys):
     assert line in told
   assert {p.name for p in output.glob('*')} == {
     'a.npy', 'b.npy', 'c.npy', 'features.json',
+    'short.failed', 'text.failed', 'audio.failed',
   }  # fmt: skip
   _run(folder, output, fake, lenient=True)
   assert 'left out: ' in capsys.readouterr().err
   assert (output / 'videos.csv').exists()
+
+
+@needs_av
+def test_what_failed_is_noted_by_its_shard_and_done_again(
+  tmp_path, fake, folder, capsys
+):
+  output, late = tmp_path / 'out', folder / 'd.mp4'
+  videos.write(folder / 'b.mp4', videos.gray([9] * 15))
+  late.write_text('dear diary')
+  _run(folder, output, fake, shard=(1, 2))  # a and c
+  assert not [*output.glob('*.failed')]
+  with pytest.raises(errors.InputError, match='1 of 2 problems'):
+    _run(folder, output, fake, shard=(2, 2))
+  notes = {p.name: p.read_text() for p in output.glob('*.failed')}
+  assert notes.keys() == {'b.failed', 'd.failed'}
+  assert 'b.mp4: shorter than a window of 16 frames\n' in notes['b.failed']
+  for name in 'bd':
+    videos.write(folder / f'{name}.mp4', videos.gray([9] * 20))
+  _run(folder, output, fake)
+  assert not [*output.glob('*.failed')]
+  assert len([*output.glob('*.npy')]) == 4
+
+
+@pytest.mark.parametrize(
+  'env, expected',
+  [
+    ({}, (1, 1)),
+    ({'ID': 2, 'COUNT': 3}, (2, 3)),
+    # As Slurm sets them for --array=1-3, 0-2, 2-8:2, 5 and 1-16%4.
+    ({'ID': 3, 'COUNT': 3, 'MIN': 1, 'MAX': 3, 'STEP': 1}, (3, 3)),
+    ({'ID': 0, 'COUNT': 3, 'MIN': 0, 'MAX': 2, 'STEP': 1}, (1, 3)),
+    ({'ID': 6, 'COUNT': 4, 'MIN': 2, 'MAX': 8, 'STEP': 2}, (3, 4)),
+    ({'ID': 5, 'COUNT': 1, 'MIN': 5, 'MAX': 5, 'STEP': 1}, (1, 1)),
+    ({'ID': 16, 'COUNT': 16, 'MIN': 1, 'MAX': 16, 'STEP': 1}, (16, 16)),
+    # --array=1,4,9: which of three the fourth is, nothing tells.
+    ({'ID': 4, 'COUNT': 3, 'MIN': 1, 'MAX': 9, 'STEP': 1}, None),
+    ({'ID': 1, 'COUNT': 3, 'MIN': 1, 'MAX': 9, 'STEP': 1}, None),
+  ],
+)
+def test_a_task_of_slurms_array_knows_its_share(
+  tmp_path, monkeypatch, env, expected
+):
+  for name in 'ID', 'COUNT', 'MIN', 'MAX', 'STEP':
+    monkeypatch.delenv(f'SLURM_ARRAY_TASK_{name}', raising=False)
+  for name, value in env.items():
+    monkeypatch.setenv(f'SLURM_ARRAY_TASK_{name}', str(value))
+  shares = []
+  monkeypatch.setattr(extract, 'plan', lambda **_: (None, {}))
+  monkeypatch.setattr(
+    extract, 'extract', lambda *_, shard, **__: shares.append(shard)
+  )
+  command = ['video', '--videos=v', f'--output={tmp_path}']
+  if expected is None:
+    with pytest.raises(SystemExit, match='expected a range'):
+      prepare.main(command)
+  else:
+    prepare.main(command)
+  prepare.main([*command, '--shard=2/7'])
+  assert shares == [expected, (2, 7)][expected is None :]
 
 
 @needs_av

@@ -49,10 +49,11 @@ def test_a_folder_is_a_workdir_if_it_holds_one(tmp_path, name):
     (workdir / 'checkpoints' / '1', 10),
     (moved, 20),
   ):
+    path = files.path(path)
     params, found = checkpoints.restore_params(path, None)
     assert found == epoch
     np.testing.assert_array_equal(params['w'], np.full(3, epoch / 10))
-    if path != moved:
+    if path.name != 'moved':
       assert os.path.realpath(checkpoints.workdir_of(path)) == str(workdir)
 
 

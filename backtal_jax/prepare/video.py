@@ -1,6 +1,7 @@
 """The command `prepare video`: a folder of videos to a folder of features."""
 
 import argparse
+import os
 import re
 from typing import Any
 
@@ -14,6 +15,27 @@ def _shard(text):
   if not found or not 1 <= int(found[1]) <= int(found[2]):
     raise argparse.ArgumentTypeError(f'{text}, expected I/N with 1 ≤ I ≤ N')
   return int(found[1]), int(found[2])
+
+
+def _task():
+  """Return (i, n) of a task of Slurm's array, (1, 1) anywhere else.
+
+  Raises:
+    errors.InputError: The array is no range, so that its shares are unknown.
+  """
+  env = os.environ
+  if 'SLURM_ARRAY_TASK_ID' not in env:
+    return 1, 1
+  read = lambda name, default: int(env.get(f'SLURM_ARRAY_TASK_{name}', default))
+  first, step, count = read('MIN', 1), read('STEP', 1), read('COUNT', 1)
+  last, task = read('MAX', first + step * (count - 1)), read('ID', 1)
+  i, rest = divmod(task - first, step)
+  if rest or not 0 <= i < count or last != first + step * (count - 1):
+    raise errors.InputError(
+      f"task {task} of Slurm's array of {count} from {first} to {last}: "
+      'expected a range, --array=1-16 say, or --shard I/N'
+    )
+  return i + 1, count
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -31,8 +53,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
   'stride': {'type': int, 'help': 'frames between snippets, likewise'},
   'dtype': {'default': 'float32', 'choices': ('float32', 'bfloat16'),
             'help': 'of the network'},
-  'shard': {'type': _shard, 'default': (1, 1), 'metavar': 'I/N', 'help':
-            'the I-th of N machines that share the folder, from 1'},
+  'shard': {'type': _shard, 'metavar': 'I/N', 'help':
+            'the I-th of N machines that share the folder, from 1; the default '
+            "is the task of Slurm's array"},
   'workers': {'type': int, 'help': 'videos that are decoded at once'},
   'lenient': {'action': 'store_true', 'help':
               'leave out videos that are wrong'},
@@ -49,7 +72,7 @@ def run(
   videos: str,
   output: epath.PathLike,
   *,
-  shard: tuple[int, int],
+  shard: tuple[int, int] | None,
   workers: int | None,
   lenient: bool,
   **protocol: Any,
@@ -60,6 +83,7 @@ def run(
 
   if workers is not None and workers < 1:
     raise errors.InputError(f'--workers is {workers}, expected 1 or more')
+  shard = shard or _task()
   sharding.use_compilation_cache()
   plan, paths = extract.plan(**protocol)
   if 'rgb' in paths and protocol['rgb'] in ('', weights.PACKAGE):

@@ -9,7 +9,7 @@ and ours written as such.
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -19,6 +19,14 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from backtal_jax import errors, files
 from backtal_jax.run import hosts, torch_checkpoints
 
+
+class State(Protocol):
+  """What is saved: a NamedTuple of `step`, `params` and others."""
+
+  def _asdict(self) -> dict[str, Any]: ...
+
+
+_S = TypeVar('_S', bound=State)
 # Below every value that an evaluation gives.
 UNKNOWN = -1.0
 
@@ -29,7 +37,7 @@ def _rank(metrics):
 
 
 @contextlib.contextmanager
-def manager(workdir: epath.PathLike) -> Iterator[ocp.CheckpointManager]:
+def manager(workdir: epath.Path) -> Iterator[ocp.CheckpointManager]:
   """Open WORKDIR/checkpoints, keeping the two latest and the best.
 
   Raises:
@@ -45,7 +53,7 @@ def manager(workdir: epath.PathLike) -> Iterator[ocp.CheckpointManager]:
     ),
     cleanup_tmp_directories=True,
   )
-  folder = files.path(workdir).absolute() / 'checkpoints'
+  folder = workdir.absolute() / 'checkpoints'
   opened = ocp.CheckpointManager(
     folder,
     options=options,
@@ -67,26 +75,26 @@ def manager(workdir: epath.PathLike) -> Iterator[ocp.CheckpointManager]:
 
 def save(
   manager: ocp.CheckpointManager,
-  state: Any,
+  state: State,
   *,
   epoch: int,
   value: float | None = UNKNOWN,
 ) -> None:
-  """Save a train.TrainState after an epoch under its step; asynchronous.
+  """Save a state after an epoch under its step; asynchronous.
 
   The best checkpoint has the largest value, UNKNOWN if not evaluated.
 
   Raises:
     errors.InputError: It cannot be written (a full disk, say).
   """
-  state = state._asdict()
-  params = state.pop('params')
+  training = state._asdict()
+  params = training.pop('params')
   with _writing(manager):
     manager.save(
-      int(state['step']),
+      int(training['step']),
       args=ocp.args.Composite(
         params=ocp.args.StandardSave(params),
-        training=ocp.args.StandardSave(state),
+        training=ocp.args.StandardSave(training),
       ),
       metrics={'epoch': epoch, 'value': value},
       force=True,
@@ -119,7 +127,7 @@ def _writing(manager):
     ) from e
 
 
-def restore(manager: ocp.CheckpointManager, state: Any) -> Any:
+def restore(manager: ocp.CheckpointManager, state: _S) -> _S | None:
   """Restore the latest whole state; None where there is no checkpoint.
 
   A damaged checkpoint is named, removed and the one before it used. The `state`
@@ -189,12 +197,12 @@ def _first_line(error):
 
 
 def restore_params(
-  checkpoint: epath.PathLike, params: dict | None
+  checkpoint: epath.Path, params: dict | None
 ) -> tuple[dict, int]:
   """Read the parameters of a checkpoint, in the shapes of `params`.
 
   Args:
-    checkpoint: Path of a workdir (its best checkpoint), its checkpoints folder,
+    checkpoint: A workdir (its best checkpoint), its checkpoints folder,
       one of its steps, or a PyTorch file, told apart by what lies there.
     params: Arrays or shapes to be filled; None: whatever is there.
 
@@ -224,18 +232,18 @@ def restore_params(
     ) from e
 
 
-def is_torch(checkpoint: epath.PathLike) -> bool:
+def is_torch(checkpoint: epath.Path) -> bool:
   """Check for a file, which only PyTorch's checkpoints are."""
-  return files.path(checkpoint).is_file()
+  return checkpoint.is_file()
 
 
-def locate(checkpoint: epath.PathLike) -> epath.Path:
+def locate(checkpoint: epath.Path) -> epath.Path:
   """Find the step that a folder is, or the best that it holds.
 
   Raises:
     errors.InputError: there is none.
   """
-  path = files.path(checkpoint).absolute()
+  path = checkpoint.absolute()
   if not path.exists():
     raise errors.InputError(f'{checkpoint}: no such file or folder')
   if _is_step(path):
@@ -254,14 +262,14 @@ def locate(checkpoint: epath.PathLike) -> epath.Path:
   )
 
 
-def workdir_of(checkpoint: epath.PathLike) -> epath.Path | None:
+def workdir_of(checkpoint: epath.Path) -> epath.Path | None:
   """Return the folder that holds the checkpoint's config, if one does.
 
   It is the checkpoint's own or one above; a PyTorch file has none.
   """
   if is_torch(checkpoint):
     return None
-  path = files.path(checkpoint).absolute()
+  path = checkpoint.absolute()
   for folder in (path, *path.parents[:2]):
     if (folder / 'config.json').is_file():
       return folder
@@ -322,7 +330,7 @@ def _check_shapes(checkpoint, found, expected):
 
 
 def export(
-  checkpoint: epath.PathLike, output: epath.PathLike, params: Any = None
+  checkpoint: epath.Path, output: epath.Path, params: dict | None = None
 ) -> None:
   """Write a checkpoint of ours, see `restore_params`, as an official .pth file.
 

@@ -15,7 +15,7 @@ import sys
 
 # As absl logs: E1231 23:59:59.123456   4711 some_file.cc:12] …
 _RECORD = re.compile(r'[IWEF]\d{4} \d\d:\S+ +\d+ ([^\s:]+):\d+\] ')
-_SERVICE = ('coordination_service', 'preemption_sync_manager')
+_SERVICE = ('coordination_service', 'preemption_')
 _FATAL = 'JAX distributed service detected fatal errors'
 
 

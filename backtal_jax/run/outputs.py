@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
 
 def check_classes(
-  workdir: epath.PathLike, ground_truth: annotations.Annotations
+  workdir: epath.Path, ground_truth: annotations.Annotations
 ) -> None:
   """Refuse ground truth whose classes are not those a workdir was trained on.
 
@@ -62,15 +62,14 @@ def check_classes(
       )
 
 
-def write_classes(workdir: epath.PathLike, classes: Iterable[str]) -> None:
+def write_classes(workdir: epath.Path, classes: Iterable[str]) -> None:
   """Name the classes in the workdir, for predict.load anywhere else."""
   if hosts.is_main_process():
     files.write_json(workdir / 'classes.json', list(classes))
 
 
-def write(workdir: epath.PathLike, results: Results) -> None:
+def write(workdir: epath.Path, results: Results) -> None:
   """Write predictions.json, curves.npz, then metrics.json; process 0 does."""
-  workdir = files.path(workdir)
   if hosts.is_main_process():
     predictions = {
       name: localization.format_video(results.found[name], results.classes)
@@ -158,7 +157,7 @@ def take(
   }
 
 
-def write_curves(path: epath.PathLike, videos: dict) -> None:
+def write_curves(path: epath.Path, videos: dict) -> None:
   """Write {video: what `take` returns} atomically."""
   rows = list(videos.values())
   stacked = {key: np.stack([row[key] for row in rows]) for key in _ALONG}
@@ -174,7 +173,7 @@ def write_curves(path: epath.PathLike, videos: dict) -> None:
     )
 
 
-def read_curves(path: epath.PathLike) -> dict:
+def read_curves(path: epath.Path) -> dict:
   """Read what `write_curves` wrote; nothing where the file is missing.
 
   Raises:

@@ -21,7 +21,7 @@ class _Videos(list):
   shape: tuple[int, int, int]
 
 
-def load(source: Any, mesh: jax.sharding.Mesh, dtype: Any) -> tuple:
+def load(source: Any, mesh: jax.sharding.Mesh, dtype: str) -> tuple:
   """Put the features of a source (data.sources) on every device of the mesh.
 
   There they are float32 or, for half the memory, bfloat16.

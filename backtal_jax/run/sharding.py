@@ -16,17 +16,36 @@ import jax
 import numpy as np
 
 from backtal_jax import errors
+from backtal_jax.run import hosts
 
 _AXIS = 'data'
+
+
+def find_devices() -> list[jax.Device]:
+  """Return all devices of all hosts.
+
+  Raises:
+    errors.InputError: JAX_PLATFORMS names what is not there.
+  """
+  try:
+    return jax.devices()
+  except (RuntimeError, AssertionError) as e:
+    asked = jax.config.values['jax_platforms']
+    if not asked or hosts.is_lost(e):
+      raise
+    # Of JAX_PLATFORMS=cuda without its plugin jax asserts, and says nothing.
+    reason = str(e).partition('\n')[0] or 'jax finds no such device here'
+    raise errors.InputError(f'JAX_PLATFORMS is {asked!r}: {reason}') from e
 
 
 def make_mesh(shape: Sequence[int] = ()) -> jax.sharding.Mesh:
   """Put all devices of all hosts, or (how many,), into one data-parallel axis.
 
   Raises:
-    errors.InputError: More than there are, or not as many of each process.
+    errors.InputError: More than there are, or not as many of each process; or
+      see `find_devices`.
   """
-  devices, processes = jax.devices(), jax.process_count()
+  devices, processes = find_devices(), jax.process_count()
   (num_devices,) = shape or (len(devices),)
   if not 0 < num_devices <= len(devices):
     raise errors.InputError(

@@ -57,7 +57,7 @@ def names(params: dict) -> dict:
   )
 
 
-def read(path: epath.PathLike) -> tuple[dict[str, np.ndarray], int]:
+def read(path: epath.Path) -> tuple[dict[str, np.ndarray], int]:
   """Read the tensors of a file, whatever device they were saved from.
 
   It holds a state dict, alone or beside plain values, whose names may begin
@@ -70,7 +70,6 @@ def read(path: epath.PathLike) -> tuple[dict[str, np.ndarray], int]:
     errors.InputError: torch is not installed; no such file; the file is
       damaged, or holds something else than named tensors.
   """
-  path = files.path(path)
   torch = _import_torch(path)
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')
@@ -160,7 +159,7 @@ def _state_dict(torch, content):
   return states[0] if len(states) == 1 else None
 
 
-def write(path: epath.PathLike, params: dict, epoch: int) -> None:
+def write(path: epath.Path, params: dict, epoch: int) -> None:
   """Write a models.BackTAL's parameters as the official program loads them.
 
   `epoch` is the number of epochs done.

@@ -16,7 +16,7 @@ from configs import thumos14
 
 @contextlib.contextmanager
 def lock(
-  workdir: epath.PathLike, config: ml_collections.ConfigDict
+  workdir: epath.Path, config: ml_collections.ConfigDict
 ) -> Iterator[None]:
   """Claim the workdir, and keep other runs out; a run that dies lets go.
 
@@ -34,9 +34,7 @@ def lock(
     yield
 
 
-def check(
-  workdir: epath.PathLike, config: ml_collections.ConfigDict
-) -> list[str]:
+def check(workdir: epath.Path, config: ml_collections.ConfigDict) -> list[str]:
   """Refuse a workdir that holds a run of another config.
 
   `train.num_epochs` may have been raised since.
@@ -80,7 +78,7 @@ def check(
   return free
 
 
-def claim(workdir: epath.PathLike, config: ml_collections.ConfigDict) -> None:
+def claim(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
   """Make the workdir this run's: check it and write its config.json."""
   different = check(workdir, config)
   if hosts.is_main_process():

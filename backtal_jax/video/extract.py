@@ -263,6 +263,8 @@ def extract(
     workers: Videos that are decoded at once, by default two.
     lenient: Whether videos that are wrong are left out.
 
+  What is wrong with a video stands in VIDEO.failed until it is made.
+
   Raises:
     errors.InputError: A video is wrong (the others are done), or `output`
       holds features of another protocol.
@@ -276,9 +278,12 @@ def extract(
   if shard == (1, 1):
     for left in output.glob('.*.tmp'):  # of a run that was killed
       left.unlink()
-  headers, problems = _read_headers(found)
+  headers, wrong = _read_headers(found)
+  share = found[shard[0] - 1 :: shard[1]]
+  problems = [_note(output, p, wrong.get(p)) for p in share]
+  problems = list(filter(None, problems))
   mine = [
-    p for p in found[shard[0] - 1 :: shard[1]]
+    p for p in share
     if p in headers and not (output / f'{p.stem}.npy').exists()
   ]  # fmt: skip
   rate = lambda p: protocol.fps or headers[p].fps
@@ -355,7 +360,7 @@ def _write(encoder, path, output, progress):
   try:
     features = encoder(path, progress)
   except errors.InputError as e:
-    return str(e)
+    return _note(output, path, str(e))
   raw = io.BytesIO()
   np.save(raw, features)
   with files.atomic(output / f'{path.stem}.npy') as f:
@@ -363,12 +368,23 @@ def _write(encoder, path, output, progress):
   return None
 
 
+def _note(output, path, problem):
+  """Write down what is wrong with a video, if anything, and return it."""
+  note = output / f'{path.stem}.failed'
+  if problem:
+    with files.atomic(note, 'w') as f:
+      f.write(f'{problem}\n')
+  else:
+    note.unlink(missing_ok=True)
+  return problem
+
+
 def _read_headers(paths):
-  """Return {path: Header} of the videos that have one, and problems."""
-  headers, problems = {}, []
+  """Return {path: Header} of the videos that have one, {path: problem}."""
+  headers, problems = {}, {}
   for path in paths:
     try:
       headers[path] = decode.read_header(path)
     except errors.InputError as e:
-      problems.append(str(e))
+      problems[path] = str(e)
   return headers, problems
