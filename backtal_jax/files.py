@@ -14,6 +14,11 @@ from etils import epath
 
 from backtal_jax import errors
 
+# Endings of what is a video to all: the page, extraction, prediction, names.
+VIDEO_SUFFIXES = (
+  '.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg',
+  '.mpg', '.mts', '.ogv', '.ts', '.webm', '.wmv',
+)  # fmt: skip
 # What a rename says over an existing file where that is not possible.
 _NO_REPLACE = (errno.EEXIST, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 # What flock says where there are no locks: Lustre, NFS, some FUSE.

@@ -10,10 +10,6 @@ from etils import epath
 
 from backtal_jax import errors, files
 
-_SUFFIXES = (
-  '.mp4', '.m4v', '.mov', '.webm', '.mkv', '.ogv', '.avi', '.mpg', '.mpeg',
-  '.ts', '.wmv', '.flv', '.3gp',
-)  # fmt: skip
 # Where copies lie, inside the folder.
 _COPIES = '.playable'
 # What every browser plays: suffixes, and codecs with 8 bits a colour.
@@ -46,7 +42,7 @@ class Folder:
     for entry in entries:
       file = entry.name
       name, suffix = os.path.splitext(file)
-      if suffix.lower() not in _SUFFIXES or file.startswith('.'):
+      if suffix.lower() not in files.VIDEO_SUFFIXES or file.startswith('.'):
         continue
       plain = entry.is_file(follow_symlinks=False) and file.isprintable()
       if not plain and (problem := self._problem(file)):
@@ -60,7 +56,7 @@ class Folder:
     if not self._files:
       raise errors.InputError(
         f'{path}: no video in it, expected files that end in '
-        f'{", ".join(_SUFFIXES)}'
+        f'{", ".join(files.VIDEO_SUFFIXES)}'
       )
 
   def __contains__(self, name):

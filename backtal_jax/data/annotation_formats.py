@@ -12,7 +12,7 @@ import re
 import reprlib
 import string
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -321,15 +321,38 @@ def read_table(
   ]
 
 
-def read_video_list(path: epath.PathLike) -> dict:
-  """Read CSV `video_id,duration[,fps]` as {video: (seconds, fps or None)}."""
+class VideoTimes(NamedTuple):
+  """What videos.csv, or a ground truth, tells of a video.
+
+  Attributes:
+    duration: Seconds, of its pictures; None where not told.
+    fps: Frames a second; None where not told.
+    first_picture: Seconds on the players' clock at which the first picture
+      stands. All of our times are counted from that picture on: what is
+      written for a player adds it, what was read from one subtracts it.
+  """
+
+  duration: float | None = None
+  fps: float | None = None
+  first_picture: float = 0.0
+
+
+def read_video_list(path: epath.PathLike) -> dict[str, VideoTimes]:
+  """Read CSV `video_id,duration[,fps][,first_picture]`.
+
+  Raises:
+    errors.InputError: Another header, no number, or a video twice.
+  """
   told = {}
-  for where, row in read_table(path, ('video_id', 'duration'), ('fps',)):
+  optional = 'fps', 'first_picture'
+  for where, row in read_table(path, ('video_id', 'duration'), optional):
     if row['video_id'] in told:
       raise errors.InputError(f'{where}: duplicate video {row["video_id"]!r}')
-    fps = row.get('fps')
-    told[row['video_id']] = (
-      number(row['duration'], f'{where}: duration'),
-      None if fps is None else number(fps, f'{where}: fps'),
+    told[row['video_id']] = VideoTimes(
+      **{
+        key: number(row[key], f'{where}: {key}')
+        for key in VideoTimes._fields
+        if key in row
+      }
     )
   return told

@@ -19,7 +19,7 @@ from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats, click_formats, click_tools
 
 BACKGROUND = 'background'
-_ENDING = re.compile(r'\.(mp4|mkv|webm|avi|mov|m4v|mpg|npy|npz)$')
+_ENDINGS = *files.VIDEO_SUFFIXES, '.npy', '.npz'
 # Unknown names of a file that the nearest known one is looked up for.
 _HINTS = 3
 
@@ -79,17 +79,17 @@ class Annotations:
     return found
 
   def completed(
-    self, told: Mapping[str, tuple[float | None, float | None]]
+    self, told: Mapping[str, annotation_formats.VideoTimes]
   ) -> 'Annotations':
-    """Fill in what is missing of {video: (duration in seconds, fps)}."""
+    """Fill in the durations and rates that are missing."""
     names, _ = match_names(self.videos, told)
     videos = {}
     for name, video in self.videos.items():
-      duration, fps = told.get(names.get(name, ''), (None, None))
+      times = told.get(names.get(name, ''), annotation_formats.VideoTimes())
       videos[name] = dataclasses.replace(
         video,
-        duration=duration if video.duration is None else video.duration,
-        fps=fps if video.fps is None else video.fps,
+        duration=times.duration if video.duration is None else video.duration,
+        fps=times.fps if video.fps is None else video.fps,
       )
     return dataclasses.replace(self, videos=videos)
 
@@ -141,8 +141,9 @@ def match_names(
 
 def _bare(name):
   """Return what the names of one video have in common."""
-  name = _ENDING.sub('', name.casefold()).rpartition('/')[2]
-  return name.removeprefix('v_')
+  name = re.split(r'[/\\]', name.casefold())[-1]
+  stem, dot, ending = name.rpartition('.')
+  return (stem if dot + ending in _ENDINGS else name).removeprefix('v_')
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -197,11 +198,12 @@ def read_ground_truth(
 
 
 def _read_lengths(path):
-  """Return {video: (duration, fps)} of a video list or other ground truth."""
+  """Return {video: VideoTimes} of a video list or other ground truth."""
   if not path.name.endswith('.json'):
     return annotation_formats.read_video_list(path)
   rows, _ = annotation_formats.read_activitynet(path)
-  return {name: (duration, fps) for name, _, duration, fps, _ in rows}
+  times = annotation_formats.VideoTimes
+  return {name: times(duration, fps) for name, _, duration, fps, _ in rows}
 
 
 def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:

@@ -17,7 +17,7 @@ from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats, resampling
 
 NAME = 'features.json'
-VIDEOS = 'videos.csv'  # video_id, duration in seconds, fps of the snippets
+VIDEOS = 'videos.csv'  # annotation_formats.VideoTimes; fps of the snippets
 
 
 class Grid(NamedTuple):
@@ -51,10 +51,12 @@ def read_grid(path: epath.PathLike) -> Grid | None:
   if path.suffix != '.npy' or not record:
     return None
   rows = _read_videos(table, table.stat().mtime if table.exists() else 0)
-  if path.stem not in rows:
-    raise errors.InputError(f'{table}: no video {path.stem!r}')
-  duration, fps = rows[path.stem]
-  return Grid(duration, fps, record['window'], record['stride'])
+  times = rows.get(path.stem, annotation_formats.VideoTimes())
+  if times.duration is None or times.fps is None:
+    raise errors.InputError(
+      f'{table}: no video {path.stem!r} with its duration and fps'
+    )
+  return Grid(times.duration, times.fps, record['window'], record['stride'])
 
 
 @functools.lru_cache(8)

@@ -16,10 +16,6 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.video import needs
 
-SUFFIXES = (
-  '.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg',
-  '.mpg', '.mts', '.ogv', '.ts', '.webm', '.wmv',
-)  # fmt: skip
 # Seconds by which the last frame may end before or after the header's end.
 _APART = 0.5
 
@@ -38,7 +34,7 @@ class Header(NamedTuple):
 
 def is_video(path: epath.PathLike) -> bool:
   """Return whether a file is a video by its name."""
-  return files.path(path).suffix.lower() in SUFFIXES
+  return files.path(path).suffix.lower() in files.VIDEO_SUFFIXES
 
 
 def find(folder: epath.PathLike) -> list[epath.Path]:
@@ -56,7 +52,9 @@ def find(folder: epath.PathLike) -> list[epath.Path]:
     p for p in folder.iterdir() if is_video(p) and not p.name.startswith('.')
   )
   if not found:
-    raise errors.InputError(f'{folder}: no video ({" ".join(SUFFIXES)}) in it')
+    raise errors.InputError(
+      f'{folder}: no video ({" ".join(files.VIDEO_SUFFIXES)}) in it'
+    )
   stems = {}
   for path in found:
     if path.stem in stems:
