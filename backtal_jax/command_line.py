@@ -52,7 +52,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def _finite(text):
-  value = float(text)
+  # Rates are often written as fractions, 30000/1001.
+  above, slash, below = text.partition('/')
+  if slash and not float(below):
+    raise ValueError(text)
+  value = float(above) / float(below or 1)
   if not math.isfinite(value):
     raise ValueError(text)
   return value

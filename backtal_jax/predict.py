@@ -163,7 +163,7 @@ class Model:
       errors.InputError: The features or the duration cannot be used.
     """
     if isinstance(features, str | os.PathLike):
-      video = self.read(features, duration)
+      video = self.read(files.path(features), duration)
     else:
       video = feature_files.make_video(
         'features', [features], duration, frame_num, shape=self.shape
@@ -301,7 +301,7 @@ def predict(
     raise errors.InputError(f'{output}: a folder, expected a file to write')
   model = load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
-  paths = reader.find(input)
+  paths = reader.find(files.path(input))
   videos = (model.read(path, duration) for path in paths)
   for path, (video, curves, segments) in zip(
     paths, model.predict_videos(videos), strict=True

@@ -201,12 +201,13 @@ def _measure(path, *, whole):
     promised = (container.duration or 0) / 1e6 if told is None else told * base
     if not whole and promised > _WHOLE:
       # Where the promise is an end that lies beyond; seeking stops in time.
-      since = promised - _LAST + (0 if told is None else first * base)
+      since = promised - _LAST + (first * base if told else 0)
       with contextlib.suppress(needs('av').error.FFmpegError):
         container.seek(int(since / base), stream=stream)
     packets = itertools.chain(packets, container.demux())
     end, decoding, latest = _read_on(stream, packets, 1 / fps / base)
     start = fractions.Fraction(container.start_time or 0, 10**6)
+    has_index = stream.frames > 0
   if kind == 'avi' and told:  # which counts frames
     end = first + told
   # What has an index promises a length, in decoding times; others, that or
@@ -214,7 +215,7 @@ def _measure(path, *, whole):
   reached = decoding * base
   if told is None:
     reached = max(reached, latest)
-  elif not stream.frames:
+  elif not has_index:
     reached = max(reached, end * base)
   shown = first * base - (0 if kind in _OF_BROWSERS else start)
   header = Header(float((end - first) * base), fps, float(shown))
