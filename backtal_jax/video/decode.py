@@ -13,7 +13,7 @@ import itertools
 import math
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from etils import epath
@@ -361,7 +361,8 @@ def find_orientation(frame: 'av.VideoFrame') -> Orientation:
   if found is None:
     return Orientation()
   # A stored pixel (x, y) is shown at (a·x + c·y, b·x + d·y).
-  a, b, _, c, d = np.frombuffer(found, np.int32)[:5].tolist()
+  matrix = np.frombuffer(cast('bytes', found), np.int32)
+  a, b, _, c, d = matrix[:5].tolist()
   if max(abs(b), abs(c)) <= _ASKEW * min(abs(a), abs(d)):
     return Orientation(False, rows=d < 0, columns=a < 0)
   if max(abs(a), abs(d)) <= _ASKEW * min(abs(b), abs(c)):

@@ -117,7 +117,7 @@ def plan(
       f'--preset is {preset!r}, expected one of {", ".join(PRESETS)}'
     )
   chosen = PRESETS[preset]
-  grid = {'fps': fps, 'window': window, 'stride': stride}
+  grid: dict[str, Any] = {'fps': fps, 'window': window, 'stride': stride}
   for name, value in grid.items():
     if value is None:
       grid[name] = value = getattr(chosen, name)
