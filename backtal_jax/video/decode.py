@@ -246,11 +246,11 @@ def _decode(container, stream, packets):
     begun = begun or packet.pts is not None or packet.dts is not None
     if not begun:
       continue
-    order.append(packet.dts)
+    if is_avi:
+      order.append(packet.dts)
     for frame in packet.decode():
-      time = order.popleft() if order else None
       if is_avi:
-        frame.pts = time
+        frame.pts = order.popleft() if order else None
       yield frame
 
 
