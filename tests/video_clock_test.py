@@ -107,6 +107,15 @@ def test_a_stream_cut_inside_a_gop(tmp_path):
   np.testing.assert_allclose(_shown(path), _GRAY[10:], atol=4)
 
 
+def test_streams_joined_of_several_are_refused(tmp_path):
+  path = _write(tmp_path / 'a.ts')
+  path.write_bytes(2 * path.read_bytes())  # as `cat a.ts b.ts`
+  with pytest.raises(
+    errors.InputError, match=r'jump back from 1\.00 to 0\.00 s'
+  ):
+    _shown(path)
+
+
 def test_pictures_before_all_time_are_not_shown(tmp_path):
   # As `ffmpeg -ss 0.5 -i … -c copy -avoid_negative_ts disabled` leaves them.
   path = _write(

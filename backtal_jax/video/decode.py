@@ -323,6 +323,11 @@ def _read(path, fps, size, *, rounding):
   with open_video(path) as (container, stream):
     base = _exact(stream.time_base)
     for frame in read_pictures(container, stream):
+      if float((end - frame.pts) * base) > _APART:
+        raise errors.InputError(
+          f'{path}: its times jump back from {float(end * base):.2f} to '
+          f'{float(frame.pts * base):.2f} s: is it several files joined?'
+        )
       end = frame.pts + frame.duration
       if graph is None:
         orientation = find_orientation(frame)
