@@ -322,7 +322,7 @@ def predict(
     raise errors.InputError(f'{output}: a folder, expected a file to write')
   model = load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
-  paths = reader.find(input)
+  paths = reader.find(files.path(input))
   videos = (model.read(path, duration) for path in paths)
   for path, found in zip(paths, model.predict_videos(videos), strict=True):
     name = found.video.name

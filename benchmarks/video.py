@@ -20,6 +20,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from backtal_jax.video import decode, extract, flow, i3d
 from benchmarks import measure
@@ -175,7 +176,7 @@ def _extract(path, output):
   assert av and cv2
   imported = _memory('VmRSS')
   protocol, paths = extract.plan(fps=_FPS, stride=50 * 16)
-  extract.extract(path, output, protocol, paths)
+  extract.extract(epath.Path(path), epath.Path(output), protocol, paths)
   print(json.dumps({'imported': imported, 'peak': _memory('VmHWM')}))
 
 

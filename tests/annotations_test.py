@@ -207,6 +207,25 @@ def test_names_match_without_ending_folder_and_case_unless_two_would():
   assert unmatched == ['TWO', 'fou.r']
 
 
+@pytest.mark.parametrize(
+  'name',
+  [
+    'cam1.wmv', 'cam1.MTS', 'cam1.m2ts', 'cam1.flv', 'cam1.mpeg', 'cam1.ts',
+    'cam1.3gp', r'C:\videos\cam1.mp4', r'\\server\share\cam1.avi',
+  ],
+)  # fmt: skip
+def test_names_match_with_every_ending_and_kind_of_folder(name):
+  assert annotations.match_name(name, ['cam1', 'cam2']) == 'cam1'
+
+
+def test_a_video_list_tells_first_pictures(tmp_path):
+  path = written(tmp_path, 'video_id,duration,fps,first_picture\na,8,25,0.5\n')
+  told = formats.read_video_list(path)
+  assert told == {'a': formats.VideoTimes(8.0, 25.0, 0.5)}
+  older = written(tmp_path, 'video_id,duration\na,8\n', 'older.csv')
+  assert formats.read_video_list(older) == {'a': (8.0, None, 0.0)}
+
+
 def test_an_unknown_video_of_a_click_is_told_with_the_nearest_name(tmp_path):
   text = 'video_id,time,label,annotator\n'
   path = written(

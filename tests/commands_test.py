@@ -56,6 +56,15 @@ CASES = [
 ]  # fmt: skip
 
 
+def test_rates_may_be_fractions():
+  parser = command_line.Parser(prog='x')
+  parser.add_argument('--fps', type=float)
+  assert parser.parse_args(['--fps=30000/1001']).fps == 30000 / 1001
+  for wrong in ('1/0', '1/', '/2', '1/2/3', 'inf/2', 'nan', 'a/b'):
+    with pytest.raises(SystemExit, match='--fps: invalid float'):
+      parser.parse_args([f'--fps={wrong}'])
+
+
 def fails(main, argv):
   """Run a command that must end in one line of error; return the line."""
   with pytest.raises(SystemExit) as told:

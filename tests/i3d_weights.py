@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from etils import epath
 
 from backtal_jax.run import torch_checkpoints
 from backtal_jax.video import i3d, weights
@@ -122,4 +123,4 @@ def convert(tensors, stream):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(torch_checkpoints, 'read', lambda _: (tensors, -1))
     patch.setattr(torch_checkpoints, 'is_saved', lambda _: True)
-    return weights.convert('drawn.pt', stream)
+    return weights.convert(epath.Path('drawn.pt'), stream)

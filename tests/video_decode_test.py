@@ -162,11 +162,14 @@ def test_unknown_codec(tmp_path):
   assert 'nothing here decodes its video codec' in _refused(path)
 
 
-def test_finds_videos(tmp_path):
-  for name in ('b.MP4', 'a.webm', 'notes.txt', '.hidden.mp4'):
+def test_finds_videos(tmp_path, capsys):
+  for name in ('b.MTS', 'a.webm', 'notes.txt', 'c.mp4.part', '.hidden.mp4'):
     (tmp_path / name).touch()
   found = [path.name for path in decode.find(tmp_path)]
-  assert found == ['a.webm', 'b.MP4']
+  assert found == ['a.webm', 'b.MTS']
+  assert capsys.readouterr().err == (
+    f'{tmp_path}: left out, not named as videos: c.mp4.part, notes.txt\n'
+  )
   (tmp_path / 'a.avi').touch()
   with pytest.raises(errors.InputError, match=r"a.webm: a.avi is video 'a'"):
     decode.find(tmp_path)

@@ -111,7 +111,7 @@ def test_own_frame_rate(tmp_path, fake):
   _run(path, tmp_path / 'out', fake, preset='thumos14')
   assert len(np.load(tmp_path / 'out' / 'a.npy')) == (40 - 16) // 4 + 1
   table = (tmp_path / 'out' / 'videos.csv').read_text().splitlines()
-  assert table[1].startswith('a,3.2') and table[1].endswith(',12.5')
+  assert table[1].startswith('a,3.2') and table[1].endswith(',12.5,0.0')
 
 
 @needs_av
@@ -307,7 +307,7 @@ def test_real_videos(shared, name):
 
 
 _KILLED = """
-import sys, time
+import pathlib, sys, time
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -322,7 +322,8 @@ def slow(*arguments):
     time.sleep(0.02)
     yield clip
 extract.windows = slow
-extract.extract(sys.argv[1], sys.argv[2], *extract.plan(rgb=sys.argv[3]))
+folder, output, weight_file = map(pathlib.Path, sys.argv[1:])
+extract.extract(folder, output, *extract.plan(rgb=weight_file))
 """
 
 

@@ -121,15 +121,15 @@ def test_a_folder_of_both(tmp_path, folder):
 
 @pytest.fixture
 def truth(tmp_path):
-  """Write the ground truth of the four videos, without their durations."""
+  """Write the ground truth of the four videos, as long as their sound."""
   path = tmp_path / 'truth.json'
   database = {
     f'v_{i}': {
-      'subset': 'training' if i < 2 else 'validation',
+      'subset': 'training' if i < 2 else 'validation', 'duration': 7.0,
       'annotations': [{'label': 'drop', 'segment': [0.5, 1.5]}],
     }
     for i in range(4)
-  }
+  }  # fmt: skip
   path.write_text(json.dumps({'database': database}))
   return str(path)
 

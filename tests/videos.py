@@ -11,7 +11,7 @@ from backtal_jax.video import i3d, weights
 
 def write(
   path, frames, *, fps=25, codec='libx264', pixels='yuv420p', times=None,
-  rotation=0, options=None,
+  rotation=0, options=None, encoder=None,
 ):  # fmt: skip
   """Write a video file.
 
@@ -24,6 +24,7 @@ def write(
     times: Milliseconds of the frames, where they don't come evenly.
     rotation: Degrees counterclockwise by which players turn the frames.
     options: Of the container.
+    encoder: Options of the codec.
   """
   import av
 
@@ -31,7 +32,7 @@ def write(
   with av.open(str(path), 'w', options=options or {}) as container:
     stream = container.add_stream(codec, rate=fractions.Fraction(fps))
     stream.height, stream.width = frames[0].shape[:2]
-    stream.pix_fmt = pixels
+    stream.pix_fmt, stream.options = pixels, encoder or {}
     if rotation:
       stream.set_display_rotation(rotation)
     for i, pixels in enumerate(frames):

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from backtal_jax import command_line, errors
+from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import labels, store, videos
 
 _PORT = 8765
@@ -102,7 +102,7 @@ def _load(args):
       f'--classes has {", ".join(classes)}, the model '
       f'{", ".join(model.classes)}'
     )
-  return model, reader.find(args.features), classes or model.classes
+  return model, reader.find(files.path(args.features)), classes or model.classes
 
 
 def serve(args: argparse.Namespace) -> None:

@@ -269,7 +269,7 @@ def draw(
 
 def _strip(folder, name):
   """Return pictures of the video of that name."""
-  paths = {path.stem: path for path in decode.find(folder)}
+  paths = {path.stem: path for path in decode.find(files.path(folder))}
   path = paths.get(annotations.match_name(name, paths))
   if path is None:
     raise errors.InputError(f'{folder}: no video {name!r} in it')

@@ -176,11 +176,13 @@ def _with_grid(recipe):
 
 
 def _with_times(truth, folder):
-  """Fill in what videos.csv says: the fps, and durations that are missing."""
+  """Take fps and durations, those of the pictures, from videos.csv."""
   told = annotation_formats.read_video_list(folder / feature_records.VIDEOS)
   names, _ = annotations.match_names(truth.videos, told)
   videos = {
-    name: dataclasses.replace(video, fps=None) if name in names else video
+    name: dataclasses.replace(video, duration=None, fps=None)
+    if name in names
+    else video
     for name, video in truth.videos.items()
   }
   return dataclasses.replace(truth, videos=videos).completed(told)

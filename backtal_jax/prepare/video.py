@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 
 
 def _shard(text):
@@ -48,7 +48,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
   'flow_kind': {'default': 'tvl1', 'choices': ('tvl1', 'dis'),
                 'help': 'how flow is estimated: as published, or fast'},
   'preset': {'default': 'wtal', 'help': 'wtal, thumos14 or kinetics'},
-  'fps': {'type': float, 'help': "frames a second, instead of the preset's"},
+  'fps': {'type': float, 'metavar': 'N or N/D', 'help':
+          "frames a second, instead of the preset's"},
   'window': {'type': int, 'help': 'frames of a snippet, likewise'},
   'stride': {'type': int, 'help': 'frames between snippets, likewise'},
   'dtype': {'default': 'float32', 'choices': ('float32', 'bfloat16'),
@@ -92,6 +93,7 @@ def run(
       'must never be mixed'
     )
   extract.extract(
-    videos, output, plan, paths, shard=shard, workers=workers, lenient=lenient
-  )
+    files.path(videos), files.path(output), plan, paths, shard=shard,
+    workers=workers, lenient=lenient,
+  )  # fmt: skip
   print(f'results: {output}')

