@@ -6,7 +6,7 @@ import json
 import pytest
 from report_test import make_workdir
 
-from backtal_jax import command_line
+from backtal_jax import command_line, files
 
 MODULES = (
   'backtal_jax.annotate.__main__',
@@ -83,7 +83,8 @@ def test_every_option(module, argv, action):
   if action.nargs:  # a list: the first would be lost
     twice = [*argv, '1', option, '2']
     assert f'{option}: given twice' in fails(main, twice)
-  wrong = ['x', '1,2', '1 2', '0x1'] if action.type else []
+  free = action.type in (None, files.path)
+  wrong = [] if free else ['x', '1,2', '1 2', '0x1']
   wrong += ['nan', 'inf', '1e400'] if action.type is float else []
   for value in [*wrong, *(['x'] if action.choices else [])]:
     assert option in fails(main, [*argv, value])
