@@ -433,6 +433,18 @@ def test_videos_of_label_studio(tmp_path, task, expected):
   assert click.video == expected
 
 
+def test_an_upload_that_could_be_two_videos_is_refused(tmp_path):
+  truth = annotations.Annotations(
+    {n: annotations.AnnotatedVideo(n, '', 60.0, 30.0, ())
+     for n in ('clip B', 'clip_B')}, ('run',),
+  )  # fmt: skip
+  path = written(
+    tmp_path, studio('upload/1/32b734d7-clip_B.mp4', timeline(1, 1))
+  )
+  with pytest.raises(errors.InputError, match="video 'clip_B' is not in"):
+    annotations.read_clicks(path, truth, fps=24)
+
+
 # As the page of VIA 3.0.10 exported them, less most of the notes.
 VIA_CSV = """# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/)
 # - metadata of {""1"":""3""} indicates attribute with id "1" set to "3"
@@ -573,6 +585,9 @@ def test_tables_of_other_tools(tmp_path, content, expected):
   ('WEBVTT\n\n00:01.000 --> 00:02.000\nrun\n', 'a file of subtitles'),
   ('1\n00:00:01,000 --> 00:00:02,000\nrun\n', 'a file of subtitles'),
   (b'\x1f\x8b\x08\x00', 'a compressed file.*tabular events'),
+  ('% SDIS file created by BORIS\n', 'a BORIS export.*tabular events'),
+  ('File type = "ooTextFile"\nObject class = "PitchTier"\n', 'a Praat file'),
+  (b'ooBinaryFile\x08TextGrid', 'a binary Praat file'),
   (b'PK\x03\x04\x14', 'a spreadsheet or archive.*CSV'),
   (VIA_TEMPORAL.replace('""run""', '""0""'), 'numbers an option'),
   (TEXTGRID[:-30], 'not a whole TextGrid'),

@@ -129,7 +129,7 @@ def match_name(name: str, known: Collection[str]) -> str | None:
 def match_names(
   names: Iterable[str],
   known: Iterable[str],
-  respell: Callable[[str], str] = str,
+  respell: Callable[[str], str] | None = None,
 ) -> tuple[dict[str, str], list[str]]:
   """Match video names of one source with the `known` ones of another.
 
@@ -141,7 +141,8 @@ def match_names(
   Args:
     names: To be matched.
     known: To be matched with.
-    respell: What else makes no difference, as a tool respells names.
+    respell: What a tool makes of names: `names` are of its spelling, so that
+      a name itself tells no more than any other of the same spelling.
 
   Returns:
     {name: known name}, and the names without a match in their order.
@@ -151,15 +152,16 @@ def match_names(
   for name in dict.fromkeys(names):
     forms = (name, f'v_{name}', name.removeprefix('v_'))
     match = next((form for form in forms if form in known), None)
-    if match is None:
+    if match is None or respell:
       rest.append(name)
     else:
       mapping[name] = match
   bare = collections.defaultdict(list)
+  key = lambda name: respell(_bare(name)) if respell else _bare(name)
   for name in known if rest else ():
-    bare[respell(_bare(name))].append(name)
+    bare[key(name)].append(name)
   for name in rest:
-    if len(found := bare[respell(_bare(name))]) == 1:
+    if len(found := bare[key(name)]) == 1:
       mapping[name] = found[0]
   return mapping, [name for name in rest if name not in mapping]
 

@@ -91,11 +91,13 @@ _TEXT = (
   _Tool('a VIA 3 CSV', via.fits_csv, via.read_csv),
   _Tool('a Label Studio CSV', label_studio.fits_csv, label_studio.read_csv),
   _Tool('a Praat TextGrid', sound.fits_textgrid, sound.read_textgrid),
+  _Tool('a Praat file', _begins('File type = "oo'), 'save the TextGrid alone'),
   _Tool('a Bento file', behaviour.fits_bento, behaviour.read_bento),
   _Tool('a DeepEthogram CSV', behaviour.fits_deepethogram,
         behaviour.read_deepethogram),
   _Tool('an HTML page', _begins('<(!doctype html|html|table)'),
         f'of BORIS, {_EVENTS}'),
+  _Tool('a BORIS export', _begins('(% SDIS|BEGIN TRANSACTION)'), _EVENTS),
   _Tool('a BORIS table', boris.fits, boris.read),
   _Tool('an Audacity label file', sound.fits_audacity, sound.read_audacity),
   _Tool('a file of subtitles', _begins(r'(WEBVTT|\d+\s+[\d:,]+ --> )'),
@@ -109,6 +111,7 @@ _BINARY = {
   ),
   b'PK\x03\x04': ('spreadsheet or archive', 'save its sheet as CSV'),
   b'\xd0\xcf\x11\xe0': ('spreadsheet', 'save its sheet as CSV'),
+  b'ooBinary': ('binary Praat file', 'save it as a text file'),
   b'SQLite': ('SQLite database', 'export a table as CSV'),
 }
 

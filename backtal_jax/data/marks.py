@@ -76,10 +76,6 @@ class Span(NamedTuple):
     return round(seconds + self.shift, 6) if self.shift else seconds
 
 
-def _unchanged(name: str) -> str:
-  return name
-
-
 class Marks(NamedTuple):
   """A click file.
 
@@ -90,7 +86,7 @@ class Marks(NamedTuple):
     left_out: What of the file is rightly no click, one text each.
     is_played: Whether times are those of a player, which do not count from
       the first picture where the file's own times do not.
-    respell: What the tool makes of a video's name.
+    respell: What the tool makes of a video's name; None where it keeps it.
   """
 
   format: str
@@ -98,7 +94,7 @@ class Marks(NamedTuple):
   complaints: list[tuple[int, str]]
   left_out: tuple[str, ...] = ()
   is_played: bool = False
-  respell: Callable[[str], str] = _unchanged
+  respell: Callable[[str], str] | None = None
 
 
 def video_name(path: str) -> str:

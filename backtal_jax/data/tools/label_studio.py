@@ -207,8 +207,7 @@ def _file(text: str) -> str:
 
 def _as_uploaded(name: str) -> str:
   """Return what Label Studio leaves of a name: blanks to _, nothing odd."""
-  name = _UPLOAD.sub('', name).strip().replace(' ', '_')
-  return re.sub(r'[^-\w.]', '', name)
+  return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))
 
 
 def _listed(counts: collections.Counter[str]) -> str:
