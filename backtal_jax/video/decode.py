@@ -328,7 +328,7 @@ def _read(path, fps, size, *, rounding):
           f'{path}: its times jump back from {float(end * base):.2f} to '
           f'{float(frame.pts * base):.2f} s: is it several files joined?'
         )
-      end = frame.pts + frame.duration
+      end = frame.pts + (frame.duration or 0)
       if graph is None:
         orientation = find_orientation(frame)
         graph = _make_graph(
@@ -354,7 +354,7 @@ def read_pictures(
     first = time if first is None else first
     frame.pts = time - first
     yield frame
-    time += frame.duration
+    time += frame.duration or 0
 
 
 def find_orientation(frame: 'av.VideoFrame') -> Orientation:
