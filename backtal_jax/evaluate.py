@@ -133,8 +133,8 @@ def evaluate(
   """
   fields.check(config)
   workdir, checkpoint = files.path(workdir), files.path(checkpoint)
-  mesh = sharding.make_mesh(config.mesh)
-  workdirs.check(workdir, config)
+  mesh, plain = sharding.make_mesh(config.mesh), fields.plain(config)
+  workdirs.check(workdir, plain)
   model, data = models.BackTAL(**config.model), config.data
   root = files.path(data.root)
   trained = checkpoints.workdir_of(checkpoint)
@@ -145,6 +145,6 @@ def evaluate(
   if trained is not None:
     outputs.check_classes(trained, truth)
   results = Evaluator(config, model, source, truth, mesh)(params, epoch)
-  workdirs.claim(workdir, config)
+  workdirs.claim(workdir, plain)
   outputs.write(workdir, results)
   return results.metrics

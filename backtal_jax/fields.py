@@ -7,6 +7,7 @@ new field gets a row here and a line there.
 
 import difflib
 import itertools
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -277,6 +278,11 @@ def flatten(
       flatten(value, f'{name}.') if hasattr(value, 'keys') else {name: value}
     )
   return flat
+
+
+def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Return a config as config.json holds it, sections of plain values."""
+  return json.loads(config.to_json())
 
 
 def _check_together(config):

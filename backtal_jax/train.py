@@ -300,7 +300,7 @@ def train_and_evaluate(
   eval_source = evaluate.make_source(config, root, config.data.eval_split)
   evaluator = evaluate.Evaluator(config, model, eval_source, truth, mesh)
   with (
-    workdirs.lock(workdir, config),
+    workdirs.lock(workdir, fields.plain(config)),
     hosts.preemption() as preempted,
     checkpoints.manager(workdir) as manager,
   ):
@@ -310,7 +310,7 @@ def train_and_evaluate(
     end_of_epoch = make_end_of_epoch(config, workdir, evaluator, best, draw)
     batches = load(config, source, plan[start:], mesh, labeller)
     per_epoch, every = len(plan) // options.num_epochs, options.checkpoint_every
-    with log.Log(workdir, plan, start, source, options.on_nan) as run_log:
+    with log.Log(workdir, plan, start, source.names, options.on_nan) as run_log:
       for step, (on_device, batch) in enumerate(batches, start + 1):
         state, metrics = step_fn(state, on_device)
         run_log.add(step, metrics, batch, learning_rate=options.learning_rate)

@@ -14,7 +14,7 @@ import pytest
 from etils import epath
 from train_test import assert_same, saved, tiny_config
 
-from backtal_jax import errors, train
+from backtal_jax import errors, fields, train
 from backtal_jax.run import checkpoints, hosts, sharding, workdirs
 
 # In CI a few; KILLS=20 python -m pytest tests/faults_test.py for the claim.
@@ -27,7 +27,7 @@ import jax
 jax.config.update('jax_num_cpu_devices', 8)
 sys.path.insert(0, {tests!r})
 from train_test import tiny_config
-from backtal_jax import errors, train
+from backtal_jax import errors, fields, train
 config = tiny_config({root!r}, **{fields!r})
 with errors.one_line():
   train.train_and_evaluate(config, {workdir!r})
@@ -168,11 +168,11 @@ def test_what_is_damaged_on_another_host_counts_here(
 
 def test_a_second_run_in_a_workdir_is_refused(tmp_path):
   folder = epath.Path(tmp_path / 'w')
-  with workdirs.lock(folder, tiny_config(tmp_path)):
+  with workdirs.lock(folder, fields.plain(tiny_config(tmp_path))):
     refused = pytest.raises(errors.InputError, match='another run is using it')
-    with refused, workdirs.lock(folder, tiny_config(tmp_path)):
+    with refused, workdirs.lock(folder, fields.plain(tiny_config(tmp_path))):
       pass
-  with workdirs.lock(folder, tiny_config(tmp_path)):
+  with workdirs.lock(folder, fields.plain(tiny_config(tmp_path))):
     pass
 
 

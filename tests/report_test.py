@@ -311,11 +311,8 @@ def test_tensorboard_gets_the_table_and_the_timelines(tmp_path):
   )
   from backtal_jax.run import log  # brings TensorFlow
 
-  class Source:
-    names = ('a',)
-
   plan = np.zeros((1, 1, 2), int)
-  with log.Log(files.path(tmp_path), plan, 0, Source, 'stop') as run_log:
+  with log.Log(files.path(tmp_path), plan, 0, ['a'], 'stop') as run_log:
     image = np.zeros((20, 30, 3), np.uint8)
     run_log.show(7, 'tIoU 0.5\nmAP 12.3', {'best': image})
   events = event_accumulator.EventAccumulator(str(tmp_path))

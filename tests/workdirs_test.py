@@ -133,7 +133,7 @@ def _config(**changes):
   config = demo.get_config()
   with config.unlocked():
     config.update_from_flattened_dict(changes)
-  return config
+  return fields.plain(config)
 
 
 # Another value of every field that says where or how.

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ class Log:
     workdir: Workdir of the run.
     plan: [steps, B, 2] of the whole run.
     start: Steps done; what a run that died wrote beyond them is dropped.
-    source: Source of the videos, which errors name.
+    names: Of the videos, for errors.
     on_nan: 'stop' or 'skip'.
   """
 
@@ -32,11 +32,11 @@ class Log:
     workdir: epath.Path,
     plan: np.ndarray,
     start: int,
-    source: Any,
+    names: Sequence[str],
     on_nan: str,
   ) -> None:
     self._path, self._pending = workdir / 'metrics.jsonl', []
-    self._names, self._on_nan = source.names, on_nan
+    self._names, self._on_nan = names, on_nan
     self._main = hosts.is_main_process()
     if self._main:
       import tensorflow as tf  # late: it takes seconds

@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from backtal_jax import errors
 from backtal_jax.run import hosts
 
 _AXIS = 'data'
+_Tree = TypeVar('_Tree')
 
 
 def find_devices() -> list[jax.Device]:
@@ -77,7 +78,7 @@ def split(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
 
 
-def layout(tree: Any, mesh: jax.sharding.Mesh, shard: bool) -> Any:
+def layout(tree: _Tree, mesh: jax.sharding.Mesh, shard: bool) -> _Tree:
   """Return the sharding of each array of a training state, or of its shapes.
 
   To `shard` splits each array over the mesh along its last axis that divides
@@ -95,7 +96,7 @@ def layout(tree: Any, mesh: jax.sharding.Mesh, shard: bool) -> Any:
   return jax.tree.map(place, tree)
 
 
-def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+def replicate(tree: _Tree, mesh: jax.sharding.Mesh) -> _Tree:
   """Put a tree of arrays, however laid out, whole on every device."""
   whole = replicated(mesh)
   if all(

@@ -1,12 +1,10 @@
-"""Whose a workdir is: one run at a time, of one config."""
+"""Whose a workdir is: one run at a time, of one config (see fields.plain)."""
 
 import contextlib
-import json
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-import ml_collections
 from etils import epath
 
 from backtal_jax import errors, fields, files
@@ -15,9 +13,7 @@ from configs import thumos14
 
 
 @contextlib.contextmanager
-def lock(
-  workdir: epath.Path, config: ml_collections.ConfigDict
-) -> Iterator[None]:
+def lock(workdir: epath.Path, config: Mapping[str, object]) -> Iterator[None]:
   """Claim the workdir, and keep other runs out; a run that dies lets go.
 
   Raises:
@@ -34,7 +30,7 @@ def lock(
     yield
 
 
-def check(workdir: epath.Path, config: ml_collections.ConfigDict) -> list[str]:
+def check(workdir: epath.Path, config: Mapping[str, object]) -> list[str]:
   """Refuse a workdir that holds a run of another config.
 
   `train.num_epochs` may have been raised since.
@@ -51,9 +47,9 @@ def check(workdir: epath.Path, config: ml_collections.ConfigDict) -> list[str]:
   theirs = files.read_json(path)
   if not isinstance(theirs, dict):
     raise errors.InputError(f'{path}: holds no config of a run')
-  theirs, ours = map(fields.flatten, (theirs, json.loads(config.to_json())))
+  theirs, ours = map(fields.flatten, (theirs, config))
   # Before a field was there, it was what the base config says.
-  base = json.loads(thumos14.get_config().to_json())
+  base = fields.plain(thumos14.get_config())
   theirs = {k: v for k, v in fields.flatten(base).items() if k in ours} | theirs
   # A loss that changes over the training knows how long it is.
   scheduled = ours.get('loss.label_warmup') or ours.get('loss.click_trim')
@@ -78,14 +74,13 @@ def check(workdir: epath.Path, config: ml_collections.ConfigDict) -> list[str]:
   return free
 
 
-def claim(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+def claim(workdir: epath.Path, config: Mapping[str, object]) -> None:
   """Make the workdir this run's: check it and write its config.json."""
   different = check(workdir, config)
   if hosts.is_main_process():
     if different:
       print(f'{workdir}: goes on, though {"; ".join(different)}')
-    ours = json.loads(config.to_json())
-    files.write_json(workdir / 'config.json', ours, indent=1)
+    files.write_json(workdir / 'config.json', config, indent=1)
 
 
 def _file_names(paths):
