@@ -9,21 +9,26 @@ and ours written as such.
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from backtal_jax import errors, files
+from backtal_jax import errors, files, models
 from backtal_jax.run import hosts, torch_checkpoints
 
 
 class State(Protocol):
   """What is saved: a NamedTuple of `step`, `params` and others."""
 
+  @property
+  def params(self) -> models.Params: ...
+
   def _asdict(self) -> dict[str, Any]: ...
+
+  def _replace(self, *, params: models.Params) -> Self: ...
 
 
 _S = TypeVar('_S', bound=State)
@@ -169,9 +174,9 @@ def restore(manager: ocp.CheckpointManager, state: _S) -> _S | None:
 
 def initial_state(
   manager: ocp.CheckpointManager,
-  state: Any,
+  state: _S,
   init_checkpoint: epath.Path | None = None,
-) -> Any:
+) -> _S:
   """Return the latest state, see `restore`; of a new run the given one.
 
   The parameters of the latter are those of `init_checkpoint`, if there is one.
@@ -197,8 +202,8 @@ def _first_line(error):
 
 
 def restore_params(
-  checkpoint: epath.Path, params: dict | None
-) -> tuple[dict, int]:
+  checkpoint: epath.Path, params: models.Params | models.Shapes | None
+) -> tuple[models.Params, int]:
   """Read the parameters of a checkpoint, in the shapes of `params`.
 
   Args:
@@ -330,7 +335,9 @@ def _check_shapes(checkpoint, found, expected):
 
 
 def export(
-  checkpoint: epath.Path, output: epath.Path, params: dict | None = None
+  checkpoint: epath.Path,
+  output: epath.Path,
+  params: models.Shapes | None = None,
 ) -> None:
   """Write a checkpoint of ours, see `restore_params`, as an official .pth file.
 

@@ -7,8 +7,8 @@ the classes only those that are labelled or were found.
 import contextlib
 import itertools
 import zipfile
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from etils import epath
@@ -19,7 +19,19 @@ from backtal_jax.metrics import scores, segments
 from backtal_jax.run import hosts
 
 # Of a video's curves: what has one value a snippet.
-_ALONG = ('foreground', 'magnitude', 'background')
+_ALONG: Sequence[Literal['foreground', 'magnitude', 'background']] = (
+  'foreground', 'magnitude', 'background'
+)  # fmt: skip
+
+
+class Shown(TypedDict):
+  """What a timeline shows of one video."""
+
+  labels: list[str]  # names [M] of the classes that are kept
+  cas: np.ndarray  # [M, T] as read
+  foreground: np.ndarray  # [T]
+  magnitude: np.ndarray  # [T] on the scale of the thresholds (method.md, 4.5)
+  background: np.ndarray  # [T] bool: clicked
 
 
 class Results(NamedTuple):
@@ -29,19 +41,19 @@ class Results(NamedTuple):
   found: dict[str, localization.Found]  # by video
   classes: tuple[str, ...]  # that labels index
   segments: segments.Segments  # those of them that count
-  curves: dict  # {video: see `take`}
+  curves: dict[str, Shown]  # by video
 
 
 class Run(NamedTuple):
   """What a workdir holds, read."""
 
   name: str
-  config: dict
+  config: dict[str, Any]
   metrics: scores.Metrics
-  log: list[dict]  # lines of metrics.jsonl
+  log: list[dict[str, float]]  # lines of metrics.jsonl
   truth: segments.Truth
   predictions: segments.Segments
-  curves: dict  # {video: see `take`}
+  curves: dict[str, Shown]  # by video
 
 
 def check_classes(
@@ -82,7 +94,7 @@ def write(workdir: epath.Path, results: Results) -> None:
     files.write_json(workdir / 'metrics.json', results.metrics, indent=1)
 
 
-def read(workdir: epath.PathLike, ground_truth: Any = '') -> Run:
+def read(workdir: epath.Path, ground_truth: epath.PathLike = '') -> Run:
   """Read the results of a run.
 
   The ground truth is a path, by default that in the config.
@@ -90,7 +102,6 @@ def read(workdir: epath.PathLike, ground_truth: Any = '') -> Run:
   Raises:
     errors.InputError: A file is missing or wrong.
   """
-  workdir = files.path(workdir)
   config = files.read_json(workdir / 'config.json')
   metrics = files.read_json(workdir / 'metrics.json')
   try:
@@ -124,12 +135,12 @@ def _read_lines(path):
 
 
 def take(
-  curves: dict,
+  curves: Mapping[str, np.ndarray],
   click: np.ndarray,
-  labels: Any,
-  classes: Any,
-  read: Any = 'logits',
-) -> dict[str, Any]:
+  labels: Iterable[int],
+  classes: Sequence[str],
+  read: str = 'logits',
+) -> Shown:
   """Keep what a timeline shows of one video.
 
   Args:
@@ -138,11 +149,6 @@ def take(
     labels: Indices of the classes to keep.
     classes: C names.
     read: What of the CAS was localised, see localization.activation.
-
-  Returns:
-    {'labels': names [M], 'cas' [M, T] as read, 'foreground' [T], 'magnitude'
-    [T] on the scale the thresholds have (method.md, section 4.5), 'background'
-    [T] bool: clicked}.
   """
   index = sorted({*map(int, labels)})
   magnitude = localization.normalize(curves['magnitude'][:, None]).clip(0, 1)
@@ -157,8 +163,8 @@ def take(
   }
 
 
-def write_curves(path: epath.Path, videos: dict) -> None:
-  """Write {video: what `take` returns} atomically."""
+def write_curves(path: epath.Path, videos: Mapping[str, Shown]) -> None:
+  """Write what is shown of each video, atomically."""
   rows = list(videos.values())
   stacked = {key: np.stack([row[key] for row in rows]) for key in _ALONG}
   with files.atomic(path) as f:
@@ -173,7 +179,7 @@ def write_curves(path: epath.Path, videos: dict) -> None:
     )
 
 
-def read_curves(path: epath.Path) -> dict:
+def read_curves(path: epath.Path) -> dict[str, Shown]:
   """Read what `write_curves` wrote; nothing where the file is missing.
 
   Raises:
@@ -187,9 +193,13 @@ def read_curves(path: epath.Path) -> dict:
     videos = {}
     for i, name in enumerate(arrays['video'].tolist()):
       own = arrays['owner'] == i
-      labels, cas = arrays['label'][own].tolist(), arrays['cas'][own]
-      along = {key: arrays[key][i] for key in _ALONG}
-      videos[name] = {'labels': labels, 'cas': cas, **along}
+      videos[name] = Shown(
+        labels=arrays['label'][own].tolist(),
+        cas=arrays['cas'][own],
+        foreground=arrays['foreground'][i],
+        magnitude=arrays['magnitude'][i],
+        background=arrays['background'][i],
+      )
     return videos
   except (KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as e:
     raise errors.InputError(f'{path}: no curves in it: {e!r}') from e

@@ -5,24 +5,29 @@ The features are read once; of each batch only the indices, labels and clicks
 still come from the host.
 """
 
+from collections.abc import Callable
 from concurrent import futures
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from backtal_jax.data import sources
 from backtal_jax.run import sharding
 
 
-class _Videos(list):
-  """A source in host memory, see data.sources."""
+class _Videos(list[sources.Example]):
+  """A sources.Videos in host memory."""
 
   shape: tuple[int, int, int]
 
 
-def load(source: Any, mesh: jax.sharding.Mesh, dtype: str) -> tuple:
-  """Put the features of a source (data.sources) on every device of the mesh.
+def load(
+  source: sources.Videos, mesh: jax.sharding.Mesh, dtype: str
+) -> tuple[
+  sources.Videos, Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
+]:
+  """Put the features of a source on every device of the mesh.
 
   There they are float32 or, for half the memory, bfloat16.
 
