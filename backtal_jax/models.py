@@ -6,7 +6,7 @@ Everything in float32 but activations and products, which are in `dtype`.
 """
 
 import functools
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,8 +16,9 @@ from jaxtyping import Array, Float
 
 from backtal_jax import layers
 
-# Arrays in a tree of names.
-Params: TypeAlias = 'dict[str, Params | jax.Array]'
+# By module, layer and tensor: arrays, and what is known of them beforehand.
+Params = dict[str, dict[str, dict[str, jax.Array]]]
+Shapes = dict[str, dict[str, dict[str, jax.ShapeDtypeStruct]]]
 
 
 class Outputs(NamedTuple):
@@ -219,6 +220,6 @@ def init(model: BackTAL, rng: jax.Array) -> Params:
   return jax.jit(lambda r: model.init(r, feature, train=False)['params'])(rng)
 
 
-def shapes(model: BackTAL) -> Params:
+def shapes(model: BackTAL) -> Shapes:
   """Return the shapes of the parameters."""
   return jax.eval_shape(lambda: init(model, jax.random.key(0)))

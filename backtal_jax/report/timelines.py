@@ -31,7 +31,7 @@ def images(
 def select(
   truth: segments.Truth,
   predictions: segments.Segments,
-  curves: Mapping[str, Mapping[str, Any]],
+  curves: Mapping[str, outputs.Shown],
   *,
   count: int = 1,
 ) -> dict[str, mpl_figure.Figure]:
@@ -65,7 +65,7 @@ def select(
 def draw_column(
   truth: segments.Truth,
   predictions: segments.Segments,
-  curves: Mapping[str, Mapping[str, Any]],
+  curves: Mapping[str, outputs.Shown],
   video: int,
   kinds: np.ndarray,
   title: str,
@@ -99,7 +99,7 @@ def draw(
   duration: float | None,
   found: Sequence[figures.Entry],
   annotated: Sequence[figures.Entry],
-  shown: Mapping[str, Any] | None = None,
+  shown: outputs.Shown | None = None,
   strip: Sequence[np.ndarray] = (),
 ) -> mpl_figure.Figure:
   """Draw one video: segments, and curves of the classes that they are of.
@@ -108,7 +108,7 @@ def draw(
   figures.timeline. The curves are outputs.take's; without them, or without a
   duration in seconds, none are drawn.
   """
-  curves = {}
+  curves: dict[str, Any] = {}
   if shown is not None and duration is not None:
     best = sorted(found, key=lambda s: -s['score'])
     names = dict.fromkeys(s['label'] for s in (*annotated, *best))

@@ -9,7 +9,7 @@ and ours written as such.
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -23,12 +23,12 @@ from backtal_jax.run import hosts, torch_checkpoints
 class State(Protocol):
   """What is saved: a NamedTuple of `step`, `params` and others."""
 
-  def __init__(self, **values: Any) -> None: ...
-
   @property
   def params(self) -> models.Params: ...
 
   def _asdict(self) -> dict[str, Any]: ...
+
+  def _replace(self, *, params: models.Params) -> Self: ...
 
 
 _S = TypeVar('_S', bound=State)
@@ -202,7 +202,7 @@ def _first_line(error):
 
 
 def restore_params(
-  checkpoint: epath.Path, params: 'models.Params | None'
+  checkpoint: epath.Path, params: models.Params | models.Shapes | None
 ) -> tuple[models.Params, int]:
   """Read the parameters of a checkpoint, in the shapes of `params`.
 
@@ -337,7 +337,7 @@ def _check_shapes(checkpoint, found, expected):
 def export(
   checkpoint: epath.Path,
   output: epath.Path,
-  params: 'models.Params | None' = None,
+  params: models.Shapes | None = None,
 ) -> None:
   """Write a checkpoint of ours, see `restore_params`, as an official .pth file.
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ import tqdm
 from etils import epath
 
 from backtal_jax import errors, files
+from backtal_jax.data import pipeline
 from backtal_jax.run import hosts
 
 # Steps between two looks at the losses; every look waits for the device.
@@ -64,7 +65,7 @@ class Log:
     if self._main:
       self._writer.close()
 
-  def write(self, step: int, scalars: dict) -> None:
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Write scalars of a step."""
     if self._main:
       with self._writer.as_default(step):
@@ -83,7 +84,13 @@ class Log:
         for name, image in images.items():
           self._summary.image(name, image[None])
 
-  def add(self, step: int, metrics: dict, batch: dict, **others: float) -> None:
+  def add(
+    self,
+    step: int,
+    metrics: dict[str, jax.Array],
+    batch: pipeline.Batch,
+    **others: float,
+  ) -> None:
     """Remember a step's metrics, still on the device; look once a period."""
     self._pending.append((step, metrics, batch['video_index'], others))
     self._bar.update(int(batch['mask'].sum()) * jax.process_count())

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from etils import epath
@@ -19,19 +19,18 @@ from backtal_jax.metrics import scores, segments
 from backtal_jax.run import hosts
 
 # Of a video's curves: what has one value a snippet.
-_ALONG: tuple[Literal['foreground', 'magnitude', 'background'], ...] = (
+_ALONG: Sequence[Literal['foreground', 'magnitude', 'background']] = (
   'foreground', 'magnitude', 'background'
 )  # fmt: skip
 
 
-class Curves(TypedDict):
-  """What a timeline shows of one video, of M of its classes."""
+class Shown(TypedDict):
+  """What a timeline shows of one video."""
 
-  labels: list[str]
+  labels: list[str]  # names [M] of the classes that are kept
   cas: np.ndarray  # [M, T] as read
   foreground: np.ndarray  # [T]
-  # [T] on the scale the thresholds have (method.md, section 4.5).
-  magnitude: np.ndarray
+  magnitude: np.ndarray  # [T] on the scale of the thresholds (method.md, 4.5)
   background: np.ndarray  # [T] bool: clicked
 
 
@@ -42,19 +41,19 @@ class Results(NamedTuple):
   found: dict[str, localization.Found]  # by video
   classes: tuple[str, ...]  # that labels index
   segments: segments.Segments  # those of them that count
-  curves: dict[str, Curves]  # by video
+  curves: dict[str, Shown]  # by video
 
 
 class Run(NamedTuple):
   """What a workdir holds, read."""
 
   name: str
-  config: dict
+  config: dict[str, Any]
   metrics: scores.Metrics
-  log: list[dict]  # lines of metrics.jsonl
+  log: list[dict[str, float]]  # lines of metrics.jsonl
   truth: segments.Truth
   predictions: segments.Segments
-  curves: dict[str, Curves]  # by video
+  curves: dict[str, Shown]  # by video
 
 
 def check_classes(
@@ -95,7 +94,7 @@ def write(workdir: epath.Path, results: Results) -> None:
     files.write_json(workdir / 'metrics.json', results.metrics, indent=1)
 
 
-def read(workdir: epath.PathLike, ground_truth: epath.PathLike = '') -> Run:
+def read(workdir: epath.Path, ground_truth: epath.PathLike = '') -> Run:
   """Read the results of a run.
 
   The ground truth is a path, by default that in the config.
@@ -103,7 +102,6 @@ def read(workdir: epath.PathLike, ground_truth: epath.PathLike = '') -> Run:
   Raises:
     errors.InputError: A file is missing or wrong.
   """
-  workdir = files.path(workdir)
   config = files.read_json(workdir / 'config.json')
   metrics = files.read_json(workdir / 'metrics.json')
   try:
@@ -142,7 +140,7 @@ def take(
   labels: Iterable[int],
   classes: Sequence[str],
   read: str = 'logits',
-) -> Curves:
+) -> Shown:
   """Keep what a timeline shows of one video.
 
   Args:
@@ -165,8 +163,8 @@ def take(
   }
 
 
-def write_curves(path: epath.Path, videos: dict[str, Curves]) -> None:
-  """Write them atomically."""
+def write_curves(path: epath.Path, videos: Mapping[str, Shown]) -> None:
+  """Write what is shown of each video, atomically."""
   rows = list(videos.values())
   stacked = {key: np.stack([row[key] for row in rows]) for key in _ALONG}
   with files.atomic(path) as f:
@@ -181,7 +179,7 @@ def write_curves(path: epath.Path, videos: dict[str, Curves]) -> None:
     )
 
 
-def read_curves(path: epath.Path) -> dict[str, Curves]:
+def read_curves(path: epath.Path) -> dict[str, Shown]:
   """Read what `write_curves` wrote; nothing where the file is missing.
 
   Raises:
@@ -195,10 +193,9 @@ def read_curves(path: epath.Path) -> dict[str, Curves]:
     videos = {}
     for i, name in enumerate(arrays['video'].tolist()):
       own = arrays['owner'] == i
-      labels, cas = arrays['label'][own].tolist(), arrays['cas'][own]
-      videos[name] = Curves(
-        labels=labels,
-        cas=cas,
+      videos[name] = Shown(
+        labels=arrays['label'][own].tolist(),
+        cas=arrays['cas'][own],
         foreground=arrays['foreground'][i],
         magnitude=arrays['magnitude'][i],
         background=arrays['background'][i],

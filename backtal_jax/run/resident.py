@@ -16,16 +16,18 @@ from backtal_jax.data import sources
 from backtal_jax.run import sharding
 
 
-class _Videos(list):
-  """A source in host memory, see data.sources."""
+class _Videos(list[sources.Example]):
+  """A sources.Videos in host memory."""
 
   shape: tuple[int, int, int]
 
 
 def load(
   source: sources.Videos, mesh: jax.sharding.Mesh, dtype: str
-) -> tuple[sources.Videos, Callable[[dict], dict]]:
-  """Put the features of a source (data.sources) on every device of the mesh.
+) -> tuple[
+  sources.Videos, Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
+]:
+  """Put the features of a source on every device of the mesh.
 
   There they are float32 or, for half the memory, bfloat16.
 

@@ -9,8 +9,8 @@ import ctypes
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from backtal_jax import errors
 from backtal_jax.run import hosts
 
 _AXIS = 'data'
-_Tree = TypeVar('_Tree')
+_T = TypeVar('_T')
 
 
 def find_devices() -> list[jax.Device]:
@@ -78,7 +78,7 @@ def split(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
 
 
-def layout(tree: _Tree, mesh: jax.sharding.Mesh, shard: bool) -> _Tree:
+def layout(tree: _T, mesh: jax.sharding.Mesh, shard: bool) -> _T:
   """Return the sharding of each array of a training state, or of its shapes.
 
   To `shard` splits each array over the mesh along its last axis that divides
@@ -96,7 +96,7 @@ def layout(tree: _Tree, mesh: jax.sharding.Mesh, shard: bool) -> _Tree:
   return jax.tree.map(place, tree)
 
 
-def replicate(tree: _Tree, mesh: jax.sharding.Mesh) -> _Tree:
+def replicate(tree: _T, mesh: jax.sharding.Mesh) -> _T:
   """Put a tree of arrays, however laid out, whole on every device."""
   whole = replicated(mesh)
   if all(
@@ -118,7 +118,9 @@ def local_columns(plan: np.ndarray) -> np.ndarray:
   return plan[:, start : start + width]
 
 
-def shard_batch(batch: dict, mesh: jax.sharding.Mesh) -> dict:
+def shard_batch(
+  batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
+) -> dict[str, jax.Array]:
   """Make one global batch of every host's columns."""
   sharding = split(mesh)
   return {
@@ -127,15 +129,18 @@ def shard_batch(batch: dict, mesh: jax.sharding.Mesh) -> dict:
   }
 
 
-def ahead(items: Iterable) -> Iterator:
+def ahead(items: Iterable[_T]) -> Iterator[_T]:
   """Yield what an iterable gives, fetching one more before it is asked for."""
-  pairs = itertools.pairwise(itertools.chain(items, (None,)))
+  end: Any = None  # stands after the last one
+  pairs = itertools.pairwise(itertools.chain(items, (end,)))
   return (item for item, _ in pairs)
 
 
 def prefetch(
-  batches: Iterable, mesh: jax.sharding.Mesh, keys: Sequence[str]
-) -> Iterator:
+  batches: Iterable[dict[str, np.ndarray]],
+  mesh: jax.sharding.Mesh,
+  keys: Sequence[str],
+) -> Iterator[tuple[dict[str, jax.Array], dict[str, np.ndarray]]]:
   """Yield (batch on the devices, batch on this host), copying one ahead.
 
   Of each batch of this host's arrays, those of `keys` go to the devices.

@@ -12,13 +12,14 @@ import pathlib
 import re
 import types
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from numpy._core import multiarray
 
-from backtal_jax import errors, files
+from backtal_jax import errors, files, models
 
 # In the order of the official files.
 _MODULES = {
@@ -44,7 +45,7 @@ def is_saved(path: epath.Path) -> bool:
     return f.read(max(map(len, _BEGINS))).startswith(_BEGINS)
 
 
-def names(params: dict) -> dict:
+def names(params: models.Params) -> dict[str, Any]:
   """Return the tree of `params` with each leaf's official name in its place."""
 
   def name(path, _):
@@ -124,7 +125,7 @@ def _load(torch, path):
       ) from e
 
 
-def _harmless() -> list:
+def _harmless() -> list[object]:
   """List what may lie beside a state dict: it holds values and runs no code."""
   numpy = multiarray
   old = 'numpy.core.multiarray.'  # as NumPy 1 names them
@@ -159,7 +160,7 @@ def _state_dict(torch, content):
   return states[0] if len(states) == 1 else None
 
 
-def write(path: epath.Path, params: dict, epoch: int) -> None:
+def write(path: epath.Path, params: models.Params, epoch: int) -> None:
   """Write a models.BackTAL's parameters as the official program loads them.
 
   `epoch` is the number of epochs done.
