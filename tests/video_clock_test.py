@@ -199,6 +199,17 @@ def test_a_strip_shows_the_middles_of_its_parts(tmp_path):
   np.testing.assert_allclose(found, np.arange(5, 100, 10), atol=1)
 
 
+def test_a_header_right_to_a_frame_is_taken_at_its_word(tmp_path):
+  # FFmpeg guesses how long the last frame lasts; YouTube's mp4 say very short.
+  path = _write(tmp_path / 'a.mp4')
+  content = bytearray(path.read_bytes())
+  at = content.index(b'mdhd') + 16
+  scale, length = struct.unpack('>II', content[at : at + 8])
+  content[at + 4 : at + 8] = struct.pack('>I', length - scale // 40)
+  path.write_bytes(content)
+  assert decode.read_header(path).duration == pytest.approx(0.975, abs=1e-3)
+
+
 @pytest.mark.parametrize('suffix', ['mp4', 'mkv', 'ts', 'avi', 'mpg'])
 def test_a_long_file_is_read_near_its_end_only(tmp_path, suffix):
   codec = {'mpg': 'mpeg2video', 'avi': 'mpeg4'}.get(suffix, 'libx264')

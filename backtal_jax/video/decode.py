@@ -197,6 +197,7 @@ def _measure(path, *, whole):
     if first is None or not fps:
       raise errors.InputError(f'{path}: no frames in it')
     fps = _exact(fps)
+    unit = 1 / fps / base
     told = stream.duration
     promised = (container.duration or 0) / 1e6 if told is None else told * base
     if not whole and promised > _WHOLE:
@@ -205,10 +206,12 @@ def _measure(path, *, whole):
       with contextlib.suppress(needs('av').error.FFmpegError):
         container.seek(int(since / base), stream=stream)
     packets = itertools.chain(packets, container.demux())
-    end, decoding, latest = _read_on(stream, packets, 1 / fps / base)
+    end, decoding, latest = _read_on(stream, packets, unit)
     start = fractions.Fraction(container.start_time or 0, 10**6)
-    has_index = stream.frames > 0
-  if kind == 'avi' and told:  # which counts frames
+    has_index = bool(stream.frames and told)
+  # An index counts every frame, also the last one's length, which FFmpeg may
+  # guess; AVI has nothing but counts.
+  if has_index and (kind == 'avi' or abs(first + told - end) <= unit):
     end = first + told
   # What has an index promises a length, in decoding times; others, that or
   # an end, of whatever stream if it is the container that promises.

@@ -390,10 +390,14 @@ def _note(output, path, problem):
 
 def _read_headers(paths):
   """Return {path: Header} of the videos that have one, {path: problem}."""
-  headers, problems = {}, {}
-  for path in paths:
+
+  def read(path):
     try:
-      headers[path] = decode.read_header(path)
+      return decode.read_header(path)
     except errors.InputError as e:
-      problems[path] = str(e)
-  return headers, problems
+      return str(e)
+
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    found = dict(zip(paths, pool.map(read, paths), strict=True))
+  problems = {p: x for p, x in found.items() if isinstance(x, str)}
+  return {p: x for p, x in found.items() if p not in problems}, problems
