@@ -46,8 +46,18 @@ class Parser(argparse.ArgumentParser):
         before = option
     return super().parse_known_args(args, namespace)
 
+  def _parse_optional(self, arg_string: str) -> Any:
+    """Take for a value what begins with one dash, as YouTube's names may.
+
+    It is argparse's; our own options but -h begin with two.
+    """
+    is_option = arg_string.startswith('--') or arg_string == '-h'
+    return super()._parse_optional(arg_string) if is_option else None
+
   def error(self, message: str) -> NoReturn:
     """Print a mistake in one line and end."""
+    if 'expected one argument' in message or 'at least one arg' in message:
+      message += '; a value that begins with -- is written --option=VALUE'
     sys.exit(f'error: {" ".join(message.split())} (see {self.prog} --help)')
 
 
@@ -60,11 +70,7 @@ def seed(text: str) -> int:
 
 
 def _finite(text):
-  # Rates are often written as fractions, 30000/1001.
-  above, slash, below = text.partition('/')
-  if slash and not float(below):
-    raise ValueError(text)
-  value = float(above) / float(below or 1)
+  value = float(text)
   if not math.isfinite(value):
     raise ValueError(text)
   return value

@@ -4,10 +4,12 @@ import codecs
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -26,6 +28,13 @@ _NO_REPLACE = (errno.EEXIST, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _NO_LOCKS = (
   errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL
 )  # fmt: skip
+# Endings of names that say what is in a file.
+_FORMATS = (
+  '.avi', '.csv', '.eaf', '.h5', '.hdf5', '.html', '.jpeg', '.jpg', '.json',
+  '.jsonl', '.mkv', '.mp4', '.npy', '.npz', '.onnx', '.parquet', '.pdf', '.pkl',
+  '.png', '.pt', '.pth', '.py', '.safetensors', '.srt', '.svg', '.tsv', '.txt',
+  '.vtt', '.webm', '.xls', '.xlsx', '.xml', '.yaml', '.yml', '.zip',
+)  # fmt: skip
 
 
 def path(name: epath.PathLike) -> epath.Path:
@@ -33,12 +42,40 @@ def path(name: epath.PathLike) -> epath.Path:
 
   The one place where text becomes a path: a shell expands `--x ~/y`, but not
   `--x=~/y`, nor what stands in a config, a list or a notebook.
+
+  Raises:
+    errors.InputError: There is no home folder, as in some containers.
   """
-  return epath.Path(os.path.expanduser(os.fspath(name)))
+  text = os.path.expanduser(os.fspath(name))
+  if text == '~' or text.startswith('~/'):
+    raise errors.InputError(f'{text}: this user has no home folder; set HOME')
+  return epath.Path(text)
+
+
+def cache(*parts: str) -> epath.Path | None:
+  """Return where what can be made again is kept, None if there is no home.
+
+  In $XDG_CACHE_HOME (default ~/.cache).
+  """
+  try:
+    home = path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
+  except errors.InputError:
+    return None
+  return home.joinpath('backtal_jax', *parts)
+
+
+def modified(found: epath.Path) -> float:
+  """Return when a file was changed last, 0 where there is none.
+
+  Not by epath's stat, which wants its owner to have a name.
+  """
+  if os.path.exists(found):
+    return os.path.getmtime(found)
+  return found.stat().mtime if found.exists() else 0
 
 
 @contextlib.contextmanager
-def naming(name: epath.PathLike) -> Iterator[None]:
+def naming(name: epath.Path) -> Iterator[None]:
   """Name a file in whatever the system says of it without a name."""
   try:
     yield
@@ -48,7 +85,7 @@ def naming(name: epath.PathLike) -> Iterator[None]:
     raise
 
 
-def lock(file: IO, name: epath.PathLike, taken: str) -> None:
+def lock(file: IO, name: epath.Path, taken: str) -> None:
   """Lock an open file until it is closed or the process ends.
 
   Where the file system has no locks, a warning says what is not protected.
@@ -72,18 +109,19 @@ def lock(file: IO, name: epath.PathLike, taken: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic(name: epath.PathLike, mode: str = 'wb') -> Iterator[IO]:
-  """Open a temporary neighbour of `name`; rename it when the block succeeds.
+def atomic(final: epath.Path, mode: str = 'wb') -> Iterator[IO]:
+  """Open a temporary neighbour of a file; rename it when the block succeeds.
 
-  Its folder is made where it is missing. If the block raises, nothing is left
-  behind.
+  Its folder is made where it is missing. A link stays, what it leads to is
+  replaced. If the block raises, nothing is left behind.
 
   Raises:
     errors.InputError: There is a folder of that name.
   """
-  final = path(name)
+  if os.path.islink(final):
+    final = path(os.path.realpath(final))  # which epath's resolve is not
   if final.is_dir():
-    raise errors.InputError(f'{name}: a folder, expected a file to write')
+    raise errors.InputError(f'{final}: a folder, expected a file to write')
   final.parent.mkdir(parents=True, exist_ok=True)
   temporary = final.with_name(
     f'.{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp'
@@ -115,35 +153,50 @@ def _rename(temporary, final):
     temporary.rename(final)
 
 
-def write_json(
-  name: epath.PathLike, value: Any, indent: int | None = None
-) -> None:
+def write_json(name: epath.Path, value: Any, indent: int | None = None) -> None:
   """Write `value` as JSON, atomically; NaN is refused."""
   text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
   with atomic(name, 'w') as f:
     f.write(text + '\n')
 
 
-def read_text(name: epath.PathLike) -> str:
+def read_text(name: epath.Path) -> str:
   """Read UTF-8 or marked UTF-16 text, without its byte-order mark.
 
   Raises:
     errors.InputError: The file is missing or is not UTF-8.
   """
-  found = path(name)
-  if not found.is_file():
-    raise errors.InputError(f'{found}: no such file')
+  if not name.is_file():
+    raise errors.InputError(f'{name}: no such file')
   try:
-    with naming(found):
-      data = found.read_bytes()
+    with naming(name):
+      data = name.read_bytes()
       # Spreadsheets and Praat write UTF-16, with a mark, too.
       is_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
       return data.decode('utf-16' if is_16 else 'utf-8-sig')
   except UnicodeDecodeError as e:
-    raise errors.InputError(f'{found}: not UTF-8 text: {e}') from e
+    raise errors.InputError(f'{name}: not UTF-8 text: {e}') from e
 
 
-def read_json(name: epath.PathLike) -> Any:
+def require_ending(output: epath.Path, *endings: str) -> None:
+  """Refuse an output whose ending is that of a format that is not written.
+
+  Any ending that is no format's is right. Without `endings` the output is a
+  folder.
+
+  Raises:
+    errors.InputError: Names the ending, and those that are right.
+  """
+  found = output.suffix.lower()
+  if found in _FORMATS and found not in endings:
+    expected = ' or '.join(endings) or 'the name of a folder'
+    raise errors.InputError(
+      f'{output}: ends in {output.suffix}, which is not what is written; '
+      f'expected {expected}'
+    )
+
+
+def read_json(name: epath.Path) -> Any:
   """Read a JSON file, see `parse_json`."""
   return parse_json(read_text(name), name)
 
@@ -173,8 +226,44 @@ def parse_json(text: str | bytes, where: object) -> Any:
     raise errors.InputError(f'{where}: not JSON: nested too deeply') from e
 
 
+def listed(folder: epath.Path, *endings: str) -> list[epath.Path]:
+  """List the files in a folder, none if it is missing, by their names.
+
+  Hidden ones are left out, and those with none of the endings. These are no
+  patterns: the folder's own name may hold `[`, which patterns would read.
+  """
+  names = folder.iterdir() if folder.is_dir() else ()
+  return sorted(
+    p for p in names if p.name[0] != '.' and p.name.endswith(endings)
+  )
+
+
+@contextlib.contextmanager
+def no_pattern(folder: epath.Path) -> Iterator[epath.Path]:
+  """Yield a name for a folder that cannot be taken for a pattern.
+
+  Orbax and TensorFlow find files by patterns that begin with their folder's
+  name, so in `lr=[1e-3]` none. The name is that of a temporary link.
+  """
+  text = os.path.abspath(folder)
+  if '://' in os.fspath(folder) or glob.escape(text) == text:
+    yield folder
+    return
+  with tempfile.TemporaryDirectory() as scratch:
+    link = os.path.join(scratch, 'link')
+    os.symlink(text, link)
+    yield path(link)
+
+
+def remove_temporary(folder: epath.Path) -> None:
+  """Remove what `atomic` left in a folder whose process was killed."""
+  for left in folder.iterdir() if folder.is_dir() else ():
+    if left.name[0] == '.' and left.name.endswith('.tmp'):
+      left.unlink()
+
+
 def find(name: epath.PathLike, root: epath.PathLike) -> epath.Path:
-  """Look a file up from the current folder, then inside `root`.
+  """Look a file of a config up from the current folder, then in its `root`.
 
   Raises:
     errors.InputError: It is in neither.

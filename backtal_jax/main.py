@@ -85,7 +85,10 @@ def run() -> None:
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(lambda r: 'orbax' not in r.pathname)
   if config is not None:
-    feature_records.adopt(config)
+    with config.unlocked():
+      config.data.features = feature_records.adopt(
+        config.data.get('features', ''), files.path(config.data.root)
+      )
   sharding.use_compilation_cache()
   if mode in ('predict', 'export'):
     sharding.find_devices()
@@ -144,9 +147,9 @@ def _export(given):
   shapes, config = None, given.config
   if config is not None:  # what is exported then has to fit it
     shapes = models.shapes(models.BackTAL(**config.model))
-  checkpoints.export(
-    files.path(given.checkpoint), files.path(given.output), shapes
-  )
+  output = files.path(given.output)
+  files.require_ending(output, '.pth', '.pt')
+  checkpoints.export(files.path(given.checkpoint), output, shapes)
 
 
 def _check_flags(mode):

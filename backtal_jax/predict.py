@@ -259,7 +259,7 @@ def load(
       f'{len(classes)} class names, config.model.num_classes is '
       f'{config.model.num_classes}'
     )
-  record = feature_records.of_config(config, workdir)
+  record = feature_records.of_run(data.get('features', ''), workdir)
   network = models.BackTAL(**config.model)
   mesh = sharding.make_mesh(config.mesh)
   shape = data.num_snippets, config.model.feature_dim
@@ -318,11 +318,12 @@ def predict(
   """
   input, output = files.path(input), files.path(output)
   results, tables = {}, []
+  files.require_ending(output, '.json')
   if output.is_dir():
     raise errors.InputError(f'{output}: a folder, expected a file to write')
   model = load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
-  paths = reader.find(files.path(input))
+  paths = reader.find(input)
   videos = (model.read(path, duration) for path in paths)
   for path, found in zip(paths, model.predict_videos(videos), strict=True):
     name = found.video.name

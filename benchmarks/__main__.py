@@ -37,6 +37,7 @@ def main():
   args = parser.parse_args()
   results = {}
   with errors.one_line():
+    files.require_ending(args.output, '.json')
     for name in args.only or BENCHMARKS:
       print(f'{name} …', flush=True)
       results[name] = BENCHMARKS[name]()

@@ -36,9 +36,9 @@ import sys
 from backtal_jax import errors, files
 from backtal_jax.metrics import scores
 with errors.one_line():
-  metrics, config = (
-    files.read_json(f'{sys.argv[1]}/{name}.json') for name in ('metrics', 'config')
-  )
+  workdir = files.path(sys.argv[1])
+  metrics = files.read_json(workdir / 'metrics.json')
+  config = files.read_json(workdir / 'config.json')
   worst = scores.largest_difference(metrics, config['eval']['published'])
   if worst > 0.5:
     raise errors.InputError(

@@ -726,10 +726,10 @@ def test_elan_opens_what_is_written(tmp_path):
 def test_statistics_take_the_rate_of_frames(tmp_path):
   truth = tmp_path / 'truth.json'
   annotations.write_ground_truth(truth, TRUTH)
-  path = written(tmp_path, studio(UPLOAD, timeline(1441, 1441)))
+  path = written(tmp_path, studio(UPLOAD, timeline(1442, 1442)))
   options = [f'--ground_truth={truth}', f'--clicks={path}',
              f'--output={tmp_path}/o.json']  # fmt: skip
-  # 1440 frames are 60 s at 24 a second, and 57.6 s at the video's 25.
+  # 1441 frames are 60.04 s at 24 a second, 60.102 s at 24000/1001, of 60.
   command.main(['click-stats', *options, '--fps=24000/1001', '--lenient'])
   assert files.read_json(tmp_path / 'o.json')[str(path)]['clicks'] == 0
   command.main(['click-stats', *options, '--fps=24'])

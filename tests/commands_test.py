@@ -7,6 +7,7 @@ import pytest
 from report_test import make_workdir
 
 from backtal_jax import command_line, files
+from backtal_jax.data import annotation_formats
 
 MODULES = (
   'backtal_jax.annotate.__main__',
@@ -58,10 +59,10 @@ CASES = [
 
 def test_rates_may_be_fractions():
   parser = command_line.Parser(prog='x')
-  parser.add_argument('--fps', type=float)
+  parser.add_argument('--fps', type=annotation_formats.rate)
   assert parser.parse_args(['--fps=30000/1001']).fps == 30000 / 1001
   for wrong in ('1/0', '1/', '/2', '1/2/3', 'inf/2', 'nan', 'a/b'):
-    with pytest.raises(SystemExit, match='--fps: invalid float'):
+    with pytest.raises(SystemExit, match='--fps: invalid rate'):
       parser.parse_args([f'--fps={wrong}'])
 
 

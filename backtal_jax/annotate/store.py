@@ -21,10 +21,8 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, click_formats
+from backtal_jax.data import annotations, click_formats, marks
 
-# Seconds by which a time may lie beyond the end of the video: rounding.
-_BEYOND = 0.1
 _LONGEST_SPENT = 3600.0
 
 
@@ -231,7 +229,7 @@ class Store:
     duration = self.duration(video)
     if duration is None:
       raise errors.InputError(f'video {video!r} was not opened yet')
-    if not 0 <= seconds <= duration + _BEYOND:
+    if not 0 <= seconds <= duration + marks.BEYOND:
       raise errors.InputError(
         f'the time is {seconds:g} s, expected 0…{duration:g} s'
       )

@@ -66,7 +66,7 @@ def seconds(value: Any, what: str) -> float:
   return number(value, what, 'seconds, as a finite number or h:mm:ss')
 
 
-def rate(value: Any, what: str) -> float:
+def rate(value: Any, what: str = 'fps') -> float:
   """Return frames a second of a number, or of a text like 30000/1001."""
   if isinstance(value, str) and value.count('/') == 1:
     above, below = (number(x, what) for x in value.split('/'))
@@ -271,9 +271,11 @@ def _listed_classes(path, value) -> dict[str, int]:
 
 def files_of(path: epath.Path) -> list[epath.Path]:
   """List the files in a folder and its folders; a file is all of itself."""
-  # epath has no recursive glob; the official archives nest three deep.
-  depths = ('*' + '/*' * n for n in range(4)) if path.is_dir() else ()
-  found = [f for d in depths for f in sorted(path.glob(d)) if f.is_file()]
+  found, folders = [], [path]
+  for _ in range(4):  # the official archives nest three deep
+    there = sorted(p for folder in folders for p in files.listed(folder, ''))
+    found += [p for p in there if p.is_file()]
+    folders = [p for p in there if p.is_dir()]
   return found or [path]
 
 

@@ -319,7 +319,7 @@ def read_clicks(
   Raises:
     errors.InputError: The file is missing or of no known format or of two;
       unless lenient, a line is short or long, a time is no number, negative
-      or beyond the duration, a video or class is unknown.
+      or marks.BEYOND behind the end, a video or class is unknown.
   """
   path = files.path(path)
   read = click_formats.read(path)
@@ -355,9 +355,11 @@ def read_clicks(
   annotator = short[1] if short else path.stem
   for line, click in found:
     try:
-      _check(click, durations.get(click.video), ground_truth)
+      end = durations.get(click.video)
+      _check(click, end, ground_truth)
       who = click.annotator or annotator
-      clicks.append(dataclasses.replace(click, annotator=who))
+      time = click.time if end is None else min(click.time, end)
+      clicks.append(dataclasses.replace(click, time=time, annotator=who))
     except errors.InputError as e:
       complaints.append((line, str(e)))
   complaints = [f'{path}:{line}: {text}' for line, text in sorted(complaints)]
@@ -386,7 +388,7 @@ def _check(
     raise errors.InputError('no video or no label, expected both')
   if time < 0:
     raise errors.InputError(f'the time is {time:g} s, expected 0 or later')
-  if duration is not None and time > duration:
+  if duration is not None and time > duration + marks.BEYOND:
     raise errors.InputError(
       f'the time is {time:g} s, the video ends at {duration:g} s'
     )

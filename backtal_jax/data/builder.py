@@ -4,13 +4,16 @@ Records lie in array_record files in the order of the npz files, so that
 `TfdsSource` gives what `sources.NpzSource` gives, at any position.
 """
 
+import contextlib
 import functools
+import grp
 import os
+import pwd
+import types
 import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent import futures
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -32,7 +35,9 @@ class Prepared(tfds.core.ShardBasedBuilder):
   # Nothing to look up beside the code; finding it needs one more package.
   code_path = None
 
-  def __init__(self, data_dir: epath.PathLike, splits: dict) -> None:
+  def __init__(
+    self, data_dir: epath.Path, splits: dict[str, sources.NpzSource]
+  ) -> None:
     self._splits = splits
     super().__init__(data_dir=os.fspath(data_dir), file_format='array_record')
 
@@ -82,7 +87,7 @@ def _examples(source, indices):
     yield i, {'index': i, **source[i]._asdict()}
 
 
-def prepare(output: epath.PathLike, splits: dict[str, Any]) -> None:
+def prepare(output: epath.Path, splits: dict[str, sources.NpzSource]) -> None:
   """Convert {split: sources.NpzSource} of one shape to a folder `tfds`.
 
   What a dead run left is made anew.
@@ -90,7 +95,7 @@ def prepare(output: epath.PathLike, splits: dict[str, Any]) -> None:
   Raises:
     errors.InputError: A video's file is wrong.
   """
-  root = files.path(output) / 'tfds'
+  root = output / 'tfds'
   index = {
     name: {
       'names': source.names,
@@ -101,17 +106,43 @@ def prepare(output: epath.PathLike, splits: dict[str, Any]) -> None:
     }
     for name, source in splits.items()
   }
-  for left in root.glob('prepared/*incomplete*'):
-    left.rmtree()
+  for left in files.listed(root / 'prepared', ''):
+    if 'incomplete' in left.name:
+      left.rmtree()
   builder = Prepared(root, splits)
-  path = files.path(builder.data_dir) / _INDEX
+  path = builder.data_path / _INDEX
   if path.exists() and files.read_json(path) != index:
     raise errors.InputError(
       f'{builder.data_dir}: was made of other .npz files; remove it first'
     )
-  builder.download_and_prepare()
+  with _nameless_owners():
+    builder.download_and_prepare()
   files.write_json(path, index)
   print(f'{builder.data_dir}: {builder.info.splits.total_num_examples} videos')
+
+
+@contextlib.contextmanager
+def _nameless_owners():
+  """Let files be those of a user without a name, as containers have them.
+
+  TFDS asks for files' sizes by epath's stat, which looks up their owner, too.
+  """
+  known = {(pwd, 'getpwuid'): 'pw_name', (grp, 'getgrgid'): 'gr_name'}
+  before = {place: getattr(*place) for place in known}
+
+  def look_up(place, number):
+    try:
+      return before[place](number)
+    except KeyError:
+      return types.SimpleNamespace(**{known[place]: str(number)})
+
+  for place in known:
+    setattr(*place, functools.partial(look_up, place))
+  try:
+    yield
+  finally:
+    for place, function in before.items():
+      setattr(*place, function)
 
 
 def _checksums(paths):
@@ -134,10 +165,10 @@ class TfdsSource(Sequence):
   """
 
   def __init__(
-    self, root: epath.PathLike, split: str, shape: tuple[int, int, int]
+    self, root: epath.Path, split: str, shape: tuple[int, int, int]
   ) -> None:
     self.shape = shape
-    folder = files.path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
+    folder = root / 'tfds' / 'prepared' / str(Prepared.VERSION)
     if not (folder / _INDEX).exists():
       raise errors.InputError(
         f'{folder}: no {_INDEX}; `python -m backtal_jax.prepare tfds` '

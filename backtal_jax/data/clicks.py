@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED, errors, files
-from backtal_jax.data import annotations, sources
+from backtal_jax.data import annotations, marks, sources
 
 ALL = 'all'  # Every annotator's clicks together.
 RANDOM = 'random'  # One annotator sampled for each video and epoch.
@@ -33,13 +33,13 @@ def snippet_labels(
     background, and a later one before an earlier.
 
   Raises:
-    errors.InputError: No duration, a click beyond it, an unknown class.
+    errors.InputError: No duration, a click marks.BEYOND it, an unknown class.
   """
   labels = np.full(num_snippets, IGNORED, np.int32)
   index = {name: i for i, name in enumerate(classes)}
   index[annotations.BACKGROUND] = background = len(classes)
   for click in clicks:
-    if not duration or not 0 <= click.time <= duration:
+    if not duration or not 0 <= click.time <= duration + marks.BEYOND:
       raise errors.InputError(
         f'a click of video {click.video!r} is at {click.time:g} s, its '
         f'duration is {duration} s'

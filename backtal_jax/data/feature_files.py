@@ -10,18 +10,22 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
+from numpy import typing as npt
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import arrays, feature_records, npz, resampling, sources
 
 SUFFIXES = ('.npy', '.npz')
-# Keys of an npz that hold the streams: BackTAL's and OpenTAD's.
-_KEYS = (('feat_spa', 'feat_tem'), ('feats',))
+# Keys of an npz that hold the streams: BackTAL's, OpenTAD's, and plain words.
+_KEYS = (('feat_spa', 'feat_tem'), ('feats',), ('rgb', 'flow'))
 _WAYS = False, True  # [T', D], and turned: [D, T']
+_I3D = 1024  # channels of a stream of nearly all published features
+# Snippets, and the share of them, by which two streams of a video may differ.
+_APART, _SHARE = 2, 0.1
 # Segments are cut at frames; where a file does not say how many there are,
 # they are counted at this rate, and no snippet is cut finer than this.
 _FPS = 30.0
@@ -35,26 +39,29 @@ class Features(NamedTuple):
   about: dict[str, np.ndarray]  # the other arrays of an npz by key
 
 
-def read(path: epath.PathLike, *, allow_pickle: bool = False) -> Features:
+def read(path: epath.Path, *, allow_pickle: bool = False) -> Features:
   """Read a file; an .npy is mapped where it can be.
 
   Args:
-    path: .npy, or .npz with feat_spa and feat_tem (BackTAL) or feats (OpenTAD).
+    path: .npy, or .npz with feat_spa and feat_tem (BackTAL), feats (OpenTAD),
+      rgb and flow, or one matrix of any name.
     allow_pickle: Whether to read pickled objects, which can run any code.
 
   Raises:
     errors.InputError: The file is damaged, pickled or holds no such matrices.
   """
-  path = files.path(path)
   if path.suffix != '.npz' and not _is_zip(path):
     array = load(path, allow_pickle)
     return Features([arrays.matrix(array, path, allow_pickle)], {})
   about = npz.read(path)
   keys = next((keys for keys in _KEYS if {*keys} <= about.keys()), None)
-  if keys is None:
+  if keys is None and not {*_KEYS[0]} & about.keys():
+    # Of any name the only matrix.
+    keys = [k for k, x in about.items() if x.ndim > 1 and x.dtype.kind in 'fiu']
+  if not keys or (len(keys) != 1 and keys not in _KEYS):
     raise errors.InputError(
       f'{path}: holds {", ".join(sorted(about)) or "nothing"}, expected '
-      f'{" or ".join(" and ".join(keys) for keys in _KEYS)}'
+      f'{" or ".join(" and ".join(keys) for keys in _KEYS)}, or one matrix'
     )
   return Features([arrays.matrix(about.pop(key), path) for key in keys], about)
 
@@ -67,7 +74,7 @@ def _is_zip(path):
     return f.read(2) == b'PK'
 
 
-def load(path: epath.Path, allow_pickle: bool = False) -> Any:
+def load(path: epath.Path, allow_pickle: bool = False) -> np.ndarray:
   """Return the array of an .npy file, mapped where that can be."""
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')
@@ -93,16 +100,20 @@ def load(path: epath.Path, allow_pickle: bool = False) -> Any:
 
 
 def ways_round(
-  shapes: Iterable[Sequence[tuple]], feature_dim: int | None = None
+  shapes: Iterable[Sequence[tuple]],
+  feature_dim: int | None = None,
+  given: bool | None = None,
 ) -> list[bool]:
   """Return which ways round features may lie.
 
-  Right is what gives most videos the same channels; then, what gives more of
-  them streams of equally many snippets.
+  Right is what gives most videos the same channels; of these what is `given`;
+  else what gives more videos streams of as many snippets, or nearly as many: N
+  frames have N - 1 flows.
 
   Args:
     shapes: Of every video the shapes of its streams.
     feature_dim: D of all streams together, None if unknown.
+    given: What the user says.
 
   Returns:
     None, one or both of False ([T', D]) and True ([D, T']).
@@ -114,26 +125,34 @@ def ways_round(
       key = tuple(shape[not turned] for shape in streams)
       if feature_dim in (None, sum(key)):
         channels[key] += 1
-        even[key] += len({shape[turned] for shape in streams}) == 1
+        even[key] += _as_long([shape[turned] for shape in streams], key)
     scores[turned] = max(((n, even[k]) for k, n in channels.items()), default=0)
   scores = {turned: score for turned, score in scores.items() if score}
+  most = max((count for count, _ in scores.values()), default=0)
+  if given in scores and scores[given][0] == most:
+    return [given]
   return [k for k, score in scores.items() if score == max(scores.values())]
 
 
-def find(path: epath.PathLike) -> list[epath.Path]:
+def _as_long(counts, channels):
+  """Check that streams of these channels are as long, or nearly."""
+  if {*counts} == {_I3D} and len({*channels}) > 1:
+    return False  # these are the channels; it is the snippets that differ
+  return max(counts) - min(counts) <= max(_APART, _SHARE * max(counts))
+
+
+def find(path: epath.Path) -> list[epath.Path]:
   """List the feature files of a folder by name, or the one file itself."""
-  path = files.path(path)
   if not path.is_dir():
     return [path]
-  found = [p for p in path.iterdir() if p.suffix in SUFFIXES]
-  found = sorted(p for p in found if p.name[0] != '.')
+  found = files.listed(path, *SUFFIXES)
   if not found:
     raise errors.InputError(f'{path}: no .npz or .npy file in it')
   return found
 
 
 def read_video(
-  path: epath.PathLike, duration: float | None = None, *, shape: tuple[int, int]
+  path: epath.Path, duration: float | None = None, *, shape: tuple[int, int]
 ) -> sources.Example:
   """Read a file to predict from: any length, no labels.
 
@@ -146,7 +165,6 @@ def read_video(
   Raises:
     errors.InputError: The file is damaged or cannot be used.
   """
-  path = files.path(path)
   streams, about = read(path)
   keys = 'duration', 'frame_num', 'fps'
   told = {key: arrays.number(about.get(key)) for key in keys}
@@ -171,7 +189,7 @@ def read_video(
 
 def make_video(
   where: object,
-  streams: Sequence[Any],
+  streams: Sequence[npt.ArrayLike],
   duration: float | None,
   frame_num: float | None = None,
   *,

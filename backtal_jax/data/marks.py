@@ -138,6 +138,9 @@ def measure(
   )  # fmt: skip
 
 
+# Seconds by which a click may lie behind the end of its video, to count at the
+# end: durations are rounded, and players show the last picture for a while.
+BEYOND = 0.1
 # Players of intervals know no moments: half of the seconds of a click there.
 _HALF = 0.02
 

@@ -12,12 +12,13 @@ from collections.abc import Collection
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors
 
-# What a damaged file makes NumPy and zipfile raise.
+# What a damaged file makes NumPy and zipfile raise; a NUL in a header is a
+# SystemError from Python 3.12 on.
 DAMAGED = (
-  ValueError, EOFError, NotImplementedError, RuntimeError, struct.error,
-  tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+  ValueError, EOFError, NotImplementedError, RuntimeError, SystemError,
+  struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 # Up to Python 3.11 two threads that parse headers at once can fail
 # (python/cpython#106905).
@@ -27,7 +28,7 @@ _WAITS = (0.1, 0.5, 2.0)
 
 
 def read(
-  path: epath.PathLike, keys: Collection[str] | None = None
+  path: epath.Path, keys: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
   """Read the members of an npz, all or those of the keys that are there.
 
@@ -55,7 +56,7 @@ def read(
 
 def _read(path, keys):
   arrays = {}
-  with files.path(path).open('rb') as f, zipfile.ZipFile(f) as archive:
+  with path.open('rb') as f, zipfile.ZipFile(f) as archive:
     for member in archive.namelist():
       key = member.removesuffix('.npy')
       if keys is None or key in keys:

@@ -7,6 +7,7 @@ Section 5 of method.md. Equal scores keep the order of the input (videos by
 name), so that the result never depends on the machine.
 """
 
+import argparse
 import decimal
 import functools
 from collections.abc import Sequence
@@ -114,10 +115,20 @@ def make_parser(text: str) -> command_line.Parser:
   return parser
 
 
+def parse(
+  parser: command_line.Parser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+  """Parse the command line of a metric."""
+  args = parser.parse_args(argv)
+  if args.output:
+    files.require_ending(args.output, '.json')
+  return args
+
+
 def main(argv: Sequence[str] | None = None) -> None:
   """Run the command line."""
   with errors.one_line():
-    args = make_parser(__doc__).parse_args(argv)
+    args = parse(make_parser(__doc__), argv)
     tiou = parse_tiou(args.tiou)
     truth, found = segments.read(
       args.ground_truth, args.subset, args.predictions

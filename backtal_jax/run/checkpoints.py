@@ -7,6 +7,7 @@ and ours written as such.
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, Protocol, Self, TypeVar
@@ -58,24 +59,32 @@ def manager(workdir: epath.Path) -> Iterator[ocp.CheckpointManager]:
     ),
     cleanup_tmp_directories=True,
   )
-  folder = workdir.absolute() / 'checkpoints'
-  opened = ocp.CheckpointManager(
-    folder,
-    options=options,
-    item_handlers={
-      'params': ocp.StandardCheckpointHandler(),
-      'training': ocp.StandardCheckpointHandler(),
-    },
-  )
-  try:
-    yield opened
-  except BaseException:
-    # What ended the run is what is told, not what closing says after it.
-    with contextlib.suppress(Exception):
+  with files.no_pattern(workdir.absolute()) as folder:
+    opened = ocp.CheckpointManager(
+      folder / 'checkpoints',
+      options=options,
+      item_handlers={
+        'params': ocp.StandardCheckpointHandler(),
+        'training': ocp.StandardCheckpointHandler(),
+      },
+    )
+    try:
+      yield opened
+    except BaseException:
+      # What ended the run is what is told, not what closing says after it.
+      with contextlib.suppress(Exception):
+        opened.close()
+      raise
+    with _writing(opened):
       opened.close()
-    raise
-  with _writing(opened):
-    opened.close()
+
+
+def _name(manager):
+  """Return the folder that a manager has, by its own name."""
+  link, folder = manager.directory.parent, manager.directory
+  if os.path.islink(link):  # see files.no_pattern
+    return files.path(os.path.realpath(folder))
+  return folder
 
 
 def save(
@@ -128,7 +137,7 @@ def _writing(manager):
     if hosts.is_lost(e):  # not this folder's fault
       raise
     raise errors.InputError(
-      f'{manager.directory}: the checkpoint could not be written: {e}'
+      f'{_name(manager)}: the checkpoint could not be written: {e}'
     ) from e
 
 
@@ -145,7 +154,7 @@ def restore(manager: ocp.CheckpointManager, state: _S) -> _S | None:
   params = training.pop('params')
   steps = sorted(manager.all_steps(), reverse=True)
   for step in steps:
-    folder, reason = manager.directory / str(step), ''
+    folder, reason = _name(manager) / str(step), ''
     try:
       restored = {
         'params': _read(folder / 'params', params),
@@ -166,7 +175,7 @@ def restore(manager: ocp.CheckpointManager, state: _S) -> _S | None:
     return type(state)(**restored)
   if steps:
     raise errors.InputError(
-      f'{manager.directory}: all {len(steps)} checkpoints are damaged; remove '
+      f'{_name(manager)}: all {len(steps)} checkpoints are damaged; remove '
       'the folder to start anew'
     )
   return None

@@ -6,7 +6,6 @@ the classes only those that are labelled or were found.
 
 import contextlib
 import itertools
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -14,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors, files, localization
-from backtal_jax.data import annotations
+from backtal_jax.data import annotations, npz
 from backtal_jax.metrics import scores, segments
 from backtal_jax.run import hosts
 
@@ -201,5 +200,5 @@ def read_curves(path: epath.Path) -> dict[str, Shown]:
         background=arrays['background'][i],
       )
     return videos
-  except (KeyError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as e:
+  except (KeyError, IndexError, *npz.DAMAGED) as e:
     raise errors.InputError(f'{path}: no curves in it: {e!r}') from e

@@ -6,6 +6,7 @@ over the mesh's one axis, the training state is on every device.
 
 import contextlib
 import ctypes
+import errno
 import itertools
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.run import hosts
 
 _AXIS = 'data'
@@ -175,22 +176,21 @@ def check_fits(num_bytes: int, mesh: jax.sharding.Mesh, what: str) -> None:
 
 
 def use_compilation_cache() -> None:
-  """Keep compiled programs for the next run, unless JAX is told where.
-
-  In $XDG_CACHE_HOME (default ~/.cache).
-  """
+  """Keep compiled programs in files.cache, unless JAX is told where."""
   if not jax.config.values['jax_compilation_cache_dir']:
-    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    folder = os.path.join(cache, 'backtal_jax', 'xla')
+    folder = files.cache('xla')
     try:
-      os.makedirs(folder, exist_ok=True)
+      if folder is None:
+        raise OSError(errno.ENOENT, 'no home folder')
+      folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
       print(
-        f'{folder}: {e.strerror}; what is compiled is not kept for later runs',
+        f'{folder or "~"}: {e.strerror}; what is compiled is not kept for '
+        'later runs',
         file=sys.stderr,
       )
     else:
-      jax.config.update('jax_compilation_cache_dir', folder)
+      jax.config.update('jax_compilation_cache_dir', str(folder))
 
 
 def keep_memory() -> None:

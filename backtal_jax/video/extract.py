@@ -277,14 +277,13 @@ def extract(
       holds features of another protocol.
   """
   found = decode.find(videos)
-  if not feature_records.read(output) and any(output.glob('*.npy')):
+  if not feature_records.read(output) and files.listed(output, '.npy'):
     raise errors.InputError(
       f'{output}: holds .npy files of unknown origin; choose another --output'
     )
   feature_records.claim(output, protocol.record())
   if shard == (1, 1):
-    for left in output.glob('.*.tmp'):  # of a run that was killed
-      left.unlink()
+    files.remove_temporary(output)
   headers, wrong = _read_headers(found)
   share = found[shard[0] - 1 :: shard[1]]
   problems = [_note(output, p, wrong.get(p)) for p in share]

