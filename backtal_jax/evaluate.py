@@ -138,7 +138,7 @@ def evaluate(
   model, data = models.BackTAL(**config.model), config.data
   root = files.path(data.root)
   trained = checkpoints.workdir_of(checkpoint)
-  feature_records.of_config(config, trained)
+  feature_records.of_run(data.get('features', ''), trained)
   params, epoch = predict.restore(model, checkpoint, mesh)
   source = make_source(config, root, data.eval_split)
   truth = annotations.find_ground_truth(data.ground_truth, root)

@@ -38,7 +38,7 @@ def path(name: epath.PathLike) -> epath.Path:
 
 
 @contextlib.contextmanager
-def naming(name: epath.PathLike) -> Iterator[None]:
+def naming(name: epath.Path) -> Iterator[None]:
   """Name a file in whatever the system says of it without a name."""
   try:
     yield
@@ -48,7 +48,7 @@ def naming(name: epath.PathLike) -> Iterator[None]:
     raise
 
 
-def lock(file: IO, name: epath.PathLike, taken: str) -> None:
+def lock(file: IO, name: epath.Path, taken: str) -> None:
   """Lock an open file until it is closed or the process ends.
 
   Where the file system has no locks, a warning says what is not protected.
@@ -72,8 +72,8 @@ def lock(file: IO, name: epath.PathLike, taken: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic(name: epath.PathLike, mode: str = 'wb') -> Iterator[IO]:
-  """Open a temporary neighbour of `name`; rename it when the block succeeds.
+def atomic(final: epath.Path, mode: str = 'wb') -> Iterator[IO]:
+  """Open a temporary neighbour of a file; rename it when the block succeeds.
 
   Its folder is made where it is missing. If the block raises, nothing is left
   behind.
@@ -81,9 +81,8 @@ def atomic(name: epath.PathLike, mode: str = 'wb') -> Iterator[IO]:
   Raises:
     errors.InputError: There is a folder of that name.
   """
-  final = path(name)
   if final.is_dir():
-    raise errors.InputError(f'{name}: a folder, expected a file to write')
+    raise errors.InputError(f'{final}: a folder, expected a file to write')
   final.parent.mkdir(parents=True, exist_ok=True)
   temporary = final.with_name(
     f'.{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp'
@@ -115,35 +114,32 @@ def _rename(temporary, final):
     temporary.rename(final)
 
 
-def write_json(
-  name: epath.PathLike, value: Any, indent: int | None = None
-) -> None:
+def write_json(name: epath.Path, value: Any, indent: int | None = None) -> None:
   """Write `value` as JSON, atomically; NaN is refused."""
   text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
   with atomic(name, 'w') as f:
     f.write(text + '\n')
 
 
-def read_text(name: epath.PathLike) -> str:
+def read_text(name: epath.Path) -> str:
   """Read UTF-8 or marked UTF-16 text, without its byte-order mark.
 
   Raises:
     errors.InputError: The file is missing or is not UTF-8.
   """
-  found = path(name)
-  if not found.is_file():
-    raise errors.InputError(f'{found}: no such file')
+  if not name.is_file():
+    raise errors.InputError(f'{name}: no such file')
   try:
-    with naming(found):
-      data = found.read_bytes()
+    with naming(name):
+      data = name.read_bytes()
       # Spreadsheets and Praat write UTF-16, with a mark, too.
       is_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
       return data.decode('utf-16' if is_16 else 'utf-8-sig')
   except UnicodeDecodeError as e:
-    raise errors.InputError(f'{found}: not UTF-8 text: {e}') from e
+    raise errors.InputError(f'{name}: not UTF-8 text: {e}') from e
 
 
-def read_json(name: epath.PathLike) -> Any:
+def read_json(name: epath.Path) -> Any:
   """Read a JSON file, see `parse_json`."""
   return parse_json(read_text(name), name)
 
@@ -173,8 +169,27 @@ def parse_json(text: str | bytes, where: object) -> Any:
     raise errors.InputError(f'{where}: not JSON: nested too deeply') from e
 
 
+def listed(folder: epath.Path, *endings: str) -> list[epath.Path]:
+  """List the files in a folder, none if it is missing, by their names.
+
+  Hidden ones are left out, and those with none of the endings. These are no
+  patterns: the folder's own name may hold `[`, which patterns would read.
+  """
+  names = folder.iterdir() if folder.is_dir() else ()
+  return sorted(
+    p for p in names if p.name[0] != '.' and p.name.endswith(endings)
+  )
+
+
+def remove_temporary(folder: epath.Path) -> None:
+  """Remove what `atomic` left in a folder whose process was killed."""
+  for left in folder.iterdir() if folder.is_dir() else ():
+    if left.name[0] == '.' and left.name.endswith('.tmp'):
+      left.unlink()
+
+
 def find(name: epath.PathLike, root: epath.PathLike) -> epath.Path:
-  """Look a file up from the current folder, then inside `root`.
+  """Look a file of a config up from the current folder, then in its `root`.
 
   Raises:
     errors.InputError: It is in neither.

@@ -85,7 +85,10 @@ def run() -> None:
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(lambda r: 'orbax' not in r.pathname)
   if config is not None:
-    feature_records.adopt(config)
+    with config.unlocked():
+      config.data.features = feature_records.adopt(
+        config.data.get('features', ''), files.path(config.data.root)
+      )
   sharding.use_compilation_cache()
   if mode in ('predict', 'export'):
     sharding.find_devices()

@@ -259,7 +259,7 @@ def load(
       f'{len(classes)} class names, config.model.num_classes is '
       f'{config.model.num_classes}'
     )
-  record = feature_records.of_config(config, workdir)
+  record = feature_records.of_run(data.get('features', ''), workdir)
   network = models.BackTAL(**config.model)
   mesh = sharding.make_mesh(config.mesh)
   shape = data.num_snippets, config.model.feature_dim

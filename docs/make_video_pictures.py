@@ -11,6 +11,7 @@ import sys
 import make_pictures
 import numpy as np
 
+from backtal_jax import files
 from backtal_jax.data import feature_records
 from backtal_jax.report import figures
 from backtal_jax.video import decode, i3d, weights
@@ -29,7 +30,7 @@ def main(videos, features):
   output = pathlib.Path(__file__).parent / 'pictures'
   for name, (label, index, truth) in _VIDEOS.items():
     found = np.load(f'{features}/{name}.npy')
-    grid = feature_records.read_grid(f'{features}/{name}.npy')
+    grid = feature_records.read_grid(features / f'{name}.npy')
     probability = np.asarray(i3d.classify(params, found))[:, [index]]
     figure = figures.timeline(
       name,
@@ -43,4 +44,4 @@ def main(videos, features):
 
 
 if __name__ == '__main__':
-  main(*sys.argv[1:])
+  main(*map(files.path, sys.argv[1:]))

@@ -108,11 +108,13 @@ def test_other_features_or_clicks_are_not_taken_for_the_same(
 @pytest.mark.slow
 def test_killed_at_random_moments_is_the_same(demo_root, tmp_path):
   code = (
-    'import sys\n'
+    'import pathlib, sys\n'
     'from backtal_jax.data import builder, sources\n'
     'builder._BYTES_PER_FILE = 1\n'
-    f'npz = sources.NpzSource({str(demo_root / "train")!r}, {SHAPE})\n'
-    'work = lambda output: builder.prepare(output, dict(train=npz))'
+    f'root = pathlib.Path({str(demo_root)!r})\n'
+    f'npz = sources.NpzSource(root / "train", {SHAPE})\n'
+    'work = lambda output: '
+    'builder.prepare(pathlib.Path(output), dict(train=npz))'
   )
   kills.run(code, tmp_path)
 
@@ -123,9 +125,9 @@ from backtal_jax.data import builder, sources
 def memory(key):  # now, or its peak
   status = pathlib.Path('/proc/self/status').read_text()
   return int(status.split(f'{key}:')[1].split()[0]) / 1024
-root, imported = sys.argv[1], memory('VmRSS')
+root, imported = pathlib.Path(sys.argv[1]), memory('VmRSS')
 shape = 100, 2048, 2
-builder.prepare(root, {'train': sources.NpzSource(f'{root}/train', shape)})
+builder.prepare(root, {'train': sources.NpzSource(root / 'train', shape)})
 print(json.dumps([imported, memory('VmHWM')]))
 """
 

@@ -11,7 +11,7 @@ from splits_test import rewrite
 from backtal_jax import errors, evaluate, models
 from backtal_jax.data import annotations, feature_files, npz, sources
 from backtal_jax.prepare import __main__ as prepare
-from backtal_jax.prepare import check
+from backtal_jax.prepare import check, run_config
 from backtal_jax.run import sharding
 from configs import demo
 
@@ -36,9 +36,8 @@ def root(demo_root, tmp_path):
 
 
 def run(root, shape=SHAPE, **changed):
-  data = demo.get_config().unlock().data
-  data.update(changed)
-  return check.check(root, data, SPLITS, shape)
+  config = run_config.Config('ground_truth.json', '', 'all', SPLITS, shape)
+  return check.check(root, config._replace(**changed))
 
 
 def test_nothing_wrong(root, capsys):

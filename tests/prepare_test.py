@@ -14,7 +14,7 @@ from etils.epath import backend, gpath
 from backtal_jax import IGNORED, errors
 from backtal_jax.data import annotations, sources
 from backtal_jax.prepare import __main__ as prepare
-from backtal_jax.prepare import custom, inputs, run_config
+from backtal_jax.prepare import custom, options, run_config
 
 TRUTH = {
   'database': {
@@ -61,7 +61,7 @@ def edited(root):
 
 
 def recipe(root, **changed):
-  return inputs.Recipe(
+  return options.Recipe(
     **{
       'features': (str(root / 'features'),),
       'ground_truth': str(root / 'truth.json'),
@@ -111,9 +111,9 @@ def test_values_by_hand(given):
   truth = annotations.read_ground_truth(given / 'out/ground_truth.json')
   assert truth == annotations.read_ground_truth(given / 'truth.json')
   # The config is ready to run.
-  data, splits, shape = run_config.read(str(given / 'out/config.py'))
-  assert splits == ('training', 'validation') and shape == (5, 3, 2)
-  assert pathlib.Path(data.root) == given / 'out'
+  config = run_config.read(str(given / 'out/config.py'))
+  assert config.splits == ('training', 'validation')
+  assert config.shape == (5, 3, 2)
 
 
 def test_subsets_may_stand_in_the_labels_alone(given):
@@ -196,7 +196,7 @@ def save_all(root, shape, folder='features'):
 
 
 def feature_dim(root):
-  return run_config.read(str(root / 'out/config.py'))[2][1]
+  return run_config.read(str(root / 'out/config.py')).shape[1]
 
 
 @pytest.mark.parametrize(('shape', 'changed', 'expected'), [
@@ -518,8 +518,8 @@ def test_killed_at_random_moments_is_the_same(given):
   args = recipe(given, clicks=(), num_snippets=200, workers=2)
   code = (
     'import dataclasses, sys\n'
-    'from backtal_jax.prepare import custom, inputs\n'
-    f'recipe = inputs.{args!r}\n'
+    'from backtal_jax.prepare import custom, options\n'
+    f'recipe = options.{args!r}\n'
     'work = lambda output: custom.prepare('
     'dataclasses.replace(recipe, output=output))'
   )

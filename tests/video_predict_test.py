@@ -9,7 +9,7 @@ import videos
 
 from backtal_jax import errors, fields, models, predict
 from backtal_jax.data import feature_records
-from backtal_jax.prepare import check, custom, inputs
+from backtal_jax.prepare import check, custom, options, run_config
 from backtal_jax.report import figures
 from backtal_jax.run import sharding
 from backtal_jax.video import decode, extract, reader, weights
@@ -136,7 +136,7 @@ def truth(tmp_path):
 
 def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
   record = _extract(folder, tmp_path / 'features', fake, stride=4)
-  recipe = inputs.Recipe(
+  recipe = options.Recipe(
     output=str(tmp_path / 'root'), features=(str(tmp_path / 'features'),),
     ground_truth=truth, num_snippets=20,
   )  # fmt: skip
@@ -149,7 +149,7 @@ def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
     np.testing.assert_array_equal(arrays['feat_spa'].T, read.feature)
   with pytest.raises(errors.InputError, match='--stride is 8, but .* says 4'):
     custom.prepare(
-      inputs.Recipe(
+      options.Recipe(
         output=str(tmp_path / 'other'),
         features=recipe.features,
         ground_truth=truth,
@@ -157,8 +157,8 @@ def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
       )
     )
   check.draw(
-    tmp_path / 'root', _config(tmp_path / 'root').data, ('validation',),
-    (20, 1024, 1), 'v_3', tmp_path / 'v_3.png', folder,
+    tmp_path / 'root', run_config.read(str(tmp_path / 'root/config.py')),
+    'v_3', tmp_path / 'v_3.png', folder,
   )  # fmt: skip
   assert (tmp_path / 'v_3.png').read_bytes().startswith(b'\x89PNG')
 
@@ -172,7 +172,7 @@ def _config(root):
 def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
   record = _extract(folder, tmp_path / 'features', fake)
   custom.prepare(
-    inputs.Recipe(
+    options.Recipe(
       output=str(tmp_path / 'root'),
       features=(str(tmp_path / 'features'),),
       ground_truth=truth,
@@ -182,21 +182,19 @@ def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
   text = json.loads(config.to_json())['data']['features']
   assert json.loads(text) == record
   fields.check(config)
-  feature_records.adopt(config)
-  assert feature_records.of_config(config) == record
-  other = demo_config.get_config()
-  with other.unlocked():
-    other.data.root = str(tmp_path / 'root')
-  assert feature_records.of_config(other) == {}
-  feature_records.adopt(other)
-  assert feature_records.of_config(other) == record
+  root = tmp_path / 'root'
+  assert feature_records.adopt(config.data.features, root) == text
+  assert feature_records.of_run(text, None) == record
+  assert feature_records.of_run('', None) == {}
+  assert feature_records.adopt('', root) == text
+  assert feature_records.adopt('', tmp_path) == ''
   # A run of other features than the config's.
   changed = {**record, 'stride': 4}
   (tmp_path / 'config.json').write_text(
     json.dumps({'data': {'features': json.dumps(changed)}})
   )
   with pytest.raises(errors.InputError, match='stride is 16, expected 4'):
-    feature_records.of_config(config, tmp_path)
+    feature_records.of_run(text, tmp_path)
 
 
 def test_two_streams_from_two_folders(tmp_path):

@@ -2,14 +2,16 @@
 
 import contextlib
 import math
-from typing import Any
 
 import numpy as np
+from numpy import typing as npt
 
 from backtal_jax import errors
 
 
-def matrix(array: Any, where: object, allow_pickle: bool = False) -> np.ndarray:
+def matrix(
+  array: npt.ArrayLike, where: object, allow_pickle: bool = False
+) -> np.ndarray:
   """Return numbers in two dimensions; axes of one element beyond go.
 
   With `allow_pickle` objects may stand for numbers.
@@ -35,14 +37,14 @@ def matrix(array: Any, where: object, allow_pickle: bool = False) -> np.ndarray:
   return array
 
 
-def vector(array: Any) -> np.ndarray:
+def vector(array: npt.ArrayLike) -> np.ndarray:
   """Return [N] of an array of which only one axis is longer than 1."""
   array = np.asarray(array)
   only = array.size == max(array.shape, default=1)
   return array.reshape(-1) if only else array
 
 
-def finite(array: Any, where: object) -> np.ndarray:
+def finite(array: npt.ArrayLike, where: object) -> np.ndarray:
   """Return the array as float32; NaN, Inf and beyond are an InputError."""
   with np.errstate(over='ignore', invalid='ignore'):
     result = np.asarray(array, np.float32)
@@ -55,7 +57,7 @@ def finite(array: Any, where: object) -> np.ndarray:
   raise errors.InputError(f'{where}: features hold {count} {what}')
 
 
-def number(value: Any) -> float:
+def number(value: npt.ArrayLike) -> float:
   """Return the one number in an array, NaN where there is none."""
   value = np.asarray(value)
   with contextlib.suppress(ValueError):
@@ -64,7 +66,7 @@ def number(value: Any) -> float:
   return math.nan
 
 
-def text(value: Any, where: object) -> str:
+def text(value: npt.ArrayLike, where: object) -> str:
   """Return the one text in an array, which may be bytes.
 
   Raises:

@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent import futures
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -32,7 +31,9 @@ class Prepared(tfds.core.ShardBasedBuilder):
   # Nothing to look up beside the code; finding it needs one more package.
   code_path = None
 
-  def __init__(self, data_dir: epath.PathLike, splits: dict) -> None:
+  def __init__(
+    self, data_dir: epath.Path, splits: dict[str, sources.NpzSource]
+  ) -> None:
     self._splits = splits
     super().__init__(data_dir=os.fspath(data_dir), file_format='array_record')
 
@@ -82,7 +83,7 @@ def _examples(source, indices):
     yield i, {'index': i, **source[i]._asdict()}
 
 
-def prepare(output: epath.PathLike, splits: dict[str, Any]) -> None:
+def prepare(output: epath.Path, splits: dict[str, sources.NpzSource]) -> None:
   """Convert {split: sources.NpzSource} of one shape to a folder `tfds`.
 
   What a dead run left is made anew.
@@ -90,7 +91,7 @@ def prepare(output: epath.PathLike, splits: dict[str, Any]) -> None:
   Raises:
     errors.InputError: A video's file is wrong.
   """
-  root = files.path(output) / 'tfds'
+  root = output / 'tfds'
   index = {
     name: {
       'names': source.names,
@@ -101,10 +102,11 @@ def prepare(output: epath.PathLike, splits: dict[str, Any]) -> None:
     }
     for name, source in splits.items()
   }
-  for left in root.glob('prepared/*incomplete*'):
-    left.rmtree()
+  for left in files.listed(root / 'prepared', ''):
+    if 'incomplete' in left.name:
+      left.rmtree()
   builder = Prepared(root, splits)
-  path = files.path(builder.data_dir) / _INDEX
+  path = builder.data_path / _INDEX
   if path.exists() and files.read_json(path) != index:
     raise errors.InputError(
       f'{builder.data_dir}: was made of other .npz files; remove it first'
@@ -134,10 +136,10 @@ class TfdsSource(Sequence):
   """
 
   def __init__(
-    self, root: epath.PathLike, split: str, shape: tuple[int, int, int]
+    self, root: epath.Path, split: str, shape: tuple[int, int, int]
   ) -> None:
     self.shape = shape
-    folder = files.path(root) / 'tfds' / 'prepared' / str(Prepared.VERSION)
+    folder = root / 'tfds' / 'prepared' / str(Prepared.VERSION)
     if not (folder / _INDEX).exists():
       raise errors.InputError(
         f'{folder}: no {_INDEX}; `python -m backtal_jax.prepare tfds` '

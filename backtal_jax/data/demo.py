@@ -9,7 +9,7 @@ alone cannot tell the two apart; a click on a background moment can.
 import numpy as np
 from etils import epath
 
-from backtal_jax import IGNORED, files
+from backtal_jax import IGNORED
 from backtal_jax.data import annotations, sources
 
 CLASSES = ('dive', 'jump', 'throw', 'swing', 'serve')
@@ -20,14 +20,14 @@ _DURATION = 100.0  # seconds: a snippet a second
 _SPLITS = {'train': 160, 'test': 60}
 
 
-def prepare(output: epath.PathLike, seed: int = 0) -> None:
+def prepare(output: epath.Path, seed: int = 0) -> None:
   """Write OUTPUT/{train,test}/*.npz and, last, OUTPUT/ground_truth.json.
 
   Args:
     output: The data root.
     seed: Seed of everything sampled.
   """
-  output, rng = files.path(output), np.random.default_rng(seed)
+  rng = np.random.default_rng(seed)
   size = (3 * len(CLASSES), 2 * STREAM_DIM)
   # Unit looks of every class's action and context, and of plain scenery.
   looks = rng.normal(size=size) / np.sqrt(STREAM_DIM)

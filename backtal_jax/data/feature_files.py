@@ -10,10 +10,11 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
+from numpy import typing as npt
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import arrays, feature_records, npz, resampling, sources
@@ -35,7 +36,7 @@ class Features(NamedTuple):
   about: dict[str, np.ndarray]  # the other arrays of an npz by key
 
 
-def read(path: epath.PathLike, *, allow_pickle: bool = False) -> Features:
+def read(path: epath.Path, *, allow_pickle: bool = False) -> Features:
   """Read a file; an .npy is mapped where it can be.
 
   Args:
@@ -45,7 +46,6 @@ def read(path: epath.PathLike, *, allow_pickle: bool = False) -> Features:
   Raises:
     errors.InputError: The file is damaged, pickled or holds no such matrices.
   """
-  path = files.path(path)
   if path.suffix != '.npz' and not _is_zip(path):
     array = load(path, allow_pickle)
     return Features([arrays.matrix(array, path, allow_pickle)], {})
@@ -67,7 +67,7 @@ def _is_zip(path):
     return f.read(2) == b'PK'
 
 
-def load(path: epath.Path, allow_pickle: bool = False) -> Any:
+def load(path: epath.Path, allow_pickle: bool = False) -> np.ndarray:
   """Return the array of an .npy file, mapped where that can be."""
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')
@@ -120,20 +120,18 @@ def ways_round(
   return [k for k, score in scores.items() if score == max(scores.values())]
 
 
-def find(path: epath.PathLike) -> list[epath.Path]:
+def find(path: epath.Path) -> list[epath.Path]:
   """List the feature files of a folder by name, or the one file itself."""
-  path = files.path(path)
   if not path.is_dir():
     return [path]
-  found = [p for p in path.iterdir() if p.suffix in SUFFIXES]
-  found = sorted(p for p in found if p.name[0] != '.')
+  found = files.listed(path, *SUFFIXES)
   if not found:
     raise errors.InputError(f'{path}: no .npz or .npy file in it')
   return found
 
 
 def read_video(
-  path: epath.PathLike, duration: float | None = None, *, shape: tuple[int, int]
+  path: epath.Path, duration: float | None = None, *, shape: tuple[int, int]
 ) -> sources.Example:
   """Read a file to predict from: any length, no labels.
 
@@ -146,7 +144,6 @@ def read_video(
   Raises:
     errors.InputError: The file is damaged or cannot be used.
   """
-  path = files.path(path)
   streams, about = read(path)
   keys = 'duration', 'frame_num', 'fps'
   told = {key: arrays.number(about.get(key)) for key in keys}
@@ -171,7 +168,7 @@ def read_video(
 
 def make_video(
   where: object,
-  streams: Sequence[Any],
+  streams: Sequence[npt.ArrayLike],
   duration: float | None,
   frame_num: float | None = None,
   *,

@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import ml_collections
 import numpy as np
 from etils import epath
 
@@ -18,6 +17,10 @@ from backtal_jax.data import annotation_formats, resampling
 
 NAME = 'features.json'
 VIDEOS = 'videos.csv'  # annotation_formats.VideoTimes; fps of the snippets
+
+
+# What features.json holds.
+Record = dict[str, Any]
 
 
 class Grid(NamedTuple):
@@ -40,13 +43,12 @@ class Grid(NamedTuple):
     )
 
 
-def read_grid(path: epath.PathLike) -> Grid | None:
+def read_grid(path: epath.Path) -> Grid | None:
   """Return the grid of VIDEO.npy, if its folder was made by `prepare video`.
 
   Raises:
     errors.InputError: The folder's videos.csv lacks the video.
   """
-  path = files.path(path)
   record, table = read(path.parent), path.parent / VIDEOS
   if path.suffix != '.npy' or not record:
     return None
@@ -65,7 +67,7 @@ def _read_videos(path, _):
   return annotation_formats.read_video_list(path)
 
 
-def read_joint(folders: Sequence[epath.PathLike]) -> dict[str, Any]:
+def read_joint(folders: Sequence[epath.Path]) -> Record:
   """Return one record of the folders of one or two streams.
 
   Raises:
@@ -87,53 +89,48 @@ def read_joint(folders: Sequence[epath.PathLike]) -> dict[str, Any]:
   return first
 
 
-def read(folder: epath.PathLike) -> dict[str, Any]:
+def read(folder: epath.Path) -> Record:
   """Return the record of a folder, {} where it has none."""
-  path = files.path(folder) / NAME
+  path = folder / NAME
   return files.read_json(path) if path.is_file() else {}
 
 
-def claim(folder: epath.PathLike, record: dict[str, Any]) -> None:
+def claim(folder: epath.Path, record: Record) -> None:
   """Make a folder one of features with this record.
 
   Raises:
     errors.InputError: It holds features that were made otherwise.
   """
-  path = files.path(folder) / NAME
+  path = folder / NAME
   if path.exists():
     require(record, files.read_json(path), path)
   else:
     files.write_json(path, record, indent=1)
 
 
-def adopt(config: ml_collections.ConfigDict) -> None:
-  """Let config.data.features be the record of config.data.root, if it has one.
+def adopt(text: str, root: epath.Path) -> str:
+  """Return config.data.features: the record of config.data.root, if it has one.
 
   Raises:
     errors.InputError: The config says something else of its features.
   """
-  found = read(config.data.root)
-  where = f'{files.path(config.data.root)}/{NAME}'
-  require(of_config(config), found, where)
-  if found:
-    with config.unlocked():
-      config.data.features = to_text(found)
+  found = read(root)
+  require(_from_text(text), found, root / NAME)
+  return to_text(found) or text
 
 
-def to_text(record: dict[str, Any]) -> str:
+def to_text(record: Record) -> str:
   """Return what config.data.features holds."""
   return json.dumps(record, sort_keys=True) if record else ''
 
 
-def of_config(
-  config: ml_collections.ConfigDict, workdir: epath.PathLike | None = None
-) -> dict[str, Any]:
-  """Return what a run in a folder, if any, knows of its features.
+def of_run(text: str, workdir: epath.Path | None) -> Record:
+  """Return what config.data.features and a run's folder, if any, know of it.
 
   Raises:
     errors.InputError: The run knows something else than the config.
   """
-  record = _from_text(config.data.get('features'))
+  record = _from_text(text)
   if workdir is None or not (workdir / 'config.json').is_file():
     return record
   known = files.read_json(workdir / 'config.json')['data'].get('features')
@@ -145,9 +142,7 @@ def _from_text(text):
   return files.parse_json(text, 'config.data.features') if text else {}
 
 
-def require(
-  expected: dict[str, Any], found: dict[str, Any], where: object
-) -> None:
+def require(expected: Record, found: Record, where: object) -> None:
   """Refuse features that were made otherwise than expected.
 
   Weights are told apart by their checksum, not by their file's name; a record

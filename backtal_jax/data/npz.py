@@ -12,7 +12,7 @@ from collections.abc import Collection
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors
 
 # What a damaged file makes NumPy and zipfile raise.
 DAMAGED = (
@@ -27,7 +27,7 @@ _WAITS = (0.1, 0.5, 2.0)
 
 
 def read(
-  path: epath.PathLike, keys: Collection[str] | None = None
+  path: epath.Path, keys: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
   """Read the members of an npz, all or those of the keys that are there.
 
@@ -55,7 +55,7 @@ def read(
 
 def _read(path, keys):
   arrays = {}
-  with files.path(path).open('rb') as f, zipfile.ZipFile(f) as archive:
+  with path.open('rb') as f, zipfile.ZipFile(f) as archive:
     for member in archive.namelist():
       key = member.removesuffix('.npy')
       if keys is None or key in keys:

@@ -59,7 +59,7 @@ class Source(Videos, Protocol):
 
 
 def write_video(
-  path: epath.PathLike,
+  path: epath.Path,
   *,
   feat_spa: Any,
   feat_tem: Any,
@@ -107,18 +107,13 @@ class NpzSource(Sequence):
       video is read, whatever is wrong with its file.
   """
 
-  def __init__(
-    self, folder: epath.PathLike, shape: tuple[int, int, int]
-  ) -> None:
-    folder = files.path(folder)
+  def __init__(self, folder: epath.Path, shape: tuple[int, int, int]) -> None:
     if not folder.is_dir():
       raise errors.InputError(
         f'{folder}: no such folder; expected one .npz file a video in it '
         '(data/README.md shows the tree)'
       )
-    self.paths = sorted(
-      p for p in folder.iterdir() if p.suffix == '.npz' and p.name[0] != '.'
-    )
+    self.paths = files.listed(folder, '.npz')
     if not self.paths:
       raise errors.InputError(
         f'{folder}: no .npz file in it; expected one a video'
@@ -162,7 +157,7 @@ class NpzSource(Sequence):
 
 def parse(
   found: dict[str, np.ndarray],
-  path: epath.PathLike,
+  path: epath.Path,
   shape: tuple[int, int, int],
 ) -> tuple[Example | None, list[str]]:
   """Check the arrays of an npz for an example of shape (T, D, C).

@@ -3,10 +3,8 @@
 import argparse
 import collections
 import sys
-from collections.abc import Sequence
 from concurrent import futures
 
-import ml_collections
 import numpy as np
 import tqdm
 from etils import epath
@@ -26,12 +24,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   run_config.add_options(parser)
   add = parser.add_argument
   add('--plot', metavar='VIDEO', help='draw one video')
-  add('--output', default='', help='the PNG of --plot')
-  add('--videos', default='', help='pictures for --plot')
+  add('--output', type=files.path, help='the PNG of --plot')
+  add('--videos', type=files.path, help='pictures for --plot')
 
 
 def run(
-  folder: str, config: str, plot: str | None, output: str, videos: str
+  folder: epath.Path,
+  config: str,
+  plot: str | None,
+  output: epath.Path | None,
+  videos: epath.Path | None,
 ) -> None:
   """Check a data root, or draw one of its videos.
 
@@ -39,31 +41,26 @@ def run(
   """
   given = run_config.read(config)
   if plot:
-    draw(folder, *given, plot, output or f'{plot}.png', videos)
-  elif check(folder, *given):
+    draw(folder, given, plot, output or files.path(f'{plot}.png'), videos)
+  elif output or videos:
+    raise errors.InputError('--output and --videos are of a --plot VIDEO')
+  elif check(folder, given):
     sys.exit(1)
 
 
-def check(
-  root: epath.PathLike,
-  data: ml_collections.ConfigDict,
-  splits: Sequence[str],
-  shape: tuple[int, int, int],
-) -> list[str]:
+def check(root: epath.Path, config: run_config.Config) -> list[str]:
   """Open every file; print a table, notes and every problem.
 
   Args:
     root: The data root.
-    data: Config.data; its clicks, if any, are those that are counted.
-    splits: (train_split, eval_split).
-    shape: (T, D, C).
+    config: Its clicks, if any, are those that are counted.
 
   Returns:
     All problems, one line each, with the file.
   """
-  root, rows = files.path(root), [_HEADS]
-  truth = annotations.find_ground_truth(data.ground_truth, root)
-  found, labeller, problems = _clicks(root, data, truth, shape[0])
+  splits, shape, rows = config.splits, config.shape, [_HEADS]
+  truth = annotations.find_ground_truth(config.ground_truth, root)
+  found, labeller, problems = _clicks(root, config, truth)
   if len(truth.classes) != shape[2]:
     problems.append(
       f'{truth.path}: {len(truth.classes)} classes, config.model.num_classes '
@@ -81,10 +78,10 @@ def check(
       if all(count.get('unlabelled') for count in counts):
         problems.append(f'{split}: no video has a label')
       try:
-        if data.clicks:
-          print(clicks.coverage(found, names, data.annotator))
+        if config.clicks:
+          print(clicks.coverage(found, names, config.annotator))
       except errors.InputError as e:
-        problems.append(f'{data.clicks}: {e}')
+        problems.append(f'{config.clicks}: {e}')
   try:
     segments.make_truth(truth, splits[1])
   except errors.InputError as e:
@@ -100,17 +97,17 @@ def check(
   return problems
 
 
-def _clicks(root, data, truth, num_snippets):
+def _clicks(root, config, truth):
   """Return config.data.clicks, a labeller of them or None, and problems."""
   found, problems = [], []
-  for path in clicks.find(data.clicks, root):
+  for path in clicks.find(config.clicks, root):
     read, complaints = annotations.read_clicks(path, truth, lenient=True)
     print(f'{path}: {len(read)} clicks on {len(clicks.by_video(read))} videos')
     found += read
     problems += complaints
   # Of `random`, those of the first epoch.
-  label = data.clicks and clicks.labeller(
-    found, truth, data.annotator, seed=0, num_snippets=num_snippets
+  label = config.clicks and clicks.labeller(
+    found, truth, config.annotator, seed=0, num_snippets=config.shape[0]
   )
   return found, label, problems
 
@@ -209,31 +206,31 @@ def _row(split, counts):
 
 
 def draw(
-  root: epath.PathLike,
-  data: ml_collections.ConfigDict,
-  splits: Sequence[str],
-  shape: tuple[int, int, int],
+  root: epath.Path,
+  config: run_config.Config,
   video: str,
-  output: epath.PathLike,
-  videos: epath.PathLike = '',
+  output: epath.Path,
+  videos: epath.Path | None,
 ) -> None:
   """Draw one video's energy, labels, clicks and ground truth as PNG.
 
   Args:
-    root, data, splits, shape: As for `check`.
+    root, config: As for `check`.
     video: Name of the video, with or without `v_`.
-    output: Path of the PNG.
-    videos: Folder of videos, for pictures above the curves.
+    output: The PNG.
+    videos: Folder of videos, for pictures above the curves, if any.
 
   Raises:
     errors.InputError: There is no such video, or its file is wrong.
   """
   from backtal_jax.report import figures, style  # matplotlib takes a second
 
-  root = files.path(root)
-  truth = annotations.find_ground_truth(data.ground_truth, root)
+  shape = config.shape
+  truth = annotations.find_ground_truth(config.ground_truth, root)
   paths = {
-    path.stem: path for split in splits for path in (root / split).glob('*.npz')
+    path.stem: path
+    for split in config.splits
+    for path in files.listed(root / split, '.npz')
   }
   path = paths.get(annotations.match_name(video, paths) or video)
   if path is None:
@@ -243,7 +240,7 @@ def draw(
     raise errors.InputError(wrong[0])
   name = annotations.match_name(found.name, truth.videos)
   known = truth.videos.get(name or '')
-  _, labeller, problems = _clicks(root, data, truth, shape[0])
+  _, labeller, problems = _clicks(root, config, truth)
   if problems:
     raise errors.InputError(problems[0])
   click = labeller(found, 0) if labeller else found.click

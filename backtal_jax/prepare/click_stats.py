@@ -20,9 +20,9 @@ from backtal_jax.data import annotations, click_tools
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
   add = parser.add_argument
-  add('--ground_truth', required=True, help='of any format')
+  add('--ground_truth', type=files.path, required=True, help='of any format')
   add_click_files(parser)
-  add('--output', required=True, help='the JSON file')
+  add('--output', type=files.path, required=True, help='the JSON file')
   add('--lenient', action='store_true',
       help='leave out clicks that are wrong')  # fmt: skip
 
@@ -43,7 +43,7 @@ def add_click_files(parser: argparse.ArgumentParser) -> None:
     help='of clicks that are frames; of Label '
     "Studio's always: frameRate of its configuration, 24 by default",
   )
-  add('--video_list', help='CSV video_id,duration[,fps][,first_picture] '
+  add('--video_list', type=files.path, help='CSV video_id,duration[,fps][,first_picture] '
       'where the ground truth lacks these')  # fmt: skip
 
 
@@ -142,13 +142,13 @@ def show_rates(rates: dict) -> None:
 
 
 def run(
-  ground_truth: epath.PathLike,
-  clicks: Sequence[epath.PathLike],
-  output: epath.PathLike,
+  ground_truth: epath.Path,
+  clicks: Sequence[str],
+  output: epath.Path,
   lenient: bool = False,
   intervals: str = '',
   fps: float | None = None,
-  video_list: epath.PathLike | None = None,
+  video_list: epath.Path | None = None,
 ) -> None:
   """Count, print a table and write JSON.
 
@@ -156,24 +156,24 @@ def run(
   `seconds`, {annotator: {'clicks' made there, 'seconds' spent}}.
 
   Args:
-    ground_truth: Path.
-    clicks: Paths of click files, one an annotator: the keys of the JSON.
-    output: Path of the JSON.
+    ground_truth: Of any format.
+    clicks: Names of click files, one an annotator: the keys of the JSON.
+    output: The JSON.
     lenient: Leave out click lines that are wrong, and list them on stderr.
     intervals, fps: See annotations.read_clicks.
     video_list: See annotations.read_ground_truth.
   """
   truth = annotations.read_ground_truth(ground_truth, video_list=video_list)
   read = {
-    str(path): annotations.read_clicks(
-      path, truth, fps=fps, lenient=True, intervals=intervals
+    name: annotations.read_clicks(
+      files.path(name), truth, fps=fps, lenient=True, intervals=intervals
     )
-    for path in clicks
+    for name in map(str, clicks)
   }
   errors.tell([text for _, wrong in read.values() for text in wrong], lenient)
   counts = count(truth, {path: found for path, (found, _) in read.items()})
   show(counts)
-  rates = {path: history.rates(path) for path in counts}
+  rates = {name: history.rates(files.path(name)) for name in counts}
   show_rates(rates)
   told = {k: {'seconds': found} if found else {} for k, found in rates.items()}
   files.write_json(output, {k: counts[k] | told[k] for k in counts}, indent=2)

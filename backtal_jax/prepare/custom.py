@@ -24,9 +24,9 @@ from backtal_jax.data import (
   resampling,
   sources,
 )
-from backtal_jax.prepare import inputs, scan
+from backtal_jax.prepare import inputs, options, scan
 
-BENCHMARKS: dict[str, dict[str, Any]] = {  # other defaults of inputs.Recipe
+BENCHMARKS: dict[str, dict[str, Any]] = {  # other defaults of options.Recipe
   'thumos14': {
     'train_split': 'val', 'eval_split': 'test', 'num_snippets': 750,
   },
@@ -49,8 +49,8 @@ _HERE = 'str(pathlib.Path(__file__).parent)'
 
 
 def add_options(parser: argparse.ArgumentParser, benchmark: str = '') -> None:
-  """Add the options that inputs.Recipe declares."""
-  for field in dataclasses.fields(inputs.Recipe):
+  """Add the options that options.Recipe declares."""
+  for field in dataclasses.fields(options.Recipe):
     if field.metadata:
       spellings = {f'--{field.name}', f'--{field.name.replace("_", "-")}'}
       how = _KINDS.get(field.type, {}) | field.metadata
@@ -68,20 +68,20 @@ def run(
   features: Sequence[str],
   clicks: Sequence[str],
   benchmark: str = '',
-  **options: Any,
+  **given: Any,
 ) -> None:
-  """Prepare what the options of inputs.Recipe say."""
-  recipe = inputs.Recipe(
+  """Prepare what the options of options.Recipe say."""
+  recipe = options.Recipe(
     features=tuple(features),
     clicks=tuple(clicks),
     base=benchmark,
     feature_dim=_FEATURE_DIM if benchmark else 0,
-    **options,
+    **given,
   )
   prepare(recipe)
 
 
-def prepare(recipe: inputs.Recipe) -> dict[str, int]:
+def prepare(recipe: options.Recipe) -> dict[str, int]:
   """Write npz files, ground_truth.json, clicks.csv and, last, config.py.
 
   Every wrong video is told; unless lenient that is an error, and the last
@@ -125,7 +125,7 @@ def _claim(output, given):
   made['annotations'] = f'{zlib.crc32(text.encode()):08x}'
   made, path = json.loads(json.dumps(made)), output / 'prepared.json'
   splits = [output / s for s in (recipe.train_split, recipe.eval_split)]
-  there = [p for folder in splits for p in folder.glob('*.npz')]
+  there = [p for folder in splits for p in files.listed(folder, '.npz')]
   before = files.read_json(path) if path.exists() else {} if there else made
   if before != made and recipe.overwrite:
     for left in (output / 'config.py', path, *there):
@@ -142,8 +142,7 @@ def _claim(output, given):
     )
   files.write_json(path, made, indent=1)
   for folder in (output, *splits):
-    for left in folder.glob('.*.tmp'):
-      left.unlink()
+    files.remove_temporary(folder)
 
 
 def _convert(given, output):

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors
 from backtal_jax.data import annotation_formats, arrays, feature_files
 
+# {video: function that returns its streams, matrices either way round}.
+Opened = dict[str, Callable[[], list[np.ndarray]]]
 _STREAMS = ('rgb', 'flow')
 
 
 def open_features(
-  paths: Iterable[epath.PathLike],
+  paths: Iterable[epath.Path],
   *,
-  names: epath.PathLike | None = None,
+  names: epath.Path | None = None,
   allow_pickle: bool = False,
-) -> dict[str, Callable[[], list[np.ndarray]]]:
+) -> Opened:
   """List the videos that there are features of.
 
   Args:
@@ -31,14 +33,13 @@ def open_features(
     allow_pickle: See feature_files.read.
 
   Returns:
-    {video: function that returns its streams, a list of matrices, either way
-    round}.
+    What reads each video.
 
   Raises:
     errors.InputError: Nothing there, a video twice or in one stream only.
   """
   streams = []  # (what errors call it, {video: function})
-  for path in map(files.path, paths):
+  for path in paths:
     if path.is_dir():
       for name, stream in _list(path, allow_pickle).items():
         streams.append((f'{path}/{name}' if name else path, stream))
@@ -95,7 +96,7 @@ def _open_joint(path, names, allow_pickle):
     raise errors.InputError(
       f'{path}: one object, expected an array with one of each video'
     )
-  listed = feature_files.load(files.path(names), allow_pickle).ravel().tolist()
+  listed = feature_files.load(names, allow_pickle).ravel().tolist()
   # W-TALC writes the names as bytes.
   keys = [n.decode() if isinstance(n, bytes) else str(n) for n in listed]
   if len(keys) != len(joint):

@@ -18,7 +18,7 @@ import collections
 import functools
 import io
 import itertools
-import pathlib
+import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -69,12 +69,12 @@ class Clip(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
   add = parser.add_argument
-  add('--archive', required=True, help='the zip or its folder')
-  add('--output', required=True, help='the data root')
+  add('--archive', type=files.path, required=True, help='the zip or its folder')
+  add('--output', type=files.path, required=True, help='the data root')
   add('--seed', type=command_line.seed, default=0, help='of the clicks')
 
 
-def run(archive: epath.PathLike, output: epath.PathLike, seed: int = 0) -> None:
+def run(archive: epath.Path, output: epath.Path, seed: int = 0) -> None:
   """Write the clips of the archive as a data root (formats.md, HAPT).
 
   Args:
@@ -86,7 +86,7 @@ def run(archive: epath.PathLike, output: epath.PathLike, seed: int = 0) -> None:
   Raises:
     errors.InputError: A file of the archive is missing or malformed.
   """
-  output, clips = files.path(output), read_clips(archive)
+  clips = read_clips(archive)
   train = [clip.features for clip in clips if clip.subset == 'train']
   if not train:
     raise errors.InputError(f'{archive}: no recording of a training person')
@@ -110,7 +110,7 @@ def run(archive: epath.PathLike, output: epath.PathLike, seed: int = 0) -> None:
     print(f'{output / subset}: {told}')
 
 
-def read_clips(archive: epath.PathLike) -> list[Clip]:
+def read_clips(archive: epath.Path) -> list[Clip]:
   """Return every clip of the archive, in the order of the recordings.
 
   A recording is cut into round(duration / 64 s) equal parts.
@@ -209,13 +209,12 @@ def simulate_clicks(
 
 def _open(archive):
   """Return the root of a zip file or of a folder, with pathlib's interface."""
-  path = pathlib.Path(files.path(archive))
-  if path.is_dir():
-    return path
-  if not path.is_file():
+  if archive.is_dir():
+    return archive
+  if not archive.is_file():
     raise errors.InputError(f'{archive}: no such file')
   try:
-    return zipfile.Path(path)
+    return zipfile.Path(os.fspath(archive))
   except zipfile.BadZipFile as e:
     raise errors.InputError(f'{archive}: not a zip file: {e}') from e
 

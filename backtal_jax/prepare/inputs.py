@@ -2,117 +2,41 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import (
   annotation_formats,
   annotations,
-  click_tools,
   clicks,
   feature_records,
 )
-from backtal_jax.prepare import feature_folders, scan
-
-
-def _option(help, default=dataclasses.MISSING, **how):
-  """Return a field of Recipe that is an option of the command line, too."""
-  return dataclasses.field(default=default, metadata={'help': help, **how})
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-  """What is prepared from what: the options of `prepare custom`.
-
-  `base` is the benchmark of configs/ this is, if any, `feature_dim` its D.
-  """
-
-  features: tuple[str, ...] = _option(
-    'a folder of .npy or .npz files, perhaps in folders of splits and of '
-    'streams called rgb and flow, or one .npy with all videos; a second one '
-    'for a second stream (RGB, then flow)', metavar='PATH',
-  )  # fmt: skip
-  output: str = _option('the data root')
-  ground_truth: str = _option('of any format', '')
-  labels: str = _option(
-    'CSV video_id,subset,label[,duration,fps] of video labels', ''
-  )
-  video_list: str = _option(
-    'CSV video_id,duration[,fps][,first_picture] where the ground truth '
-    'lacks these',
-    '',
-  )
-  clicks: tuple[str, ...] = _option('of any format', (), metavar='FILE')
-  intervals: str = _option(
-    "how annotation tools' intervals become clicks: their midpoint, or "
-    'background in the complement', '', choices=click_tools.INTERVALS[1:],
-  )  # fmt: skip
-  click_fps: float | None = _option(
-    "frames a second of Label Studio's frames: frameRate of its "
-    'configuration, 24 by default',
-    None,
-  )
-  train_split: str = _option('subset', 'training')
-  eval_split: str = _option('subset, with segments', 'validation')
-  num_snippets: int = _option('T', 100)
-  fps: float | None = _option('frames a second of the features', None)
-  stride: float | None = _option(
-    'frames; without it, snippets are equal parts of the video', None
-  )
-  window: float | None = _option('frames of a snippet; default: stride', None)
-  video_names: str | None = _option(
-    '.npy of the names in an .npy with all videos', None
-  )
-  channels_first: bool | None = _option(
-    "files hold [D, T']; default: what fits", None
-  )
-  allow_pickle: bool = _option(
-    'read pickled features, which can run any code', False
-  )
-  workers: int = _option('threads', 8)
-  lenient: bool = _option('leave out what is wrong', False)
-  overwrite: bool = _option('make anew what was made otherwise', False)
-  base: str = ''
-  feature_dim: int = 0
-
-  def __post_init__(self):
-    for field in (
-      'num_snippets', 'click_fps', 'fps', 'stride', 'window', 'workers'
-    ):  # fmt: skip
-      value = getattr(self, field)
-      if value is not None and not 0 < value < np.inf:
-        raise errors.InputError(f'--{field} is {value}, expected more than 0')
-    if not 1 <= len(self.features) <= 2:
-      raise errors.InputError(
-        f'--features has {len(self.features)} paths, expected 1 or 2'
-      )
-    if not self.ground_truth and not self.labels:
-      raise errors.InputError('expected --ground_truth or --labels')
+from backtal_jax.prepare import feature_folders, options, scan
 
 
 class Inputs(NamedTuple):
   """Everything a recipe names."""
 
-  recipe: Recipe  # with the grid of the features' record
+  recipe: options.Recipe  # with the grid of the features' record
   truth: annotations.Annotations  # durations and fps completed
   labels: dict[str, set[str]]  # of the videos
   clicks: list[annotations.Click]
-  record: dict  # how the features were made, see feature_records
-  features: dict[str, Callable]  # see feature_folders, the right ones
+  record: feature_records.Record  # how the features were made
+  features: feature_folders.Opened  # the right ones
   feature_dim: int  # D
 
 
-def read(recipe: Recipe) -> Inputs:
+def read(recipe: options.Recipe) -> Inputs:
   """Read what the recipe names, of features only the headers.
 
   Raises:
     errors.InputError: Something is wrong; of lists, see `errors.tell`.
   """
-  recipe, record = _with_grid(recipe)
+  folders = [files.path(folder) for folder in recipe.features]
+  record = feature_records.read_joint(folders)
+  recipe = _with_grid(recipe, record)
   truth, labels = _read_annotations(recipe)
   for name, video in truth.videos.items():
     if not video.subset:
@@ -121,7 +45,7 @@ def read(recipe: Recipe) -> Inputs:
         'there or in --labels'
       )
   if record:
-    truth = _with_times(truth, files.path(recipe.features[0]))
+    truth = _with_times(truth, folders[0])
   evaluated = truth.subset(recipe.eval_split)
   videos = truth.subset(recipe.train_split) | evaluated
   if not any(v.segments for v in evaluated.values()):
@@ -130,13 +54,15 @@ def read(recipe: Recipe) -> Inputs:
       'evaluate with; --eval_split names another subset'
     )
   opened = feature_folders.open_features(
-    recipe.features, names=recipe.video_names, allow_pickle=recipe.allow_pickle
+    folders,
+    names=recipe.video_names and files.path(recipe.video_names),
+    allow_pickle=recipe.allow_pickle,
   )
   opened, problems = scan.match(opened, videos, truth.videos)
   shapes, wrong = scan.look(opened, videos, recipe)
   truth, incomplete = scan.complete(truth, shapes, recipe)
   clicked, complaints = clicks.read(
-    recipe.clicks,
+    map(files.path, recipe.clicks),
     truth,
     fps=recipe.click_fps,
     lenient=True,
@@ -158,11 +84,10 @@ def read(recipe: Recipe) -> Inputs:
   )
 
 
-def _with_grid(recipe):
-  """Return the recipe with the grid of the features' record; and that or {}."""
-  record = feature_records.read_joint(recipe.features)
+def _with_grid(recipe, record):
+  """Return the recipe with the grid of the features' record, if any."""
   if not record:
-    return recipe, {}
+    return recipe
   grid: dict[str, Any] = {'channels_first': False}
   for key in ('fps', 'stride', 'window'):
     grid[key] = record[key] and float(record[key])
@@ -172,7 +97,7 @@ def _with_grid(recipe):
         f'--{key} is {given:g}, but {recipe.features[0]}/'
         f'{feature_records.NAME} says {grid[key]}'
       )
-  return dataclasses.replace(recipe, **grid), record
+  return dataclasses.replace(recipe, **grid)
 
 
 def _with_times(truth, folder):
@@ -189,7 +114,7 @@ def _with_times(truth, folder):
 
 
 def read_labels(
-  path: epath.PathLike,
+  path: epath.Path,
 ) -> tuple[dict[str, annotations.AnnotatedVideo], dict[str, set[str]]]:
   """Read CSV `video_id,subset,label[,duration,fps]`, a row a label.
 
@@ -198,7 +123,7 @@ def read_labels(
   """
   videos, labels = {}, collections.defaultdict(set)
   for where, row in annotation_formats.read_table(
-    files.path(path), ('video_id', 'subset', 'label'), ('duration', 'fps')
+    path, ('video_id', 'subset', 'label'), ('duration', 'fps')
   ):
     name = row['video_id']
     label = row['label'] and annotation_formats.class_name(row['label'])
@@ -226,13 +151,14 @@ def _read_annotations(recipe):
   """Return Annotations and {video: set of labels} of all sources."""
   truth = annotations.Annotations({}, ())
   if recipe.ground_truth:
+    lengths = recipe.video_list and files.path(recipe.video_list)
     truth = annotations.read_ground_truth(
-      recipe.ground_truth, video_list=recipe.video_list or None
+      files.path(recipe.ground_truth), video_list=lengths or None
     )
   labels = {k: {s.label for s in v.segments} for k, v in truth.videos.items()}
   if not recipe.labels:
     return truth, labels
-  videos, told = read_labels(recipe.labels)
+  videos, told = read_labels(files.path(recipe.labels))
   classes = truth.classes or tuple(sorted(set().union(*told.values())))
   for name, video in videos.items():
     unknown = sorted(told[name] - set(classes))

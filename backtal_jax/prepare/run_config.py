@@ -2,31 +2,43 @@
 
 import argparse
 import runpy
+from typing import NamedTuple
 
-import ml_collections
+from backtal_jax import errors, files
 
-from backtal_jax import errors
+
+class Config(NamedTuple):
+  """What the commands ask of a config."""
+
+  ground_truth: str
+  clicks: str  # these three as in config.data
+  annotator: str
+  splits: tuple[str, str]  # (train_split, eval_split)
+  shape: tuple[int, int, int]  # (T, D, C)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the data root and the option of the config."""
-  parser.add_argument('folder', help='the data root')
+  parser.add_argument('folder', type=files.path, help='the data root')
   parser.add_argument('--config', required=True, help='of the runs')
 
 
-def read(
-  path: str,
-) -> tuple[ml_collections.ConfigDict, tuple[str, str], tuple[int, int, int]]:
-  """Return (config.data, splits, (T, D, C)) of a config file[:recipe].
+def read(path: str) -> Config:
+  """Run a config file[:recipe].
 
   Raises:
     errors.InputError: There is none, or it raises something.
   """
   path, *recipe = path.split(':', 1)
   try:
-    config = runpy.run_path(path)['get_config'](*recipe)
+    config = runpy.run_path(files.path(path))['get_config'](*recipe)
     data, model = config.data, config.model
-    shape = data.num_snippets, model.feature_dim, model.num_classes
-    return data, (data.train_split, data.eval_split), shape
+    return Config(
+      data.ground_truth,
+      data.clicks,
+      data.annotator,
+      (data.train_split, data.eval_split),
+      (data.num_snippets, model.feature_dim, model.num_classes),
+    )
   except Exception as e:  # it runs any code
     raise errors.InputError(f'{path}: no config file: {e!r}') from e

@@ -5,21 +5,26 @@ import contextlib
 import dataclasses
 import sys
 from concurrent import futures
-from typing import Any
 
 import numpy as np
 
 from backtal_jax import errors
 from backtal_jax.data import annotations, feature_files, feature_records
+from backtal_jax.prepare import feature_folders, options
 
 # Share of a video's length that its time grid may end before or after it.
 _APART = 0.1
 _WAYS = {False: "[T', D]", True: "[D, T']"}
 
 
+Videos = dict[str, annotations.AnnotatedVideo]
+# {video: (T', D) of each stream}.
+Shapes = dict[str, list[tuple[int, int]]]
+
+
 def match(
-  opened: dict, videos: dict, annotated: dict
-) -> tuple[dict, list[str]]:
+  opened: feature_folders.Opened, videos: Videos, annotated: Videos
+) -> tuple[feature_folders.Opened, list[str]]:
   """Return the features of the videos by their names there, and problems.
 
   Features of other `annotated` videos and of none are told.
@@ -55,11 +60,13 @@ def match(
   ]
 
 
-def look(opened: dict, videos: dict, recipe: Any) -> tuple[dict, list[str]]:
+def look(
+  opened: feature_folders.Opened, videos: Videos, recipe: options.Recipe
+) -> tuple[Shapes, list[str]]:
   """Look at every file's header; drop the wrong videos from `opened`.
 
-  Features that lie [D, T'] are turned. Returns {video: [(T', D) of each
-  stream]} of the right ones, and problems.
+  Features that lie [D, T'] are turned. Returns the shapes of the
+  right ones, and problems.
   """
 
   def look_at(name):
@@ -138,7 +145,9 @@ def _fit(shapes, videos, recipe, turned):
   return tuple(score)
 
 
-def find_grid(recipe: Any, video: Any) -> feature_records.Grid | None:
+def find_grid(
+  recipe: options.Recipe, video: annotations.AnnotatedVideo
+) -> feature_records.Grid | None:
   """Return where the snippets of a video lie; None without a stride."""
   if recipe.stride is None:
     return None
@@ -151,7 +160,7 @@ def find_grid(recipe: Any, video: Any) -> feature_records.Grid | None:
 
 
 def complete(
-  truth: annotations.Annotations, shapes: dict, recipe: Any
+  truth: annotations.Annotations, shapes: Shapes, recipe: options.Recipe
 ) -> tuple[annotations.Annotations, list[str]]:
   """Fill in durations that only the features tell, and fps.
 

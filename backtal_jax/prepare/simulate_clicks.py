@@ -7,8 +7,9 @@ import argparse
 import functools
 
 import numpy as np
+from etils import epath
 
-from backtal_jax import command_line, errors
+from backtal_jax import command_line, errors, files
 from backtal_jax.data import annotations
 from backtal_jax.prepare import click_stats
 
@@ -16,9 +17,9 @@ from backtal_jax.prepare import click_stats
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
   add = parser.add_argument
-  add('--ground_truth', required=True, help='of any format')
+  add('--ground_truth', type=files.path, required=True, help='of any format')
   add('--subset', required=True, help='whose videos')
-  add('--output', required=True, help='the click file')
+  add('--output', type=files.path, required=True, help='the click file')
   add('--seed', type=command_line.seed, default=0)
   share = functools.partial(add, type=float, metavar='SHARE')
   share('--gap_share', default=1.0, help='clicked')
@@ -31,9 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(
-  ground_truth: str,
+  ground_truth: epath.Path,
   subset: str,
-  output: str,
+  output: epath.Path,
   actions: bool,
   seed: int,
   **options: float,

@@ -2,6 +2,9 @@
 
 import argparse
 
+from etils import epath
+
+from backtal_jax import files
 from backtal_jax.data import sources
 from backtal_jax.prepare import run_config
 
@@ -9,15 +12,15 @@ from backtal_jax.prepare import run_config
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
   run_config.add_options(parser)
-  parser.add_argument('--output', help='another data root')
+  parser.add_argument('--output', type=files.path, help='another data root')
 
 
-def run(folder: str, config: str, output: str | None) -> None:
+def run(folder: epath.Path, config: str, output: epath.Path | None) -> None:
   """Convert the splits of a config."""
   from backtal_jax.data import builder  # TFDS takes seconds to import
 
-  _, splits, shape = run_config.read(config)
+  given = run_config.read(config)
   builder.prepare(
     output or folder,
-    {s: sources.NpzSource(f'{folder}/{s}', shape) for s in splits},
+    {s: sources.NpzSource(folder / s, given.shape) for s in given.splits},
   )

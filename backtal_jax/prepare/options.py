@@ -1,0 +1,82 @@
+"""The options of `prepare custom`, which those of the benchmarks are, too."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from backtal_jax import errors
+from backtal_jax.data import click_tools
+
+
+def _option(help: str, default: Any = dataclasses.MISSING, **how: Any) -> Any:
+  """Return a field of Recipe that is an option of the command line, too."""
+  return dataclasses.field(default=default, metadata={'help': help, **how})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """What is prepared from what: the options of `prepare custom`.
+
+  `base` is the benchmark of configs/ this is, if any, `feature_dim` its D.
+  """
+
+  features: tuple[str, ...] = _option(
+    'a folder of .npy or .npz files, perhaps in folders of splits and of '
+    'streams called rgb and flow, or one .npy with all videos; a second one '
+    'for a second stream (RGB, then flow)', metavar='PATH',
+  )  # fmt: skip
+  output: str = _option('the data root')
+  ground_truth: str = _option('of any format', '')
+  labels: str = _option(
+    'CSV video_id,subset,label[,duration,fps] of video labels', ''
+  )
+  video_list: str = _option(
+    'CSV video_id,duration[,fps][,first_picture] where the ground truth '
+    'lacks these', '',
+  )  # fmt: skip
+  clicks: tuple[str, ...] = _option('of any format', (), metavar='FILE')
+  intervals: str = _option(
+    "how annotation tools' intervals become clicks: their midpoint, or "
+    'background in the complement', '', choices=click_tools.INTERVALS[1:],
+  )  # fmt: skip
+  click_fps: float | None = _option(
+    "frames a second of Label Studio's frames: frameRate of its "
+    'configuration, 24 by default', None,
+  )  # fmt: skip
+  train_split: str = _option('subset', 'training')
+  eval_split: str = _option('subset, with segments', 'validation')
+  num_snippets: int = _option('T', 100)
+  fps: float | None = _option('frames a second of the features', None)
+  stride: float | None = _option(
+    'frames; without it, snippets are equal parts of the video', None
+  )
+  window: float | None = _option('frames of a snippet; default: stride', None)
+  video_names: str | None = _option(
+    '.npy of the names in an .npy with all videos', None
+  )
+  channels_first: bool | None = _option(
+    "files hold [D, T']; default: what fits", None
+  )
+  allow_pickle: bool = _option(
+    'read pickled features, which can run any code', False
+  )
+  workers: int = _option('threads', 8)
+  lenient: bool = _option('leave out what is wrong', False)
+  overwrite: bool = _option('make anew what was made otherwise', False)
+  base: str = ''
+  feature_dim: int = 0
+
+  def __post_init__(self):
+    for field in (
+      'num_snippets', 'click_fps', 'fps', 'stride', 'window', 'workers'
+    ):  # fmt: skip
+      value = getattr(self, field)
+      if value is not None and not 0 < value < np.inf:
+        raise errors.InputError(f'--{field} is {value}, expected more than 0')
+    if not 1 <= len(self.features) <= 2:
+      raise errors.InputError(
+        f'--features has {len(self.features)} paths, expected 1 or 2'
+      )
+    if not self.ground_truth and not self.labels:
+      raise errors.InputError('expected --ground_truth or --labels')
