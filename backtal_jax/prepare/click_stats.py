@@ -43,8 +43,9 @@ def add_click_files(parser: argparse.ArgumentParser) -> None:
     help='of clicks that are frames; of Label '
     "Studio's always: frameRate of its configuration, 24 by default",
   )
-  add('--video_list', type=files.path, help='CSV video_id,duration[,fps][,first_picture] '
-      'where the ground truth lacks these')  # fmt: skip
+  add('--video_list', type=files.path,
+      help='CSV video_id,duration[,fps][,first_picture] where the ground '
+      'truth lacks these')  # fmt: skip
 
 
 def actions(video: annotations.AnnotatedVideo) -> list[tuple[float, float]]:
