@@ -711,6 +711,17 @@ def test_players_clocks_may_begin_before_the_first_picture(
   assert clicks[0].time == time
 
 
+def test_a_list_of_videos_must_have_all(tmp_path):
+  path, videos = written(tmp_path, BORIS), tmp_path / 'videos.csv'
+  videos.write_text('video_id,duration\none,60\n')
+  with pytest.raises(SystemExit, match="'two b%' is not in the video list"):
+    command.main(
+      ['convert-clicks', f'--clicks={path}', f'--video_list={videos}',
+       f'--output={tmp_path}/o.csv']
+    )  # fmt: skip
+  assert not (tmp_path / 'o.csv').exists()
+
+
 def test_via_shows_what_is_written(tmp_path):
   # Two times and this anchor: anything else is nowhere in VIA 3.0.10.
   project = files.read_json(written_for_players(tmp_path, 2.08)[0])

@@ -327,6 +327,7 @@ def read_clicks(
   names, unknown = match_names(
     [mark.video for mark in read.found], told, read.respell
   )
+  known_from = 'ground truth' if ground_truth else 'video list'
   hints = {name: nearest(name, told) for name in unknown[:_HINTS]}
   spans, complaints = [], read.complaints
   for mark in read.found:
@@ -336,7 +337,7 @@ def read_clicks(
         raise errors.InputError('no video or no label, expected both')
       if not video:
         raise errors.InputError(
-          f'video {mark.video!r} is not in the ground truth'
+          f'video {mark.video!r} is not in the {known_from}'
           f'{hints.get(mark.video, "")}'
         )
       known = told.get(video, annotation_formats.VideoTimes())
