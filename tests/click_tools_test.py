@@ -400,6 +400,9 @@ def test_regions_of_label_studio(tmp_path, capsys, export, expected, told):
   (studio(UPLOAD, ('labels', {'start': 1, 'end': 9, 'text': 'a',
                                'labels': ['x']})), 24, 'but 1 labels'),
   (studio(1, timeline(1, 1)), 24, 'a task whose data name no video'),
+  ([{'a': 'x/one.mp4', 'b': 'x/two.mp4', 'tl': [timeline(1, 1)[1]]}], 24,
+   'a task of several videos'),
+  (studio(UPLOAD, *2 * [('choices', {'choices': ['x']})]), 24, '2 choices;'),
 ])  # fmt: skip
 def test_exports_of_label_studio_that_are_no_clicks(
   tmp_path, export, fps, message
@@ -679,6 +682,44 @@ def test_players_give_back_what_they_were_given(tmp_path, first_picture):
       near = exactness if click.time else 0.001
       assert got.time == pytest.approx(click.time, abs=near)
       assert key(got)[:-1] == key(click)[:-1]
+
+
+@pytest.mark.parametrize('content, time', [
+  (json.dumps(VIA).replace('[12.5]', '[14.58]'), 12.5),
+  (elan([VIDEO], 3080, 5080), 2.0),
+  # Frames of Label Studio are its player's seconds, times 24.
+  (studio(UPLOAD, timeline(73, 73)), 0.92),
+  (studio(UPLOAD, SOUND_REGION), 28.42),
+  # BORIS's player counts from where the file begins.
+  (boris(('run', 'POINT', '2.08', ONE)), 2.08),
+  ('video_id,time,label,annotator\none,2.08,run,A\n', 2.08),
+])  # fmt: skip
+def test_players_clocks_may_begin_before_the_first_picture(
+  tmp_path, content, time
+):
+  video = annotations.AnnotatedVideo('one', '', 60.0, 25.0, (), 2.08)
+  truth = annotations.Annotations({'one': video}, ('run', 'jump'))
+  annotations.write_ground_truth(tmp_path / 'truth.json', truth)
+  truth = annotations.read_ground_truth(tmp_path / 'truth.json')
+  clicks, _ = annotations.read_clicks(
+    written(tmp_path, content),
+    truth,
+    fps=24,
+    intervals='midpoint',
+    lenient=True,
+  )
+  assert clicks[0].time == time
+
+
+def test_a_list_of_videos_must_have_all(tmp_path):
+  path, videos = written(tmp_path, BORIS), tmp_path / 'videos.csv'
+  videos.write_text('video_id,duration\none,60\n')
+  with pytest.raises(SystemExit, match="'two b%' is not in the video list"):
+    command.main(
+      ['convert-clicks', f'--clicks={path}', f'--video_list={videos}',
+       f'--output={tmp_path}/o.csv']
+    )  # fmt: skip
+  assert not (tmp_path / 'o.csv').exists()
 
 
 def test_via_shows_what_is_written(tmp_path):

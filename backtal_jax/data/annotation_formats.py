@@ -138,7 +138,7 @@ def read_segment(item: Any) -> tuple[float, float, str]:
   return start, end, class_name(item.get('label'))
 
 
-def read_activitynet(path: epath.PathLike) -> tuple[list, tuple[str, ...]]:
+def read_activitynet(path: epath.Path) -> tuple[list, tuple[str, ...]]:
   """Read ActivityNet's JSON: also BackTAL's, HACS's, LACP's and mmaction2's.
 
   Returns:
@@ -324,7 +324,7 @@ def read_thumos14(path: epath.Path) -> tuple[list, tuple[str, ...]]:
 
 
 def split(
-  path: epath.PathLike,
+  path: epath.Path,
   text: str,
   fits: Callable[[list[str]], bool] = lambda _: True,
   *,
@@ -386,7 +386,7 @@ def lower(cells: Sequence[str]) -> list[str]:
 
 
 def read_table(
-  path: epath.PathLike, required: Sequence[str], optional: Sequence[str] = ()
+  path: epath.Path, required: Sequence[str], optional: Sequence[str] = ()
 ) -> list[tuple[str, dict[str, str]]]:
   """Read CSV whose header names its columns, in any order.
 
@@ -425,7 +425,7 @@ def video_times(row: Mapping[str, str], where: str) -> VideoTimes:
   })  # fmt: skip
 
 
-def read_video_list(path: epath.PathLike) -> dict[str, VideoTimes]:
+def read_video_list(path: epath.Path) -> dict[str, VideoTimes]:
   """Read CSV `video_id,duration[,fps][,first_picture]`.
 
   Raises:

@@ -180,15 +180,13 @@ def nearest(name: str, known: Collection[str]) -> str:
   return f'; the nearest name is {found[0]!r}' if found else ''
 
 
-def find_ground_truth(
-  name: epath.PathLike, root: epath.PathLike
-) -> Annotations:
+def find_ground_truth(name: str, root: epath.Path) -> Annotations:
   """Read the ground truth that a config names, of this folder or the root."""
   return read_ground_truth(files.find(name, root))
 
 
 def read_ground_truth(
-  path: epath.PathLike, *, video_list: epath.PathLike | None = None
+  path: epath.Path, *, video_list: epath.Path | None = None
 ) -> Annotations:
   """Read ground truth of any format.
 
@@ -205,7 +203,6 @@ def read_ground_truth(
   Raises:
     errors.InputError: Missing, malformed, or a video in it twice.
   """
-  path = files.path(path)
   if path.is_dir() or re.search(r'_(val|test)\.txt$', path.name):
     rows, classes = annotation_formats.read_thumos14(path)
   else:  # HACS's and LACP's ground truth is ActivityNet's with parts left out.
@@ -226,7 +223,7 @@ def read_ground_truth(
     if f'v_{name}' in videos:
       raise errors.InputError(f'{path}: duplicate video {name!r}, v_{name}')
   annotations = Annotations(videos, classes, str(path))
-  told = {} if video_list is None else _read_lengths(files.path(video_list))
+  told = {} if video_list is None else _read_lengths(video_list)
   return annotations.completed(told)
 
 
@@ -240,7 +237,7 @@ def _read_lengths(
   return {name: times for name, _, times, _ in rows}
 
 
-def write_ground_truth(path: epath.PathLike, annotations: Annotations) -> None:
+def write_ground_truth(path: epath.Path, annotations: Annotations) -> None:
   """Write ActivityNet's JSON, with BackTAL's fps and class indices."""
   index = {label: i for i, label in enumerate(annotations.classes)}
   database = {}
@@ -289,7 +286,7 @@ def problems(annotations: Annotations) -> dict[str, list[str]]:
 
 
 def read_clicks(
-  path: epath.PathLike,
+  path: epath.Path,
   ground_truth: Annotations | None = None,
   *,
   fps: float | None = None,
@@ -321,7 +318,6 @@ def read_clicks(
       unless lenient, a line is short or long, a time is no number, negative
       or marks.BEYOND behind the end, a video or class is unknown.
   """
-  path = files.path(path)
   read = click_formats.read(path)
   for text in read.left_out:
     print(f'left out: {path}: {text}', file=sys.stderr)
@@ -331,6 +327,7 @@ def read_clicks(
   names, unknown = match_names(
     [mark.video for mark in read.found], told, read.respell
   )
+  known_from = 'ground truth' if ground_truth else 'video list'
   hints = {name: nearest(name, told) for name in unknown[:_HINTS]}
   spans, complaints = [], read.complaints
   for mark in read.found:
@@ -340,7 +337,7 @@ def read_clicks(
         raise errors.InputError('no video or no label, expected both')
       if not video:
         raise errors.InputError(
-          f'video {mark.video!r} is not in the ground truth'
+          f'video {mark.video!r} is not in the {known_from}'
           f'{hints.get(mark.video, "")}'
         )
       known = told.get(video, annotation_formats.VideoTimes())
@@ -400,7 +397,7 @@ def _check(
     )
 
 
-def write_clicks(path: epath.PathLike, clicks: Iterable[Click]) -> None:
+def write_clicks(path: epath.Path, clicks: Iterable[Click]) -> None:
   """Write our own click file: `video_id,time,label,annotator`, seconds."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator='\n')

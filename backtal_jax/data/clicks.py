@@ -97,13 +97,13 @@ def sample(
   return [c for c in clicks if c.annotator == names[int(bits) % len(names)]]
 
 
-def find(paths: str, root: epath.PathLike) -> list[epath.Path]:
+def find(paths: str, root: epath.Path) -> list[epath.Path]:
   """Find the click files of config.data.clicks, from here or in the root."""
   return [files.find(name.strip(), root) for name in paths.split(',') if paths]
 
 
 def read(
-  paths: Iterable[epath.PathLike],
+  paths: Iterable[epath.Path],
   ground_truth: annotations.Annotations | None,
   **options: Any,
 ) -> tuple[list[annotations.Click], list[str]]:

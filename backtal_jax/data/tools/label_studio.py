@@ -144,10 +144,8 @@ def _marks(
     spans = [(x['start'], x['end']) for x in value['ranges']]
     unit, labels = 'frames of the tool', value.get('timelinelabels')
   elif 'sequence' in value:
-    labels, frame = (
-      value.get('labels'),
-      value['duration'] / value['framesCount'],
-    )
+    frame = value['duration'] / value['framesCount']
+    labels = value.get('labels')
     spans = [
       (frame * (start - 1), frame * (end - 1))
       for start, end in _lifespans(value['sequence'], value['framesCount'])
@@ -182,16 +180,18 @@ def _video(path: epath.Path, result: _Result) -> str:
   texts = {k: v for k, v in result.data.items() if isinstance(v, str)}
   names = {key: _file(text) for key, text in texts.items()}
   is_video = lambda x: x.casefold().endswith(files.VIDEO_SUFFIXES)
-  chosen = (
-    {k: x for k, x in names.items() if is_video(x)}
-    or {k: names[k] for k, text in texts.items() if re.search(r'[/\\]', text)}
-    or names
-  )
-  if len(set(chosen.values())) > 1:
-    chosen = {k: x for k, x in chosen.items() if k == result.target} or chosen
+  videos = {k: x for k, x in names.items() if is_video(x)}
+  paths = {k: names[k] for k, x in texts.items() if re.search(r'[/\\]', x)}
+  chosen = videos or paths or names
   if not chosen:
     raise errors.InputError(f'{path}: a task whose data name no video')
-  return marks.video_name(next(iter(chosen.values())))
+  file = chosen.get(result.target, next(iter(chosen.values())))
+  if len({*videos.values()}) > 1 and result.target not in videos:
+    raise errors.InputError(
+      f'{path}: a task of several videos ({errors.few(videos.values())}), of '
+      f'which none is called {result.target!r} as what was marked'
+    )
+  return marks.video_name(file)
 
 
 def _file(text: str) -> str:
@@ -211,4 +211,5 @@ def _as_uploaded(name: str) -> str:
 
 
 def _listed(counts: collections.Counter[str]) -> str:
-  return ', '.join(f'{n} {kind}{"s" * (n > 1)}' for kind, n in counts.items())
+  plural = lambda n, kind: 's' * (n > 1 and kind[-1:] != 's')
+  return ', '.join(f'{n} {kind}{plural(n, kind)}' for kind, n in counts.items())
