@@ -140,8 +140,8 @@ def _succeed(process):
 
 
 def _start_pair(root, workdir, python=sys.executable):
-  """Start two processes of four devices, a checkpoint every other step."""
-  given = arguments(root, **{'train.checkpoint_every': 2})
+  """Start two processes of four devices, a checkpoint at every step."""
+  given = arguments(root, **{'train.checkpoint_every': 1})
   return _start(2, workdir, *given, devices=4, python=python)
 
 
