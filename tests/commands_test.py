@@ -4,7 +4,7 @@ import importlib
 import json
 
 import pytest
-from report_test import make_workdir
+from report_test import make_workdir, undrawn  # noqa: F401
 
 from backtal_jax import command_line, files
 from backtal_jax.data import annotation_formats
@@ -145,6 +145,7 @@ def test_wrong_values_of_the_metrics(metric, name, option, tmp_path):
   assert (tmp_path / 'o.json').exists()
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_wrong_values_of_the_report(tmp_path):
   main = importlib.import_module('backtal_jax.report.__main__').main
   workdir = str(make_workdir(tmp_path / 'w', num_videos=2))

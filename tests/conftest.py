@@ -1,8 +1,11 @@
 """Eight fake devices for every test, and where real data would lie."""
 
+import hashlib
 import os
 import pathlib
+import platform
 import tempfile
+import time
 
 # Tests spend their time compiling: less of it, in what they launch, too.
 # XLA_FLAGS= before pytest compiles as users do; .ci/run does so for some.
@@ -14,15 +17,45 @@ os.environ.setdefault(
 import hypothesis
 import jax
 import pytest
+from jax._src import compilation_cache
 
 from backtal_jax import command_line
 
 command_line.quiet_tensorflow()
 jax.config.update('jax_num_cpu_devices', 8)
+
+
+def _cache():
+  """Return the folder of what tests compiled before, on this kind of machine.
+
+  JAX asks for the program, the flags and the version of jaxlib to agree. What
+  a killed process left half, and what nobody read for a month, goes. Where
+  nothing can be kept, it is a folder of this run.
+  """
+  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  info = pathlib.Path('/proc/cpuinfo')
+  lines = info.read_text().splitlines() if info.exists() else ()
+  can = [x for x in lines if x.startswith(('flags', 'Features'))][:1]
+  kind = hashlib.sha256(f'{platform.uname().machine}{can}'.encode())
+  folder = pathlib.Path(cache, 'backtal_jax', 'tests', kind.hexdigest()[:16])
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError:
+    return tempfile.mkdtemp()
+  for path in folder.rglob('*-cache'):
+    try:
+      used = path.stat().st_atime
+      compilation_cache.decompress_executable(path.read_bytes())
+    except Exception:
+      used = 0  # by another process just now, or not whole
+    if time.time() - used > 30 * 24 * 3600:
+      path.unlink(missing_ok=True)
+  return str(folder)
+
+
 # Tests compile the same few programs over and over, in subprocesses too.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # else: of pytest-xdist
-  _CACHE = tempfile.TemporaryDirectory()
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache()
 jax.config.update(
   'jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR']
 )
@@ -40,14 +73,46 @@ SHARED = pathlib.Path(__file__).parents[2] / 'shared'
 
 
 # Files that take longest, by CPU seconds: workers that begin with them end
-# together. Makefile keeps this order (--no-loadscope-reorder).
-_LONGEST = 'train', 'faults', 'official', 'main', 'docs', 'speed', 'predict'
+# together. Makefile and .ci/run keep this order (--no-loadscope-reorder).
+_LONGEST = (
+  'video_docs', 'launch', 'notebook', 'video_extract', 'train', 'faults',
+  'official', 'main', 'docs', 'speed', 'predict',
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-  """Put the longest files first."""
+  """Put the longest files first; mark those that need an extra."""
   place = {f'{name}_test.py': i for i, name in enumerate(_LONGEST)}
   items.sort(key=lambda item: place.get(item.path.name, len(place)))
+  for item in items:
+    if item.path.name.startswith(('video_', 'annotate_')):
+      item.add_marker(pytest.mark.extra)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _built():
+  """Let trainings with the same numbers share what they trace and compile."""
+  from backtal_jax import models, train
+
+  made, build = {}, train.build
+
+  def shared_build(config, mesh, *args, **kwargs):
+    options = config.train.to_dict()
+    for name in ('num_epochs', 'eval_every', 'checkpoint_every', 'on_nan'):
+      del options[name]
+    key = (
+      config.model.to_json(), config.loss.to_json(), str(options),
+      config.data.num_snippets, mesh, args, tuple(kwargs.items()),
+      # Which tests replace.
+      train.train_step, models.BackTAL.__call__,
+    )  # fmt: skip
+    if key not in made:
+      made[key] = build(config, mesh, *args, **kwargs)
+    return made[key]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, 'build', shared_build)
+    yield
 
 
 @pytest.fixture(scope='session')

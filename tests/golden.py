@@ -48,10 +48,10 @@ class Case:
     )
     self.params = self.tree('param')
     self.batch = {
-      'feature': jnp.asarray(self.arrays['feature'].swapaxes(1, 2)),
-      'label': jnp.asarray(self.arrays['cls_label']),
-      'click': jnp.asarray(self.arrays['point_label'], jnp.int32),
-      'mask': jnp.ones(self.meta['B'], bool),
+      'feature': self.arrays['feature'].swapaxes(1, 2),
+      'label': self.arrays['cls_label'],
+      'click': self.arrays['point_label'].astype(np.int32),
+      'mask': np.ones(self.meta['B'], bool),
     }
 
   def tree(self, prefix):
@@ -63,7 +63,7 @@ class Case:
         key = f'{prefix}/{name}.{theirs}'
         if key in self.arrays:
           # [out, in, k] -> [k, in, out]
-          tensors[ours] = jnp.asarray(self.arrays[key].T)
+          tensors[ours] = self.arrays[key].T
       return tensors
 
     return jax.tree.map(leaf, _NAMES)
@@ -98,7 +98,7 @@ class Case:
     state = train.TrainState(
       jnp.zeros((), jnp.int32),
       self.params,
-      optimizer.init(self.params),
+      jax.jit(optimizer.init)(self.params),
       jax.random.key(0),
     )
     return jax.jit(step), state

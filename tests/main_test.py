@@ -19,8 +19,8 @@ _TINY = (
   '--config.model.hidden_dim=16',
   '--config.model.reduce_dim=8',
   '--config.model.embedding_dim=8',
-  '--config.train.num_epochs=2',
-  '--config.train.eval_every=2',
+  '--config.train.num_epochs=4',
+  '--config.train.eval_every=4',
   '--config.train.batch_size=48',
   '--config.eval.batch_size=32',
   '--config.localization.class_threshold=0.05',
@@ -35,7 +35,8 @@ sys.argv[0] = 'main'
 runpy.run_module('backtal_jax.main', run_name='__main__')"""
   return subprocess.run(
     [sys.executable, '-c', code, '--config=configs/demo.py', *_TINY, *args],
-    env=os.environ | env,
+    # As many as the tests have: they share what is compiled.
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': '8'} | env,
     capture_output=True,
     text=True,
     timeout=900,
@@ -52,9 +53,7 @@ def last_line(done):
 
 def config_of(root, **fields):
   """Return the config of `command` on a data root."""
-  return tiny_config(
-    root, **{'train.num_epochs': 2, 'train.batch_size': 48} | fields
-  )
+  return tiny_config(root, **{'train.eval_every': 4} | fields)
 
 
 def fails(config, workdir):

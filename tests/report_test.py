@@ -78,6 +78,12 @@ def written(tmp_path_factory):
   return a, b, pages.write(b), pages.compare(a, b)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+  """Let pages be made without their pictures, which take the time."""
+  monkeypatch.setattr(style, 'svg', lambda figure, title: '<svg/>')
+
+
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
   """A headless Chromium."""
@@ -182,7 +188,7 @@ def test_page_needs_no_network_and_escapes_markup(written):
     assert '&lt;script&gt;alert(1)&lt;/script&gt;' in text
 
 
-def test_headline_has_the_published_numbers_beside_ours(written):
+def test_headline_has_the_published_numbers_beside_ours(written, undrawn):
   a, b, path, _ = written
   metrics = files.read_json(b / 'metrics.json')
   ours = 100 * metrics['mAP'][TIOU.index(0.5)]
@@ -257,7 +263,7 @@ def test_what_is_missing_or_wrong_is_told(tmp_path, name, change, message):
   assert '\n' not in told.value.code
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path, capsys, undrawn):
   a, b = (make_workdir(tmp_path / name, num_videos=3) for name in 'ab')
   command.main(['--workdir', str(a)])
   assert (a / 'report.html').exists()

