@@ -118,7 +118,7 @@ def ways_round(
   Returns:
     None, one or both of False ([T', D]) and True ([D, T']).
   """
-  scores = {}
+  scores: dict[bool, tuple[int, int]] = {}
   for turned in _WAYS:
     channels, even = collections.Counter(), collections.Counter()
     for streams in shapes:
@@ -126,8 +126,8 @@ def ways_round(
       if feature_dim in (None, sum(key)):
         channels[key] += 1
         even[key] += _as_long([shape[turned] for shape in streams], key)
-    scores[turned] = max(((n, even[k]) for k, n in channels.items()), default=0)
-  scores = {turned: score for turned, score in scores.items() if score}
+    if channels:
+      scores[turned] = max((n, even[k]) for k, n in channels.items())
   most = max((count for count, _ in scores.values()), default=0)
   if given in scores and scores[given][0] == most:
     return [given]

@@ -153,7 +153,10 @@ def _fit(shapes, videos, recipe, turned):
 def find_grid(
   recipe: options.Recipe, video: annotations.AnnotatedVideo
 ) -> feature_records.Grid | None:
-  """Return where the snippets of a video lie; None without a stride."""
+  """Return where the snippets of a video lie; None without a stride.
+
+  Of a video whose duration is not known yet, that of the grid is 0.
+  """
   if recipe.stride is None:
     return None
   fps, window = recipe.fps or video.fps, recipe.window or recipe.stride
@@ -161,7 +164,7 @@ def find_grid(
     raise errors.InputError(
       f'video {video.name!r}: no fps in the annotations, expected --fps'
     )
-  return feature_records.Grid(video.duration, fps, window, recipe.stride)
+  return feature_records.Grid(video.duration or 0.0, fps, window, recipe.stride)
 
 
 def complete(
