@@ -29,8 +29,8 @@ def _cache():
   """Return the folder of what tests compiled before, on this kind of machine.
 
   JAX asks for the program, the flags and the version of jaxlib to agree. What
-  a killed process left half, and what nobody read for a month, goes. Where
-  nothing can be kept, it is a folder of this run.
+  a killed process left half goes, and after a month everything. Where nothing
+  can be kept, it is a folder of this run.
   """
   cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
   info = pathlib.Path('/proc/cpuinfo')
@@ -44,11 +44,11 @@ def _cache():
     return tempfile.mkdtemp()
   for path in folder.rglob('*-cache'):
     try:
-      used = path.stat().st_atime
+      made = path.stat().st_mtime
       compilation_cache.decompress_executable(path.read_bytes())
     except Exception:
-      used = 0  # by another process just now, or not whole
-    if time.time() - used > 30 * 24 * 3600:
+      made = 0  # or another process is writing it just now
+    if time.time() - made > 30 * 24 * 3600:
       path.unlink(missing_ok=True)
   return str(folder)
 
