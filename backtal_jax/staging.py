@@ -1,4 +1,4 @@
-"""What a staged training does at the end of a part of it (config.stages).
+"""What follows from each part of a staged training (config.stages).
 
 A training has up to three parts. The first is the ordinary one. Where it has
 lost its labels, a second does it again without clicks. The last goes on from
@@ -10,47 +10,44 @@ Every process looks at its share of the videos; process 0 decides, for all.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import numpy as np
 from etils import epath
 
-from backtal_jax import IGNORED, errors, files, localization, models, predict
-from backtal_jax.data import pipeline, sources
-from backtal_jax.run import hosts, sharding
+from backtal_jax import IGNORED, errors, files, localization, models, watch
+from backtal_jax.run import hosts
 from backtal_jax.stages import naming, proposals, quality, targets
 
-# How many training videos are looked at while a training goes on.
-_WATCHED = 100
-# Of snippets that a weight calls nearly all background, or all action.
-_NEARLY_ALL = 0.99
-# Of training videos that are found: fewer is worth a warning.
-_FEW = 0.5
 _T = TypeVar('_T')
-_Row = TypeVar('_Row', bound=tuple[Any, ...])
 
 
-class Look(NamedTuple):
-  """A training video as the network sees it without dropout."""
+class Options(NamedTuple):
+  """What config.stages says, in epochs."""
 
-  video: int  # index in the split
-  feature: np.ndarray  # [T, D]
-  seen: proposals.Observed
-  magnitude: np.ndarray  # [T]
-  frame_num: int
+  num_epochs: int  # of the first part
+  without_clicks_below: float  # see config.stages
+  names: str  # see config.stages
+  retrain_epochs: int  # of the part with labels of snippets, 0 for none
+  quality: bool  # whether a head is learned
+
+  @property
+  def most_epochs(self) -> int:
+    """Return how many epochs a training has at most."""
+    again = bool(self.without_clicks_below)
+    return self.num_epochs * (1 + again) + self.retrain_epochs
 
 
-class Trained(NamedTuple):
-  """The videos that were trained on, and with what they are read."""
+class Part(NamedTuple):
+  """A part of a training."""
 
-  model: models.BackTAL
-  source: sources.Source
-  videos: np.ndarray  # indices in the source
-  labeller: sources.Labeller | None
-  mesh: jax.sharding.Mesh
-  batch_size: int
+  number: int  # from 0; later ones are better
+  first: int  # epoch after which it begins
+  last: int  # its last epoch
+  clicks: bool  # whether they count
+  # Labels and weights [N, T] of the snippets of all videos, where learned.
+  targets: tuple[np.ndarray, np.ndarray] | None
 
 
 class Named(NamedTuple):
@@ -64,94 +61,10 @@ class Named(NamedTuple):
   snippet_weight: np.ndarray  # [N, T] float32
 
 
-def look(
-  trained: Trained, params: models.Params, videos: np.ndarray, clicks: bool
-) -> Iterator[Look]:
-  """Yield this process's share of some training videos.
-
-  Args:
-    trained: What was trained.
-    params: Parameters.
-    videos: Indices, of all processes.
-    clicks: Whether their clicks count.
-  """
-  mesh = trained.mesh
-  size = sharding.batch_size(trained.batch_size, mesh)
-  plan = pipeline.eval_plan(len(videos), size)
-  rows = plan[..., 1]
-  rows[rows >= 0] = videos[rows[rows >= 0]]
-  names = np.array(trained.source.names, object)
-  batches = (
-    batch | {'name': names[batch['video_index']]}
-    for batch in pipeline.batches(
-      trained.source, sharding.local_columns(plan), trained.labeller
-    )
-  )
-  params = sharding.replicate(params, mesh)
-  for batch, row, curves in predict.run(trained.model, params, batches, mesh):
-    click = batch['click'][row]
-    yield Look(
-      video=int(batch['video_index'][row]),
-      feature=batch['feature'][row],
-      seen=proposals.Observed(
-        label=batch['label'][row],
-        click=click if clicks else np.full_like(click, IGNORED),
-        cas=curves['cas'],
-        score=curves['score'],
-        foreground=curves['foreground'],
-        duration=float(batch['duration'][row]),
-      ),
-      magnitude=curves['magnitude'],
-      frame_num=int(batch['frame_num'][row]),
-    )
-
-
-def _gather(rows: Sequence[_Row]) -> list[_Row]:
-  """Return the rows of all processes, in the order of their first column."""
-  shares = hosts.gather_objects(list(rows))
-  return sorted((r for share in shares for r in share), key=lambda r: r[0])
-
-
 def _by_one(compute: Callable[[], _T]) -> _T:
   """Return what process 0 computes."""
   value = [compute()] if hosts.is_main_process() else []
   return hosts.gather_objects(value)[0][0]
-
-
-def _measure(video: proposals.Observed):
-  """Count what `Stages.watch` averages."""
-  background = len(video.label)
-  clicked = video.click == background
-  right = video.cas[clicked].argmax(axis=1) == background
-  weight = video.foreground
-  return (
-    _is_found(video), (weight < 0.1).mean(), (weight > 0.9).mean(),
-    right.sum(), clicked.sum(),
-  )  # fmt: skip
-
-
-def _is_found(video):
-  """Check that a video's best class, background too, is one of its own."""
-  return bool(np.append(video.label, 0)[video.score.argmax()] == 1)
-
-
-def warning(measured: dict[str, float]) -> str:
-  """Say in a line what is wrong with what `Stages.watch` measured, if it is."""
-  found = measured['labels_found']
-  low, high = (measured[f'foreground_{k}'] for k in ('below_0.1', 'above_0.9'))
-  if found < _FEW:
-    return (
-      f'warning: without dropout only {100 * found:.0f} % of the training '
-      'videos are found to be of one of their classes; too many clicks may be '
-      'wrong, or the learning rate too large'
-    )
-  if max(low, high) > _NEARLY_ALL:
-    side = 'below 0.1' if low > high else 'above 0.9'
-    return (
-      f'warning: the foreground weight is {side} at nearly every snippet and '
-      'tells nothing; a smaller learning rate may help, or more clicks'
-    )
-  return ''
 
 
 class Stages:
@@ -160,55 +73,60 @@ class Stages:
   Args:
     trained: What is trained.
     workdir: Workdir of the run.
-    names: Who names segments, see config.stages.
-    without_clicks_below: Likewise.
-    options: Of localization.localize.
+    options: What config.stages says.
+    localize: Options of localization.localize.
     seed: Seed of the run.
   """
 
   def __init__(
     self,
-    trained: Trained,
+    trained: watch.Trained,
     workdir: epath.Path,
-    *,
-    names: str,
-    without_clicks_below: float,
-    options: dict[str, Any],
+    options: Options,
+    localize: dict[str, Any],
     seed: int,
   ) -> None:
     self._trained, self._folder = trained, workdir / 'stages'
-    self._names, self._least = names, without_clicks_below
-    self._options, self._seed = options, seed
+    self._options, self._localize = options, localize
+    self._seed = seed
 
-  def watch(self, params: models.Params) -> dict[str, float]:
-    """Measure how up to 100 training videos look without dropout.
+  def parts(self) -> Iterator[Part]:
+    """Yield the parts; each is asked for when the one before has ended."""
+    options, number = self._options, 0
+    epochs = options.num_epochs
+    yield Part(0, 0, epochs, True, None)
+    if options.without_clicks_below and self.is_lost(self.found()):
+      number = 1
+      yield Part(1, epochs, 2 * epochs, False, None)
+    if options.retrain_epochs:
+      first, named = epochs * (1 + number), self.named()
+      last = first + options.retrain_epochs
+      labels = named.snippet_label, named.snippet_weight
+      yield Part(2, first, last, not number, labels)
+
+  def finish(
+    self, part: Part, params: models.Params, say: Callable[[str], None]
+  ) -> tuple[bool, quality.Head | None]:
+    """Write what follows from a part that ends with some parameters.
 
     Returns:
-      The share of the videos whose best class, the background among them, is
-      one of their labels; of the snippets with a foreground weight below 0.1
-      and above 0.9; and of the snippets clicked as background that the network
-      calls so, where there are any.
+      Whether no part follows, and the head, if one is learned then.
     """
-    videos = self._trained.videos
-    some = np.linspace(0, len(videos) - 1, min(_WATCHED, len(videos)))
-    some = videos[some.astype(int)]
-    rows = _gather(
-      [
-        (seen.video, *_measure(seen.seen))
-        for seen in look(self._trained, params, some, True)
-      ]
-    )
-    _, found, low, high, right, clicked = (
-      np.array(column, float) for column in zip(*rows, strict=True)
-    )
-    measured = {
-      'labels_found': found.mean(),
-      'foreground_below_0.1': low.mean(),
-      'foreground_above_0.9': high.mean(),
-    }
-    if clicked.any():
-      measured['clicks_background'] = right.sum() / clicked.sum()
-    return {name: float(value) for name, value in measured.items()}
+    options, again = self._options, part.targets is not None
+    if part.number == 0 and options.without_clicks_below:
+      found = self.judge_clicks(params)
+      say(self.verdict(found))
+      if self.is_lost(found):
+        return False, None
+    final = again or not options.retrain_epochs
+    named = None
+    if again:
+      named = self.named()
+    elif options.retrain_epochs or options.quality:
+      named = self.name(params, part.clicks)
+    if named is None or not (final and options.quality):
+      return final, None
+    return final, self.learn_quality(params, named)
 
   def judge_clicks(self, params: models.Params) -> float:
     """Write the share of the training videos that are found of their classes.
@@ -216,10 +134,10 @@ class Stages:
     See clicks.json and `found`.
     """
     trained = self._trained
-    rows = _gather(
+    rows = watch.gather(
       [
-        (seen.video, _is_found(seen.seen))
-        for seen in look(trained, params, trained.videos, True)
+        (seen.video, watch.is_found(seen.seen))
+        for seen in watch.look(trained, params, trained.videos, True)
       ]
     )
     share = float(np.mean([found for _, found in rows]))
@@ -234,7 +152,7 @@ class Stages:
 
   def is_lost(self, found: float) -> bool:
     """Return whether so few videos found call for training without clicks."""
-    return found < self._least
+    return found < self._options.without_clicks_below
 
   def verdict(self, found: float) -> str:
     """Say in a line what follows from a share of videos that are found."""
@@ -244,7 +162,7 @@ class Stages:
     )
     if self.is_lost(found):
       line += (
-        f', fewer than {100 * self._least:.0f} % '
+        f', fewer than {100 * self._options.without_clicks_below:.0f} % '
         '(config.stages.without_clicks_below): trained anew without clicks'
       )
     return line
@@ -255,8 +173,8 @@ class Stages:
     `clicks` says whether their clicks count.
     """
     trained = self._trained
-    rows = _gather(
-      [*map(_describe, look(trained, params, trained.videos, clicks))]
+    rows = watch.gather(
+      [*map(_describe, watch.look(trained, params, trained.videos, clicks))]
     )
     named = _by_one(functools.partial(self._name, rows))
     if hosts.is_main_process():
@@ -274,7 +192,7 @@ class Stages:
       *(np.concatenate(part) for part in list(zip(*found, strict=True))[1:]),
     )
     labels = np.stack([video.label for video in seen])
-    if self._names == 'em':
+    if self._options.names == 'em':
       description = naming.describe(
         np.concatenate(looks),
         np.concatenate(negatives),
@@ -312,10 +230,10 @@ class Stages:
     trained = self._trained
     num_inputs = quality.num_inputs(*trained.source.shape[1:])
     most = quality.most_of_a_video(len(trained.videos), num_inputs)
-    rows = _gather(
+    rows = watch.gather(
       [
         (seen.video, self._examples(seen, named, most))
-        for seen in look(trained, params, trained.videos, False)
+        for seen in watch.look(trained, params, trained.videos, False)
       ]
     )
 
@@ -344,7 +262,7 @@ class Stages:
         'positive, as config.stages.quality needs them'
       )
     own &= named.label != len(video.label)
-    options = quality.widen(self._options)
+    options = quality.widen(self._localize)
     labels, segments = localization.propose(
       video.cas, video.score, seen.magnitude,
       frame_num=seen.frame_num, duration=video.duration, **options,

@@ -21,6 +21,7 @@ from backtal_jax import (
   losses,
   models,
   staging,
+  watch,
 )
 from backtal_jax.data import annotations, clicks, pipeline, sources, splits
 from backtal_jax.metrics import scores, segments
@@ -75,16 +76,6 @@ class Videos(NamedTuple):
   plan: np.ndarray  # [steps, B, 2] of as many epochs as there may be
   truth: annotations.Annotations
   clicks: sources.Labeller | None
-
-
-class Part(NamedTuple):
-  """A part of a training, see staging."""
-
-  number: int  # from 0
-  first: int  # epoch after which it begins
-  last: int  # its last epoch
-  clicks: bool  # whether they count
-  targets: tuple[np.ndarray, np.ndarray] | None  # labels, weights of snippets
 
 
 def make_optimizer(
@@ -253,7 +244,7 @@ def open_training(
     labelled,
     sharding.batch_size(options.batch_size, mesh),
     seed=options.seed,
-    num_epochs=_most_epochs(config),
+    num_epochs=stage_options(config).most_epochs,
   )
   truth = annotations.find_ground_truth(data.ground_truth, root)
   splits.check_labels(source, truth)
@@ -271,18 +262,6 @@ def open_training(
     if line := splits.inseparable(source.labels()[labelled], truth.classes):
       print(line)
   return Videos(source, labelled, plan, truth, labeller)
-
-
-def _extra_epochs(config):
-  """Return how many epochs the part with labels of snippets has."""
-  share = config.stages.retrain * config.train.num_epochs
-  return max(1, round(share)) if share else 0
-
-
-def _most_epochs(config):
-  """Return how many epochs a training has at most."""
-  again = bool(config.stages.without_clicks_below)
-  return config.train.num_epochs * (1 + again) + _extra_epochs(config)
 
 
 def load(
@@ -318,7 +297,20 @@ def load(
     yield complete(on_device), batch
 
 
-EndOfEpoch = Callable[[int, TrainState, log.Log, Part], float]
+EndOfEpoch = Callable[[int, TrainState, log.Log, staging.Part], float]
+
+
+def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
+  """Unpack config.stages."""
+  options, epochs = config.stages, config.train.num_epochs
+  again = options.retrain and max(1, round(options.retrain * epochs))
+  return staging.Options(
+    epochs,
+    options.without_clicks_below,
+    options.names,
+    int(again),
+    options.quality,
+  )
 
 
 class Run(NamedTuple):
@@ -333,34 +325,13 @@ class Run(NamedTuple):
   end_of_epoch: EndOfEpoch
 
 
-def make_stages(
-  config: ml_collections.ConfigDict,
-  workdir: epath.Path,
-  model: models.BackTAL,
-  videos: Videos,
-  mesh: jax.sharding.Mesh,
-) -> staging.Stages:
-  """Unpack a config into what follows from the parts of a training."""
-  trained = staging.Trained(
-    model, videos.source, videos.labelled, videos.clicks, mesh,
-    config.eval.batch_size,
-  )  # fmt: skip
-  return staging.Stages(
-    trained,
-    workdir,
-    names=config.stages.names,
-    without_clicks_below=config.stages.without_clicks_below,
-    options=dict(config.localization),
-    seed=config.train.seed,
-  )
-
-
 def make_end_of_epoch(
   config: ml_collections.ConfigDict,
   workdir: epath.Path,
   evaluator: evaluate.Evaluator,
   best: float,
   draw: Draw | None,
+  trained: watch.Trained,
   stages: staging.Stages,
 ) -> EndOfEpoch:
   """Return what evaluates an epoch when due, and gives its value.
@@ -377,11 +348,11 @@ def make_end_of_epoch(
     if epoch % config.train.eval_every and not last:
       return checkpoints.UNKNOWN
     if last:
-      final, head = finish(part, state.params, run_log)
+      final, head = stages.finish(part, state.params, run_log.say)
     results, step = evaluator(state.params, epoch, head), int(state.step)
     if config.eval.watch:
-      results.metrics['training'] = stages.watch(state.params)
-      line = staging.warning(results.metrics['training'])
+      results.metrics['training'] = watch.watch(trained, state.params)
+      line = watch.warning(results.metrics['training'])
       if last and line:
         run_log.say(line)
     run_log.write(step, scores.scalars(results.metrics))
@@ -395,48 +366,13 @@ def make_end_of_epoch(
       outputs.write(workdir, results)
     return value
 
-  def finish(part, params, run_log):
-    """Write what follows from a part: whether it is the final one, its head."""
-    options = config.stages
-    if part.number == 0 and options.without_clicks_below:
-      found = stages.judge_clicks(params)
-      run_log.say(stages.verdict(found))
-      if stages.is_lost(found):
-        return False, None
-    final = not options.retrain or part.targets is not None
-    if not (options.retrain or options.quality):
-      return final, None
-    named = (
-      stages.named()
-      if part.targets is not None
-      else stages.name(params, part.clicks)
-    )
-    if not (final and options.quality):
-      return final, None
-    return final, stages.learn_quality(params, named)
-
   return end_of_epoch
-
-
-def _parts(config, stages):
-  """Yield the parts of a training; each is asked for after the one before."""
-  epochs, extra = config.train.num_epochs, _extra_epochs(config)
-  yield Part(0, 0, epochs, True, None)
-  number, clicks = 0, True
-  if config.stages.without_clicks_below and stages.is_lost(stages.found()):
-    number, clicks = 1, False
-    yield Part(1, epochs, 2 * epochs, False, None)
-  if extra:
-    first = epochs * (1 + number)
-    named = stages.named()
-    targets = named.snippet_label, named.snippet_weight
-    yield Part(2, first, first + extra, clicks, targets)
 
 
 def _train_part(
   run: Run,
   config: ml_collections.ConfigDict,
-  part: Part,
+  part: staging.Part,
   step_fn: Step,
   state: TrainState,
 ) -> TrainState:
@@ -490,12 +426,26 @@ def train_and_evaluate(
   first = files.path(config.init_checkpoint) if config.init_checkpoint else None
   videos = open_training(config, root, mesh)
   outputs.check_classes(workdir, videos.truth)
-  per_epoch = len(videos.plan) // _most_epochs(config)
+  per_epoch = len(videos.plan) // stage_options(config).most_epochs
   num_steps = per_epoch * config.train.num_epochs
   model, new_state, layout, step_fn = build(config, mesh, num_steps)
   eval_source = evaluate.make_source(config, root, config.data.eval_split)
   evaluator = evaluate.Evaluator(config, model, eval_source, videos.truth, mesh)
-  stages = make_stages(config, workdir, model, videos, mesh)
+  trained = watch.Trained(
+    model,
+    videos.source,
+    videos.labelled,
+    videos.clicks,
+    mesh,
+    config.eval.batch_size,
+  )
+  stages = staging.Stages(
+    trained,
+    workdir,
+    stage_options(config),
+    dict(config.localization),
+    config.train.seed,
+  )
   with (
     workdirs.lock(workdir, fields.plain(config)),
     hosts.preemption() as preempted,
@@ -505,12 +455,12 @@ def train_and_evaluate(
     state = checkpoints.initial_state(manager, new_state(), first)
     best = checkpoints.best_value(manager)
     end_of_epoch = make_end_of_epoch(
-      config, workdir, evaluator, best, draw, stages
+      config, workdir, evaluator, best, draw, trained, stages
     )
     run = Run(
       workdir, mesh, videos, per_epoch, manager, preempted, end_of_epoch
     )
-    for part in _parts(config, stages):
+    for part in stages.parts():
       begin, end = per_epoch * part.first, per_epoch * part.last
       if int(state.step) >= end:
         continue

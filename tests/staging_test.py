@@ -18,11 +18,12 @@ from backtal_jax import (
   predict,
   staging,
   train,
+  watch,
 )
 from backtal_jax.data import splits
 from backtal_jax.report import pages
 from backtal_jax.run import checkpoints, sharding
-from backtal_jax.stages import quality
+from backtal_jax.stages import proposals, quality
 
 # 8 steps, 8 more without clicks, since nothing finds every video, and 4 with
 # labels of snippets.
@@ -234,19 +235,19 @@ def test_what_is_seen_does_not_depend_on_the_devices(demo_root, devices):
   for count in {1, devices}:
     mesh = sharding.make_mesh((count,))
     params = jax.device_put(jax.device_get(params), sharding.replicated(mesh))
-    trained = staging.Trained(model, source, np.arange(3, 13), None, mesh, 4)
-    seen[count] = [*staging.look(trained, params, trained.videos, True)]
+    trained = watch.Trained(model, source, np.arange(3, 13), None, mesh, 4)
+    seen[count] = [*watch.look(trained, params, trained.videos, True)]
   for a, b in zip(seen[1], seen[devices], strict=True):
     assert a.video == b.video
     np.testing.assert_allclose(a.seen.cas, b.seen.cas, 1e-4, 1e-5)
     np.testing.assert_array_equal(a.seen.click, source[a.video].click)
-  off = next(staging.look(trained, params, trained.videos[:1], False))
+  off = next(watch.look(trained, params, trained.videos[:1], False))
   assert (off.seen.click == IGNORED).all()
 
 
 def test_measures_by_hand():
   def video(score, cas, click, foreground):
-    return staging.proposals.Observed(
+    return proposals.Observed(
       np.array([1.0, 0]), np.array(click), np.array(cas), np.array(score),
       np.array(foreground), 1.0,
     )  # fmt: skip
@@ -255,18 +256,18 @@ def test_measures_by_hand():
     [0.5, 0.3, 0.2], [[0, 0, 1], [1, 0, 0], [0, 0, 1.0]],
     [2, 2, IGNORED], [0.05, 0.95, 0.5],
   )  # fmt: skip
-  assert staging._measure(found) == (True, 1 / 3, 1 / 3, 1, 2)
+  assert watch._measure(found) == (True, 1 / 3, 1 / 3, 1, 2)
   lost = found._replace(score=np.array([0.2, 0.1, 0.7]))  # background
   other = found._replace(score=np.array([0.2, 0.7, 0.1]))
-  assert not staging._measure(lost)[0] and not staging._measure(other)[0]
+  assert not watch._measure(lost)[0] and not watch._measure(other)[0]
   fine = {
     'labels_found': 0.9, 'foreground_below_0.1': 0.4,
     'foreground_above_0.9': 0.5,
   }  # fmt: skip
-  assert staging.warning(fine) == ''
-  assert 'only 30 %' in staging.warning(fine | {'labels_found': 0.3})
+  assert watch.warning(fine) == ''
+  assert 'only 30 %' in watch.warning(fine | {'labels_found': 0.3})
   one = fine | {'foreground_above_0.9': 1.0}
-  assert 'above 0.9 at nearly every snippet' in staging.warning(one)
+  assert 'above 0.9 at nearly every snippet' in watch.warning(one)
 
 
 def test_the_report_shows_the_parts_and_the_export_leaves_the_head(

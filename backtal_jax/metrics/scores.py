@@ -15,7 +15,7 @@ class Metrics(TypedDict):
   ap_per_class: dict[str, list[float]]  # at each tIoU
   accuracy: NotRequired[float]  # of videos, whose labels are all right
   epoch: NotRequired[int]
-  training: NotRequired[dict[str, float]]  # see staging.watch
+  training: NotRequired[dict[str, float]]  # see watch.watch
 
 
 # Pairs of a name and percent, as in config.eval.
