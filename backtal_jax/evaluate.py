@@ -18,6 +18,7 @@ from backtal_jax.data import (
 )
 from backtal_jax.metrics import detection_map, scores, segments
 from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
+from backtal_jax.stages import quality
 
 
 class Evaluator:
@@ -63,8 +64,16 @@ class Evaluator:
         + errors.few(absent)
       )
 
-  def __call__(self, params: models.Params, epoch: int) -> outputs.Results:
-    """Evaluate the parameters of an epoch; every host returns the same."""
+  def __call__(
+    self,
+    params: models.Params,
+    epoch: int,
+    head: quality.Head | None = None,
+  ) -> outputs.Results:
+    """Evaluate the parameters of an epoch; every host returns the same.
+
+    The `head`, if there is one, judges the proposals beside.
+    """
     start, rows = time.time(), {}
     size = sharding.batch_size(self._eval.batch_size, self._mesh)
     plan = sharding.local_columns(pipeline.eval_plan(len(self._source), size))
@@ -75,7 +84,7 @@ class Evaluator:
       for batch in pipeline.batches(self._source, plan)
     )
     for batch, row, curves, found in predict.predict_batches(
-      self._model, params, batches, self._mesh, self._options
+      self._model, params, batches, self._mesh, self._options, head
     ):
       labelled = batch['label'][row] == 1
       predicted = curves['score'][:-1] >= self._options['class_threshold']
@@ -144,7 +153,8 @@ def evaluate(
   truth = annotations.find_ground_truth(data.ground_truth, root)
   if trained is not None:
     outputs.check_classes(trained, truth)
-  results = Evaluator(config, model, source, truth, mesh)(params, epoch)
+  evaluator = Evaluator(config, model, source, truth, mesh)
+  results = evaluator(params, epoch, predict.read_head(config, trained))
   workdirs.claim(workdir, plain)
   outputs.write(workdir, results)
   return results.metrics

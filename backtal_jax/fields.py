@@ -128,6 +128,7 @@ FIELDS = {
   'loss.click': _WEIGHT,
   'loss.separation': _WEIGHT,
   'loss.embedding': _WEIGHT,
+  'loss.frames': _NOT_NEGATIVE,
   'loss.separation_topk_ratio': _SHARE,
   'loss.similar_min': _COSINE,
   'loss.different_max': _COSINE,
@@ -179,6 +180,13 @@ FIELDS = {
     'at least 0, less than 0.5', lambda v: 0 <= v < 0.5
   ),
   'localization.whole_video_score': _NOT_NEGATIVE,
+  'localization.probability_power': _NOT_NEGATIVE,
+  'localization.nms_sigma': _NOT_NEGATIVE,
+  'stages.without_clicks_below': _FRACTION,
+  'stages.names': _one_of('em', 'probability'),
+  'stages.retrain': _FRACTION,
+  'stages.quality': _SWITCH,
+  'eval.watch': _SWITCH,
   'eval.batch_size': _integer(1),
   'eval.tiou': _tuple(
     'rising numbers of at most 6 digits, each more than 0 and at most 1',
@@ -210,8 +218,8 @@ FIELDS = {
 HOW = (
   'data.name', 'data.root', 'data.generate', 'data.source', 'data.placement',
   'train.eval_every', 'train.checkpoint_every', 'train.on_nan',
-  'train.shard_state', 'train.remat', 'eval.batch_size', 'eval.published',
-  'mesh',
+  'train.shard_state', 'train.remat', 'eval.watch', 'eval.batch_size',
+  'eval.published', 'mesh',
 )  # fmt: skip
 # Files, which may have moved as long as they keep their names.
 FILES = ('data.ground_truth', 'data.clicks', 'init_checkpoint')
@@ -308,6 +316,11 @@ def _check_together(config):
         f'{options.whole_video_score}, but there are no cas_thresholds, whose '
         'segments it goes with'
       )
+  if config.stages.retrain and not config.loss.frames:
+    raise errors.InputError(
+      f'config.stages.retrain is {config.stages.retrain}, but '
+      'config.loss.frames, the weight of what is then learned, is 0'
+    )
   metrics = ['average_mAP', 'last', *(f'mAP@{t:g}' for t in config.eval.tiou)]
   if config.eval.best_metric not in metrics:
     raise errors.InputError(

@@ -5,13 +5,19 @@ run of frames by its contrast to what surrounds it, drop overlapping ones. It
 runs in NumPy, video by video, with all thresholds of a class handled at once.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 # How many segments are compared with each other at once; bounds the memory.
 _BLOCK = 256
+# Scores that soft NMS makes smaller than this are dropped.
+_FLOOR = 1e-3
+
+# (labels [N], segments [N, 2] in seconds) -> what their scores gain [N], and
+# segments [N, 2] that stand beside them with the same scores.
+Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Found(NamedTuple):
@@ -46,6 +52,9 @@ def localize(
   trim: float,
   whole_video_score: float,
   read: str = 'logits',
+  probability_power: float = 0.0,
+  nms_sigma: float = 0.0,
+  judge: Judge | None = None,
 ) -> Found:
   """Find the segments of one video (method.md, section 4).
 
@@ -64,22 +73,84 @@ def localize(
     trim: Part of its length that a segment loses at each end.
     whole_video_score: Score of [0, duration] beside CAS segments; 0 is none.
     read: What is localised, see `activation`.
+    probability_power: Scores are times the class's largest probability in the
+      run to this power, so that a class that is hardly there scores low.
+    nms_sigma: Above 0, overlaps lower scores instead, see `fade`.
+    judge: Judges the proposals beside, see quality.Judge.
   """
+  options = {
+    'frame_num': frame_num,
+    'duration': duration,
+    'class_threshold': class_threshold,
+    'cas_thresholds': cas_thresholds,
+    'magnitude_thresholds': magnitude_thresholds,
+    'outer_ratio': outer_ratio,
+    'confidence_weight': confidence_weight,
+    'trim': trim,
+    'read': read,
+    'probability_power': probability_power,
+  }
+  found = [(np.zeros(0, int), np.zeros((0, 2)), np.zeros(0))]
+  for label, segments, scores, num_cas in _propose_all(
+    cas, score, magnitude, **options
+  ):
+    if judge is not None and len(scores):
+      gain, beside = judge(np.full(len(scores), label), segments)
+      segments = np.concatenate([segments, beside])
+      scores = np.tile(scores + gain, 2)
+    whole = whole_video_score if num_cas else 0
+    ranked = _rank(segments, scores, duration, whole, nms_tiou, nms_sigma)
+    found.append((np.full(len(ranked[1]), label), *ranked))
+  label, rows, value = zip(*found, strict=True)
+  return Found(*map(np.concatenate, (label, rows, value)))
+
+
+def propose(
+  cas: np.ndarray, score: np.ndarray, magnitude: np.ndarray | None,
+  **options: Any,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+  """Return the proposals of one video before any is dropped.
+
+  Args:
+    cas, score, magnitude: See `localize`.
+    **options: Those of `localize`; what ranks proposals is not looked at.
+
+  Returns:
+    labels [N] int and segments [N, 2] in seconds, by class.
+  """
+  ranks = 'nms_tiou', 'nms_sigma', 'whole_video_score', 'judge'
+  options = {k: v for k, v in options.items() if k not in ranks}
+  found = [(np.zeros(0, int), np.zeros((0, 2)))]
+  for label, segments, _, _ in _propose_all(cas, score, magnitude, **options):
+    found.append((np.full(len(segments), label), segments))
+  labels, rows = zip(*found, strict=True)
+  return np.concatenate(labels), np.concatenate(rows)
+
+
+def _propose_all(
+  cas, score, magnitude, *, frame_num, duration, class_threshold,
+  cas_thresholds, magnitude_thresholds, outer_ratio, confidence_weight, trim,
+  read='logits', probability_power=0.0,
+):  # fmt: skip
+  """Yield each class, its proposals, their scores, how many are of the CAS."""
   score = np.asarray(score, np.float32)
   labels = np.flatnonzero(score[:-1] >= np.float32(class_threshold))
   signals = normalize(activation(cas, read)[:, labels])
   signals = upsample(signals, frame_num)
   levels = _levels(cas_thresholds)
   strong = _strong_runs(magnitude, magnitude_thresholds, frame_num)
-  found = [(labels[:0], np.zeros((0, 2)), np.zeros(0))]
-  for label, signal in zip(labels, signals, strict=True):
+  share = None
+  if probability_power:
+    share = upsample(activation(cas, 'probabilities')[:, labels], frame_num)
+  for i, (label, signal) in enumerate(zip(labels, signals, strict=True)):
     runs, contrast, num_cas = _propose(signal, levels, strong, outer_ratio)
     scores = contrast + confidence_weight * float(score[label])
-    whole = whole_video_score if num_cas else 0
-    ranked = _rank(runs / frame_num, scores, duration, trim, whole, nms_tiou)
-    found.append((np.full(len(ranked[1]), label), *ranked))
-  label, rows, value = zip(*found, strict=True)
-  return Found(*map(np.concatenate, (label, rows, value)))
+    if share is not None:
+      # The ends excluded, also where that is the end of the video.
+      most = np.maximum.reduceat(np.append(share[i], 0), runs.ravel())[::2]
+      scores *= most**probability_power
+    segments, scores = _place(runs / frame_num, scores, duration, trim)
+    yield label, segments, scores, num_cas
 
 
 def activation(cas: np.ndarray, read: str) -> np.ndarray:
@@ -147,16 +218,46 @@ def suppress(
   kept = [rest[:0]]
   while rest.size:
     head, rest = rest[:_BLOCK], rest[_BLOCK:]
-    apart = _overlap(segments[head], segments[head]) < tiou
+    apart = overlap(segments[head], segments[head], extra=1) < tiou
     alive = np.ones(head.size, bool)
     for i in range(head.size):
       if alive[i]:
         alive[i + 1 :] &= apart[i, i + 1 :]
     kept.append(head[alive])
     if rest.size:
-      apart = _overlap(segments[rest], segments[kept[-1]]) < tiou
+      apart = overlap(segments[rest], segments[kept[-1]], extra=1) < tiou
       rest = rest[apart.all(1)]
   return np.concatenate(kept)
+
+
+def fade(
+  segments: np.ndarray, scores: np.ndarray, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """Lower the score of every segment by its overlap with higher ones.
+
+  The segment with the highest score is kept, all others' scores are times
+  exp(−tIoU² / sigma), and so on (soft NMS); those below 1e-3 are dropped, and
+  the earlier of two equal scores goes first.
+
+  Args:
+    segments: [N, 2] seconds.
+    scores: [N].
+    sigma: More than 0.
+
+  Returns:
+    Indices of the kept segments, by descending score, and these scores.
+  """
+  scores, alive = np.array(scores, float), np.ones(len(scores), bool)
+  kept, values = [], []
+  while alive.any():
+    best = int(np.where(alive, scores, -np.inf).argmax())
+    kept.append(best)
+    values.append(scores[best])
+    alive[best] = False
+    tiou = overlap(segments[best : best + 1], segments, extra=0)[0]
+    scores = np.where(alive, scores * np.exp(-(tiou**2) / sigma), scores)
+    alive &= scores > _FLOOR
+  return np.array(kept, int), np.array(values, float)
 
 
 def format_video(found: Found, names: Sequence[str]) -> list[Detection]:
@@ -204,17 +305,24 @@ def _propose(signal, levels, strong, outer_ratio):
   return runs, contrast, num_cas
 
 
-def _rank(runs, scores, duration, trim, whole_video_score, nms_tiou):
-  """Turn runs [N, 2], parts of the video, into the segments that are kept."""
+def _place(runs, scores, duration, trim):
+  """Turn runs [N, 2], parts of the video, into segments and their scores."""
   segments = runs * duration
   cut = trim * (segments[:, 1:] - segments[:, :1])
   segments = segments + cut * [1, -1]
   # In float32, as the official program has it, equal proposals do tie.
-  scores = scores.astype(np.float32).astype(float)
+  return segments, scores.astype(np.float32).astype(float)
+
+
+def _rank(segments, scores, duration, whole_video_score, nms_tiou, nms_sigma):
+  """Return the segments that are kept, with their scores."""
   if whole_video_score:
     # One after each proposal is meant, but the first suppresses the others.
     segments = np.concatenate([segments[:1], [[0, duration]], segments[1:]])
     scores = np.concatenate([scores[:1], [whole_video_score], scores[1:]])
+  if nms_sigma:
+    kept, scores = fade(segments, scores, nms_sigma)
+    return segments[kept], scores
   kept = suppress(segments, scores, nms_tiou)
   return segments[kept], scores[kept]
 
@@ -250,10 +358,14 @@ def _contrast(values, row, runs, outer_ratio):
   return inner - outer / np.maximum(count, 1)
 
 
-def _overlap(a, b):
-  """Compute the overlap [N, M] of segments a [N, 2] and b [M, 2]."""
+def overlap(a: np.ndarray, b: np.ndarray, *, extra: float) -> np.ndarray:
+  """Compute the overlap [N, M] of segments a [N, 2] and b [M, 2].
+
+  Every length counts `extra` more than it is: 0 for the temporal IoU, 1 for
+  what the official program computes.
+  """
   a = a[:, None]
-  common = np.minimum(a[..., 1], b[:, 1]) - np.maximum(a[..., 0], b[:, 0]) + 1
-  common = np.maximum(common, 0)
-  lengths = (a[..., 1] - a[..., 0] + 1) + (b[:, 1] - b[:, 0] + 1)
+  common = np.minimum(a[..., 1], b[:, 1]) - np.maximum(a[..., 0], b[:, 0])
+  common = np.maximum(common + extra, 0)
+  lengths = (a[..., 1] - a[..., 0] + extra) + (b[:, 1] - b[:, 0] + extra)
   return common / (lengths - common)

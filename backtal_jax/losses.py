@@ -16,7 +16,9 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from backtal_jax import IGNORED, models
 
-TERMS = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
+TERMS = (
+  'base', 'supp', 'sparsity', 'click', 'separation', 'embedding', 'frames'
+)  # fmt: skip
 
 
 def _mean(
@@ -163,6 +165,22 @@ def embedding(
   return _mean(loss, valid)
 
 
+def frames(
+  cas: Float[Array, 'B T C1'],
+  label: Int[Array, 'B T'],
+  weight: Float[Array, 'B T'],
+  mask: Float[Array, 'B'],
+) -> Float[Array, '']:
+  """Cross-entropy of a CAS with labels of snippets, a weighted mean.
+
+  `label` and `weight` are those of targets.Targets.
+  """
+  weight = weight * (label != IGNORED) * mask[:, None]
+  chosen = jax.nn.one_hot(label, cas.shape[-1], dtype=cas.dtype)
+  entropy = -(chosen * jax.nn.log_softmax(cas)).sum(axis=-1)
+  return _mean(entropy, weight)
+
+
 def doubt(
   click: Int[Array, 'B T'], foreground: Float[Array, 'B T'], background: int
 ) -> Int[Array, 'B T']:
@@ -193,6 +211,7 @@ def total(
   click_trim_from: float = 0.0,
   click_doubt_from: float = 1.0,
   topk_by: str = 'logits',
+  snippets: tuple[Int[Array, 'B T'], Float[Array, 'B T']] | None = None,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Sum the weighted terms; a term of weight 0 is not even computed.
 
@@ -208,6 +227,8 @@ def total(
     click_doubt_from: Share of the training after which background clicks are
       doubted, see `doubt`; 1 is off.
     topk_by: See models.choose.
+    snippets: Labels and weights of snippets, see `frames`, which both branches
+      learn; without them that term is not computed.
 
   Returns:
     The sum, and every computed term before its weight.
@@ -247,7 +268,14 @@ def total(
       topk_by=topk_by,
     ),
   }
-  computed = {name: terms[name]() for name, w in weights.items() if w}
+  if snippets is not None:
+    terms['frames'] = lambda: (
+      frames(cas_base, *snippets, mask)
+      + frames(outputs.cas_supp, *snippets, mask)
+    )
+  computed = {
+    name: terms[name]() for name, w in weights.items() if w and name in terms
+  }
   if label_warmup:
     ramp = jnp.minimum(progress / label_warmup, 1.0)
     weights = weights | {k: weights[k] * ramp for k in ('base', 'supp')}

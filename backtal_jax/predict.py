@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from backtal_jax.data import (
   sources,
 )
 from backtal_jax.run import checkpoints, outputs, sharding
+from backtal_jax.stages import quality
 from backtal_jax.video import decode, reader
 
 # Segments of one video shown on screen.
@@ -79,26 +81,26 @@ def predict_step(
   }
 
 
-def predict_batches(
+def run(
   model: models.BackTAL,
   params: models.Params,
   batches: Iterable[pipeline.Batch],
   mesh: jax.sharding.Mesh,
-  options: dict[str, Any],
-) -> Iterator[Row]:
-  """Find the segments of every video of some batches, in turn.
+) -> Iterator[tuple[pipeline.Batch, int, Curves]]:
+  """Compute the curves of every video of some batches, in turn.
 
   Args:
     model: The network.
     params: Its parameters, on every device of the mesh.
     batches: Of this host: feature [b, T, D], mask [b], which is 0 for the rows
-      that only fill the batch, name, frame_num and duration [b] in seconds,
-      and whatever else.
+      that only fill the batch, name [b], and whatever else.
     mesh: Devices.
-    options: config.localization.
+
+  Yields:
+    The video's batch, its row there, and what `predict_step` computes.
 
   Raises:
-    errors.InputError: A video has no length; the network returns NaN.
+    errors.InputError: The network returns NaN.
   """
   outputs = (
     (predict_step(params, on_device['feature'], model=model), batch)
@@ -109,9 +111,45 @@ def predict_batches(
     output = {k: sharding.local_rows(v) for k, v in output.items()}
     for row in np.flatnonzero(batch['mask']).tolist():
       curves = {k: v[row] for k, v in output.items()}
-      length = batch['frame_num'][row], batch['duration'][row]
-      found = _localize(batch['name'][row], curves, *length, options)
-      yield Row(batch, row, curves, found)
+      if not np.isfinite(curves['cas']).all():
+        raise errors.InputError(
+          f'{batch["name"][row]}: the network returns NaN or Inf; are the '
+          'parameters whole?'
+        )
+      yield batch, row, curves
+
+
+def predict_batches(
+  model: models.BackTAL,
+  params: models.Params,
+  batches: Iterable[pipeline.Batch],
+  mesh: jax.sharding.Mesh,
+  options: dict[str, Any],
+  head: quality.Head | None = None,
+) -> Iterator[Row]:
+  """Find the segments of every video of some batches, in turn.
+
+  Args:
+    model, params, mesh: See `run`.
+    batches: See `run`; frame_num and duration [b] in seconds, too.
+    options: config.localization.
+    head: Judges the proposals beside.
+
+  Raises:
+    errors.InputError: A video has no length; the network returns NaN.
+  """
+  if head is not None:
+    options = quality.widen(options)
+  for batch, row, curves in run(model, params, batches, mesh):
+    length = batch['frame_num'][row], batch['duration'][row]
+    judge = None
+    if head is not None:
+      feature, duration = batch['feature'][row], float(length[1])
+      judge = quality.Judge(head, feature, duration, model.num_classes)
+    found = _localize(
+      batch['name'][row], curves, *length, options | {'judge': judge}
+    )
+    yield Row(batch, row, curves, found)
 
 
 def _localize(name, curves, frame_num, duration, options):
@@ -119,10 +157,6 @@ def _localize(name, curves, frame_num, duration, options):
     raise errors.InputError(
       f'{name}: frame_num {frame_num} and duration {duration}, expected both '
       'to be positive'
-    )
-  if not np.isfinite(curves['cas']).all():
-    raise errors.InputError(
-      f'{name}: the network returns NaN or Inf; are the parameters whole?'
     )
   return localization.localize(
     curves['cas'],
@@ -160,6 +194,8 @@ class Model:
   localization: dict[str, Any]  # options of localization.localize
   batch_size: int  # how many videos are predicted at once
   read: reader.Reader  # reads a feature file or encodes a video
+  # Judges proposals, where the training made one.
+  head: quality.Head | None = dataclasses.field(default=None, repr=False)
 
   def predict(
     self,
@@ -204,6 +240,7 @@ class Model:
       self._batches(again, size),
       self.mesh,
       self.localization,
+      self.head,
     )
     for row, video in zip(rows, videos, strict=True):
       segments = localization.format_video(row.found, self.classes)
@@ -274,6 +311,32 @@ def load(
     localization=dict(config.localization),
     batch_size=config.eval.batch_size,
     read=reader.Reader(record, shape, mesh, **weights),
+    head=read_head(config, workdir),
+  )
+
+
+def read_head(
+  config: ml_collections.ConfigDict, workdir: epath.Path | None
+) -> quality.Head | None:
+  """Read the quality head of a workdir, None where the config has it off.
+
+  Raises:
+    errors.InputError: The file is no head, or one of other features.
+  """
+  stages = config.get('stages')  # a run from before there were stages has none
+  if not stages or not stages.quality:
+    return None
+  path = (workdir or epath.Path('.')) / 'stages' / 'quality.npz'
+  if workdir is None or not path.exists():
+    print(
+      f'config.stages.quality is True, but there is no {path}: proposals are '
+      'not judged',
+      file=sys.stderr,
+    )
+    return None
+  model = config.model
+  return quality.read(
+    path, quality.num_inputs(model.feature_dim, model.num_classes)
   )
 
 

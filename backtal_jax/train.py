@@ -10,9 +10,19 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from etils import epath
 
-from backtal_jax import evaluate, fields, files, layers, losses, models
+from backtal_jax import (
+  evaluate,
+  fields,
+  files,
+  layers,
+  losses,
+  models,
+  staging,
+  watch,
+)
 from backtal_jax.data import annotations, clicks, pipeline, sources, splits
 from backtal_jax.metrics import scores, segments
 from backtal_jax.run import (
@@ -45,6 +55,9 @@ class TrainState(NamedTuple):
   rng: jax.Array
 
 
+Step = Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]
+
+
 class Program(NamedTuple):
   """What trains."""
 
@@ -52,14 +65,15 @@ class Program(NamedTuple):
   new_state: Callable[[], TrainState]  # samples a first state
   layout: TrainState  # where a state's arrays live: their shardings
   # Jitted; reuses the old state's memory.
-  step: Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]
+  step: Step
 
 
 class Videos(NamedTuple):
   """What is trained on."""
 
   source: sources.Source
-  plan: np.ndarray  # [steps, B, 2] of the whole run
+  labelled: np.ndarray  # indices of the videos with a label
+  plan: np.ndarray  # [steps, B, 2] of as many epochs as there may be
   truth: annotations.Annotations
   clicks: sources.Labeller | None
 
@@ -74,10 +88,12 @@ def make_optimizer(
   )
 
 
-def make_loss(config: ml_collections.ConfigDict) -> Loss:
-  """Return losses.total with the numbers of a config."""
+def make_loss(config: ml_collections.ConfigDict, clicks: bool = True) -> Loss:
+  """Return losses.total with the numbers of a config; `clicks` may be off."""
   options = dict(config.loss)
   weights = {name: options.pop(name) for name in losses.TERMS}
+  if not clicks:
+    weights |= dict.fromkeys(('click', 'separation', 'embedding'), 0.0)
   model = config.model
   return functools.partial(
     losses.total, weights=weights, topk_ratio=model.topk_ratio,
@@ -101,14 +117,17 @@ def train_step(
   optimizer: optax.GradientTransformation,
   loss: Loss,
   num_steps: int | None = None,
+  first_step: int = 0,
   layout: tuple[Shardings, Shardings] | None = None,
   remat: bool = False,
 ) -> tuple[TrainState, Arrays]:
   """Do one step of Adam.
 
   Args:
-    batch: feature [B, T, D], label [B, C], click [B, T], mask [B].
+    batch: feature [B, T, D], label [B, C], click [B, T], mask [B]; and, where
+      they are learned, snippet_label and snippet_weight [B, T].
     num_steps: Steps of the whole training, for a loss that changes over it.
+    first_step: Step from which these count.
     layout: (of use, of storage) shardings of the parameters, where they
       differ; the compiler gathers the ones and scatters the gradients.
     remat: Whether to compute what is wide between layers again.
@@ -120,7 +139,11 @@ def train_step(
   """
   rng = jax.random.fold_in(state.rng, state.step)
   if num_steps:
-    loss = functools.partial(loss, progress=state.step / num_steps)
+    done = state.step - first_step if first_step else state.step
+    loss = functools.partial(loss, progress=done / num_steps)
+  if 'snippet_label' in batch:
+    snippets = batch['snippet_label'], batch['snippet_weight']
+    loss = functools.partial(loss, snippets=snippets)
 
   def apply(params, feature):
     rngs = {'dropout': rng}
@@ -153,10 +176,15 @@ def build(
   config: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
   num_steps: int | None = None,
+  first_step: int = 0,
+  clicks: bool = True,
 ) -> Program:
-  """Unpack a config into what trains for `num_steps` steps."""
+  """Unpack a config into what trains for `num_steps` steps from the first.
+
+  `clicks` says whether they count.
+  """
   model, options = models.BackTAL(**config.model), config.train
-  loss = make_loss(config)
+  loss = make_loss(config, clicks)
   optimizer = make_optimizer(
     options.learning_rate, options.weight_decay, options.betas
   )
@@ -175,6 +203,7 @@ def build(
     optimizer=optimizer,
     loss=loss,
     num_steps=num_steps,
+    first_step=first_step,
     layout=(whole, layout.params) if options.shard_state else None,
     remat=options.remat,
   )
@@ -184,6 +213,18 @@ def build(
   # sharding object coming out than went in is another trace.
   step = jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
   return Program(model, new_state, layout, step)
+
+
+def renew(
+  config: ml_collections.ConfigDict, layout: TrainState, state: TrainState
+) -> TrainState:
+  """Return a state with the memory of an optimizer that begins."""
+  options = config.train
+  optimizer = make_optimizer(
+    options.learning_rate, options.weight_decay, options.betas
+  )
+  begin = jax.jit(optimizer.init, out_shardings=layout.opt_state)
+  return state._replace(opt_state=begin(state.params))
 
 
 def open_training(
@@ -203,7 +244,7 @@ def open_training(
     labelled,
     sharding.batch_size(options.batch_size, mesh),
     seed=options.seed,
-    num_epochs=options.num_epochs,
+    num_epochs=stage_options(config).most_epochs,
   )
   truth = annotations.find_ground_truth(data.ground_truth, root)
   splits.check_labels(source, truth)
@@ -218,7 +259,9 @@ def open_training(
   )
   if hosts.is_main_process():
     print(line)
-  return Videos(source, plan, truth, labeller)
+    if line := splits.inseparable(source.labels()[labelled], truth.classes):
+      print(line)
+  return Videos(source, labelled, plan, truth, labeller)
 
 
 def load(
@@ -227,17 +270,59 @@ def load(
   plan: np.ndarray,
   mesh: jax.sharding.Mesh,
   clicks: sources.Labeller | None = None,
+  targets: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[tuple[Arrays, pipeline.Batch]]:
   """Yield the batches of a plan, as `train_step` takes them and on this host.
 
-  Where the features wait, config.data.placement says.
+  Where the features wait, config.data.placement says. With `targets`, labels
+  and weights [N, T] of the snippets of all videos, these come along.
   """
+  keys = _TRAIN_KEYS
+  if targets is not None:
+    keys += 'snippet_label', 'snippet_weight'
   complete = lambda batch: batch
   if config.data.placement == 'device':
     source, complete = resident.load(source, mesh, config.model.dtype)
   loaded = pipeline.batches(source, sharding.local_columns(plan), clicks)
-  for on_device, batch in sharding.prefetch(loaded, mesh, _TRAIN_KEYS):
+  if targets is not None:
+    # Rows that fill the batch are masked, whatever they hold.
+    loaded = (
+      batch
+      | {key: rows[batch['video_index']] for key, rows in zip(
+        keys[-2:], targets, strict=True
+      )}
+      for batch in loaded
+    )  # fmt: skip
+  for on_device, batch in sharding.prefetch(loaded, mesh, keys):
     yield complete(on_device), batch
+
+
+EndOfEpoch = Callable[[int, TrainState, log.Log, staging.Part], float]
+
+
+def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
+  """Unpack config.stages."""
+  options, epochs = config.stages, config.train.num_epochs
+  again = options.retrain and max(1, round(options.retrain * epochs))
+  return staging.Options(
+    epochs,
+    options.without_clicks_below,
+    options.names,
+    int(again),
+    options.quality,
+  )
+
+
+class Run(NamedTuple):
+  """What all parts of a training share."""
+
+  workdir: epath.Path
+  mesh: jax.sharding.Mesh
+  videos: Videos
+  per_epoch: int  # steps
+  manager: ocp.CheckpointManager
+  preempted: Callable[[], bool]
+  end_of_epoch: EndOfEpoch
 
 
 def make_end_of_epoch(
@@ -246,32 +331,78 @@ def make_end_of_epoch(
   evaluator: evaluate.Evaluator,
   best: float,
   draw: Draw | None,
-) -> Callable[[int, TrainState, log.Log], float]:
-  """Return what evaluates an epoch when due: (epoch, state, log) -> its value.
+  trained: watch.Trained,
+  stages: staging.Stages,
+) -> EndOfEpoch:
+  """Return what evaluates an epoch when due, and gives its value.
 
   The results of the best epoch, that of the largest value, are written before
   its checkpoint: a run that dies between the two evaluates that epoch again
-  when it resumes.
+  when it resumes. So is what follows from a part at its last epoch. Epochs of
+  later parts are better.
   """
 
-  def end_of_epoch(epoch, state, run_log):
+  def end_of_epoch(epoch, state, run_log, part):
     nonlocal best
-    last = epoch == config.train.num_epochs
+    last, head, final = epoch == part.last, None, False
     if epoch % config.train.eval_every and not last:
       return checkpoints.UNKNOWN
-    results, step = evaluator(state.params, epoch), int(state.step)
+    if last:
+      final, head = stages.finish(part, state.params, run_log.say)
+    results, step = evaluator(state.params, epoch, head), int(state.step)
+    if config.eval.watch:
+      results.metrics['training'] = watch.watch(trained, state.params)
+      line = watch.warning(results.metrics['training'])
+      if last and line:
+        run_log.say(line)
     run_log.write(step, scores.scalars(results.metrics))
     table = f'epoch {epoch}\n{scores.table(results.metrics)}'
     run_log.say(table)
-    if draw and last and hosts.is_main_process():
+    if draw and final and hosts.is_main_process():
       run_log.show(step, table, draw(evaluator.truth, results))
-    value = evaluator.value(results)
+    value = evaluator.value(results) + part.number
     if value > best:
       best = value
       outputs.write(workdir, results)
     return value
 
   return end_of_epoch
+
+
+def _train_part(
+  run: Run,
+  config: ml_collections.ConfigDict,
+  part: staging.Part,
+  step_fn: Step,
+  state: TrainState,
+) -> TrainState:
+  """Train a part from a state within it, to its end; exit where asked to."""
+  options, per_epoch = config.train, run.per_epoch
+  start, end = int(state.step), per_epoch * part.last
+  source, plan = run.videos.source, run.videos.plan[:end]
+  batches = load(
+    config, source, plan[start:], run.mesh, run.videos.clicks, part.targets
+  )
+  with log.Log(
+    run.workdir, plan, start, source.names, options.on_nan
+  ) as run_log:
+    for step, (on_device, batch) in enumerate(batches, start + 1):
+      state, metrics = step_fn(state, on_device)
+      run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
+      epoch, rest = divmod(step, per_epoch)
+      stop, value = run.preempted(), checkpoints.UNKNOWN
+      every = options.checkpoint_every
+      if not rest or stop or (every and step % every == 0):
+        run_log.flush()
+        if not rest:
+          value = run.end_of_epoch(epoch, state, run_log, part)
+        checkpoints.save(run.manager, state, epoch=epoch, value=value)
+      if stop:
+        checkpoints.finish(run.manager)
+        ended = f'asked to end after step {step}; the same command goes on'
+        run_log.say(ended)
+        sys.exit(hosts.PREEMPTED)
+  return state
 
 
 def train_and_evaluate(
@@ -282,49 +413,65 @@ def train_and_evaluate(
   """Train from the latest checkpoint in `workdir`, or from the start.
 
   The workdir gets config.json, metrics.jsonl, TensorBoard events, checkpoints,
-  and the results of the best epoch, whose metrics are returned. At the end
-  TensorBoard gets the images that `draw` makes.
+  what stages make, and the results of the best epoch, whose metrics are
+  returned. At the end TensorBoard gets the images that `draw` makes.
 
   Raises:
     errors.InputError: A user error, or a loss that is not finite.
   """
   fields.check(config)
   sharding.keep_memory()
-  options = config.train
   workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
   root = files.path(config.data.root)
   first = files.path(config.init_checkpoint) if config.init_checkpoint else None
-  source, plan, truth, labeller = open_training(config, root, mesh)
-  outputs.check_classes(workdir, truth)
-  model, new_state, _, step_fn = build(config, mesh, len(plan))
+  videos = open_training(config, root, mesh)
+  outputs.check_classes(workdir, videos.truth)
+  per_epoch = len(videos.plan) // stage_options(config).most_epochs
+  num_steps = per_epoch * config.train.num_epochs
+  model, new_state, layout, step_fn = build(config, mesh, num_steps)
   eval_source = evaluate.make_source(config, root, config.data.eval_split)
-  evaluator = evaluate.Evaluator(config, model, eval_source, truth, mesh)
+  evaluator = evaluate.Evaluator(config, model, eval_source, videos.truth, mesh)
+  trained = watch.Trained(
+    model,
+    videos.source,
+    videos.labelled,
+    videos.clicks,
+    mesh,
+    config.eval.batch_size,
+  )
+  stages = staging.Stages(
+    trained,
+    workdir,
+    stage_options(config),
+    dict(config.localization),
+    config.train.seed,
+  )
   with (
     workdirs.lock(workdir, fields.plain(config)),
     hosts.preemption() as preempted,
     checkpoints.manager(workdir) as manager,
   ):
-    outputs.write_classes(workdir, truth.classes)
+    outputs.write_classes(workdir, videos.truth.classes)
     state = checkpoints.initial_state(manager, new_state(), first)
-    best, start = checkpoints.best_value(manager), int(state.step)
-    end_of_epoch = make_end_of_epoch(config, workdir, evaluator, best, draw)
-    batches = load(config, source, plan[start:], mesh, labeller)
-    per_epoch, every = len(plan) // options.num_epochs, options.checkpoint_every
-    with log.Log(workdir, plan, start, source.names, options.on_nan) as run_log:
-      for step, (on_device, batch) in enumerate(batches, start + 1):
-        state, metrics = step_fn(state, on_device)
-        run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
-        epoch, rest = divmod(step, per_epoch)
-        stop, value = preempted(), checkpoints.UNKNOWN
-        if not rest or stop or (every and step % every == 0):
-          run_log.flush()
-          if not rest:
-            value = end_of_epoch(epoch, state, run_log)
-          checkpoints.save(manager, state, epoch=epoch, value=value)
-        if stop:
-          checkpoints.finish(manager)
-          ended = f'asked to end after step {step}; the same command goes on'
-          run_log.say(ended)
-          sys.exit(hosts.PREEMPTED)
+    best = checkpoints.best_value(manager)
+    end_of_epoch = make_end_of_epoch(
+      config, workdir, evaluator, best, draw, trained, stages
+    )
+    run = Run(
+      workdir, mesh, videos, per_epoch, manager, preempted, end_of_epoch
+    )
+    for part in stages.parts():
+      begin, end = per_epoch * part.first, per_epoch * part.last
+      if int(state.step) >= end:
+        continue
+      if part.number:
+        # What goes on from parameters is past all warm-ups.
+        since = begin if part.targets is None else begin - num_steps
+        *_, step_fn = build(config, mesh, num_steps, since, part.clicks)
+        if int(state.step) == begin and part.targets is None:
+          state = new_state()._replace(step=state.step)
+        elif int(state.step) == begin:
+          state = renew(config, layout, state)
+      state = _train_part(run, config, part, step_fn, state)
     checkpoints.finish(manager)
   return files.read_json(workdir / 'metrics.json')

@@ -42,6 +42,9 @@ def get_config(recipe='published'):
   c.loss.click = 1.0
   c.loss.separation = 1.0
   c.loss.embedding = 0.8
+  # Of the snippets of named segments, when trained again (config.stages); at
+  # least 0.
+  c.loss.frames = 1.0
   # As topk_ratio, for separation; more than 0, at most 1.
   c.loss.separation_topk_ratio = 0.125
   # Least cosine within action and background, largest between; from -1 to 1.
@@ -113,7 +116,29 @@ def get_config(recipe='published'):
   # Score of a whole-video proposal; at least 0, which is no such proposal.
   c.localization.whole_video_score = 0.0
 
+  # A segment's score is times the largest probability of its class in it to
+  # this power; at least 0, which leaves it.
+  c.localization.probability_power = 0.0
+  # Overlapping segments' scores are times exp(-tIoU^2 / this) instead of being
+  # dropped by nms_tiou; at least 0, which is dropping.
+  c.localization.nms_sigma = 0.0
+
+  c.stages = ml_collections.ConfigDict()
+  # Where at the end of a training fewer training videos than this share are
+  # found to be of one of their classes, trained anew without clicks; at least
+  # 0, at most 1.
+  c.stages.without_clicks_below = 0.0
+  # Who names the segments found in training videos: em | probability.
+  c.stages.names = 'em'
+  # With these as labels of snippets, trained on for this share of num_epochs;
+  # at least 0, at most 1.
+  c.stages.retrain = 0.0
+  # A head learns from these segments how well proposals fit: False | True.
+  c.stages.quality = False
+
   c.eval = ml_collections.ConfigDict()
+  # Look at 100 training videos, too: False | True.
+  c.eval.watch = False
   c.eval.batch_size = 16  # at least 1
   # Each more than 0, at most 1, rising.
   c.eval.tiou = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

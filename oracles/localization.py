@@ -20,6 +20,8 @@ def localize(
   nms_tiou,
   trim,
   whole_video_score,
+  probability_power=0,
+  nms_sigma=0,
 ):
   """Return [(label, start, end, score)]; the arguments are localization's."""
   found = []
@@ -28,14 +30,20 @@ def localize(
       continue
     signal = upsample(normalize([row[label] for row in cas]), frame_num)
     proposals = []
+    share = []
+    for row in cas:
+      power = [math.exp(v - max(row)) for v in row]
+      share.append(np.float32(power[label] / sum(power)))
+    share = upsample(share, frame_num)
 
-    def add(run, values, label=label, proposals=proposals):
+    def add(run, values, label=label, proposals=proposals, share=share):
       p, q = run
       start, end = p / frame_num * duration, (q + 1) / frame_num * duration
       cut = trim * (end - start)
       value = contrast(values, p, q, outer_ratio, frame_num)
-      # The official program's scores are float32.
-      value = np.float32(value + confidence_weight * float(score[label]))
+      value += confidence_weight * float(score[label])
+      value *= float(max(share[p : q + 1])) ** probability_power
+      value = np.float32(value)  # as the official program's
       proposals.append((start + cut, end - cut, float(value)))
 
     for threshold in thresholds(cas_thresholds):
@@ -50,7 +58,10 @@ def localize(
       for threshold in thresholds(magnitude_thresholds):
         for run in runs([0.0 if v < threshold else v for v in strength]):
           add(run, [float(v) for v in signal])
-    found += [(label, *row) for row in suppress(proposals, nms_tiou)]
+    if nms_sigma:
+      found += [(label, *row) for row in fade(proposals, nms_sigma)]
+    else:
+      found += [(label, *row) for row in suppress(proposals, nms_tiou)]
   return found
 
 
@@ -117,4 +128,22 @@ def suppress(proposals, tiou):
         break
     else:
       kept.append((start, end, score))
+  return kept
+
+
+def fade(proposals, sigma):
+  """Keep the best, lower the others' scores by their overlap, and so on."""
+  kept, rest = [], list(proposals)
+  while rest:
+    best = max(rest, key=lambda row: row[2])
+    rest.remove(best)
+    kept.append(best)
+    lowered = []
+    for start, end, score in rest:
+      inter = max(0, min(end, best[1]) - max(start, best[0]))
+      tiou = inter / ((end - start) + (best[1] - best[0]) - inter)
+      score *= math.exp(-(tiou**2) / sigma)
+      if score > 1e-3:
+        lowered.append((start, end, score))
+    rest = lowered
   return kept

@@ -62,6 +62,11 @@ _REFUSED = {
   'localization.magnitude_thresholds': ((0.1, 0.2), (0.3, 0.3, 0.1), None),
   'localization.nms_tiou': (0, 1.1),
   'localization.trim': (0.5, 1),
+  'stages.without_clicks_below': (1.1,),
+  'stages.names': ('', 'argmax', None),
+  'stages.retrain': (1.1,),
+  'stages.quality': (0, 'yes'),
+  'eval.watch': (1,),
   'eval.batch_size': (0,),
   'eval.tiou': (
     (), 0.5, (0,), (1.5,), (0.5, 0.5), (0.7, 0.5), ('x',), (1 / 3,),

@@ -146,6 +146,29 @@ def test_what_is_localised_is_what_is_asked_for(read):
   assert len(ours[0])
 
 
+@pytest.mark.parametrize('seed', range(4))
+def test_fading_and_probabilities_equal_plain_loops(seed):
+  rng = np.random.default_rng(seed)
+  settings = {'frame_num': 90, 'duration': 61.0, **PLAIN}
+  settings |= {'cas_thresholds': (0, 0.5, 0.1), 'probability_power': 0.5}
+  cas = rng.normal(size=(40, 4)).astype(np.float32) * 2
+  score = np.array([0.4, 0.05, 0.45, 0.1], np.float32)
+  check_against_oracle(cas, score, None, **settings)
+  found = check_against_oracle(cas, score, None, nms_sigma=0.5, **settings)
+  assert found > 30
+
+
+def test_overlap_lowers_a_score_by_hand():
+  segments = np.array([[0.0, 4], [2, 6], [10, 11], [0, 4]])
+  kept, scores = localization.fade(
+    segments, np.array([1, 0.9, 0.5, 0.001]), 0.5
+  )
+  assert kept.tolist() == [0, 1, 2]  # the last is below the floor
+  np.testing.assert_allclose(scores, [1, 0.9 * math.exp(-2 / 9), 0.5])
+  kept, scores = localization.fade(np.zeros((0, 2)), np.zeros(0), 0.5)
+  assert not len(kept) and not len(scores)
+
+
 @pytest.mark.parametrize('name', SETTINGS)
 def test_long_videos_equal_plain_loops(name):
   rng = np.random.default_rng(0)

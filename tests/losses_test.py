@@ -274,3 +274,35 @@ def test_the_sort_of_the_video_score_serves_the_embedding_loss():
 def _loss_only(case, params, b):
   out = case.model.apply({'params': params}, b['feature'], train=True)
   return case.loss(out, b['label'], b['click'], b['mask'])[0]
+
+
+def test_labels_of_snippets_teach_both_branches_by_plain_loops():
+  case, rng = Case('thumos14'), np.random.default_rng(0)
+  label = rng.choice([IGNORED, 0, 3, 6], size=case.batch['click'].shape)
+  weight = rng.random(label.shape, np.float32)
+  mask = np.array([1, 0, 1, 1])
+  outputs = case.model.apply(
+    {'params': case.params}, case.batch['feature'], train=True
+  )
+  total = lambda snippets: case.loss(
+    outputs, case.batch['label'], case.batch['click'], jnp.asarray(mask),
+    snippets=snippets,
+    weights=dict.fromkeys(losses.TERMS, 0.0) | {'frames': 0.5},
+  )  # fmt: skip
+  loss, terms = total((jnp.asarray(label), jnp.asarray(weight)))
+  expected = 0.0
+  for cas in (outputs.cas_base, outputs.cas_supp):
+    share = np.asarray(jax.nn.log_softmax(cas), float)
+    above = below = 0.0
+    for b, t in np.ndindex(label.shape):
+      if label[b, t] != IGNORED and mask[b]:
+        above -= weight[b, t] * share[b, t, label[b, t]]
+        below += weight[b, t]
+    expected += above / below
+  assert list(terms) == ['frames']
+  np.testing.assert_allclose(terms['frames'], expected, 1e-5)
+  np.testing.assert_allclose(loss, expected / 2, 1e-5)
+  loss, terms = total(None)
+  assert loss == 0 and not terms
+  nothing = jnp.full(label.shape, IGNORED), jnp.zeros(label.shape)
+  assert total(nothing)[0] == 0

@@ -1,5 +1,6 @@
 """A split of a data root: opened, and held against the annotations."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,12 @@ from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import annotations, clicks, demo, sources
+
+# Jaccard index of two classes' videos from which they come together.
+_TOGETHER = 0.8
+# Action clicks a class, each in another video, that settle the names
+# (docs/recipe.md).
+_ENOUGH = 5
 
 
 def open(
@@ -114,3 +121,28 @@ def make_clicks(
     found, ground_truth, annotator, seed=seed, num_snippets=num_snippets
   )
   return label, line
+
+
+def inseparable(labels: np.ndarray, classes: Sequence[str]) -> str:
+  """Return a line on the classes that nearly always come together, if any.
+
+  Neither labels [N, C] of videos nor background clicks tell such a pair apart;
+  which is which hangs on the few videos that have one alone.
+  """
+  present = (labels == 1).astype(int)
+  both, each = present.T @ present, present.sum(axis=0)
+  pairs = []
+  for a, b in itertools.combinations(range(len(classes)), 2):
+    either = each[a] + each[b] - both[a, b]
+    if both[a, b] > 1 and both[a, b] >= _TOGETHER * either:
+      pairs.append(
+        f'{classes[a]} and {classes[b]} ({both[a, b]} of the {either} training '
+        'videos with either have both)'
+      )
+  if not pairs:
+    return ''
+  return (
+    f'classes that nearly always come together: {errors.few(pairs)}; '
+    f'{_ENOUGH} action clicks on each, in videos that have both, tell which is '
+    'which'
+  )

@@ -15,6 +15,7 @@ class Metrics(TypedDict):
   ap_per_class: dict[str, list[float]]  # at each tIoU
   accuracy: NotRequired[float]  # of videos, whose labels are all right
   epoch: NotRequired[int]
+  training: NotRequired[dict[str, float]]  # see watch.watch
 
 
 # Pairs of a name and percent, as in config.eval.
@@ -32,7 +33,12 @@ def named(metrics: Metrics) -> dict[str, float]:
 
 def scalars(metrics: Metrics) -> dict[str, float]:
   """Return what TensorBoard and metrics.jsonl get of an evaluation."""
-  return named(metrics) | {key: metrics[key] for key in ('accuracy', 'epoch')}
+  training = metrics.get('training', {})
+  return (
+    named(metrics)
+    | {key: metrics[key] for key in ('accuracy', 'epoch')}
+    | {f'training/{name}': value for name, value in training.items()}
+  )
 
 
 def ranking_value(metrics: Metrics, best_metric: str) -> float:

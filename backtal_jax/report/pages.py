@@ -160,6 +160,13 @@ def _learning(run):
     ]
     drawn = figures.curves(percent, dict.fromkeys(maps), ylabel='%')
     yield Chart('mAP', 'On the evaluation split.', drawn)
+    if seen := [k for k in keys if k.startswith('training/')]:
+      drawn = figures.curves(percent, seen, ylabel='%')
+      caption = (
+        'Without dropout: videos found to be of one of their classes, snippets '
+        'by their foreground weight, clicked background called so.'
+      )
+      yield Chart('Training videos', caption, drawn)
   if losses:
     drawn = figures.curves(run.log, losses, log=True)
     yield Chart('Losses', 'Every term, and their weighted sum.', drawn)

@@ -359,6 +359,12 @@ def export(
   torch_checkpoints.write(output, params, epoch)
   workdir = workdir_of(checkpoint)
   config = files.read_json(workdir / 'config.json') if workdir else {}
+  if config.get('stages', {}).get('quality'):
+    print(
+      f'{output}: without the quality head of {workdir}, which the official '
+      'program has no place for',
+      file=sys.stderr,
+    )
   affinity = config.get('model', {}).get('affinity', 'official')
   if affinity != 'official':
     print(

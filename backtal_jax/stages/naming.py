@@ -1,0 +1,410 @@
+"""Names for segments of training videos, by expectation maximisation.
+
+What fails in a network that only video labels and background clicks taught is
+rarely where a segment lies, it is which of the video's classes it is. In turn,
+a softmax regression learns to tell the names from features, and every video's
+segments are named anew by models that did not see the video, so that each of
+its labels is found at least once. A name that a click gave stays.
+
+Shapes: S segments, K features of one, M negatives, N videos, C classes, the
+background last among C + 1.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.optimize
+
+from backtal_jax import IGNORED
+from backtal_jax.stages import proposals
+
+_AROUND = 3  # snippets before and after a segment, or a click, that count
+_LIMIT = 4.0  # of a standardised feature
+_MOST_FEATURES = 512  # beyond, their principal directions stand for them
+_FOLDS = 3
+_PENALTY = 10.0  # half of it times the squared weights
+_ITERATIONS = 60  # of L-BFGS
+_ROUNDS, _SWAP_ROUNDS = 6, 3  # of naming anew
+_DROPPED = np.log(0.5)  # as background, from this log-probability
+_ALIKE = 0.5  # Jaccard index from which two classes' names may be swapped
+_BALANCING = 15  # iterations
+
+
+class Names(NamedTuple):
+  """What `name` finds."""
+
+  label: np.ndarray  # [S] int: a class, or C for a segment that is background
+  likelihood: float  # mean log-probability of the names, cross-fitted
+
+
+class Description(NamedTuple):
+  """What segments and background look like, standardised over segments."""
+
+  segment: np.ndarray  # [S, K]
+  negative: np.ndarray  # [M, K], around believed background clicks
+  negative_video: np.ndarray  # [M] int
+
+
+def pool(feature: np.ndarray, runs: np.ndarray) -> np.ndarray:
+  """Return the means [N, 3D] of features [T, D] in, before and after runs.
+
+  Before and after are 3 snippets, fewer at the ends of the video; where there
+  are none, the outermost one.
+  """
+  last = len(feature) - 1
+  mean = lambda a, b: feature[a : max(b, a + 1)].mean(axis=0)
+  rows = [
+    np.concatenate(
+      [
+        mean(a, b),
+        mean(max(0, a - _AROUND), a),
+        mean(min(b, last), min(b, last) + _AROUND),
+      ]
+    )
+    for a, b in runs
+  ]
+  return np.array(rows).reshape(len(runs), 3 * feature.shape[1])
+
+
+def pool_negatives(
+  feature: np.ndarray, video: proposals.Observed
+) -> np.ndarray:
+  """Do what `pool` does around the believed background clicks of a video."""
+  believed = proposals.believed(video.click, video.foreground, len(video.label))
+  at = np.flatnonzero(believed)
+  first = np.maximum(at - _AROUND, 0)
+  last = np.minimum(at + _AROUND + 1, len(feature))
+  return pool(feature, np.stack([first, last], axis=1))
+
+
+def describe(
+  segment: np.ndarray, negative: np.ndarray, negative_video: np.ndarray
+) -> Description:
+  """Standardise what `pool` and `pool_negatives` give of all videos.
+
+  Standardised values are cut off at ±4. Of more than 512 features their
+  principal directions are left: the regression sees no rotation, and what is
+  cut off is the least of them.
+  """
+  mean, std = segment.mean(axis=0), segment.std(axis=0) + 1e-6
+  scale = lambda x: ((x - mean) / std).clip(-_LIMIT, _LIMIT)
+  segment, negative = scale(segment), scale(negative)
+  if segment.shape[1] > _MOST_FEATURES:
+    directions = _principal(segment, _MOST_FEATURES)
+    segment, negative = segment @ directions, negative @ directions
+  return Description(segment, negative, np.asarray(negative_video, int))
+
+
+def _principal(rows, count):
+  """Return about the `count` largest principal directions of rows [S, K]."""
+  count = min(count, *rows.shape)
+  start = np.random.default_rng(0).normal(size=(rows.shape[1], count))
+  basis = np.linalg.qr(start)[0]
+  for _ in range(4):
+    basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
+  return basis
+
+
+@functools.partial(jax.jit, static_argnames='num_names')
+def fit(
+  feature: jax.Array, label: jax.Array, weight: jax.Array, num_names: int
+) -> jax.Array:
+  """Fit a softmax regression with a penalty on its weights, not on the bias.
+
+  Args:
+    feature: [S, K].
+    label: [S] int, less than `num_names`.
+    weight: [S] of the cross-entropies in their sum; 0 leaves a row out.
+    num_names: C + 1.
+
+  Returns:
+    [K + 1, C + 1] weights, the bias last.
+  """
+  target = jax.nn.one_hot(label, num_names)
+
+  def loss(weights):
+    logits = jnp.dot(feature, weights[:-1], precision='highest') + weights[-1]
+    entropy = -(target * jax.nn.log_softmax(logits)).sum(axis=1)
+    return weight @ entropy + _PENALTY / 2 * (weights[:-1] ** 2).sum()
+
+  solver = optax.lbfgs()
+  value_and_grad = optax.value_and_grad_from_state(loss)
+
+  def step(carry, _):
+    weights, state = carry
+    value, grad = value_and_grad(weights, state=state)
+    update, state = solver.update(
+      grad, state, weights, value=value, grad=grad, value_fn=loss
+    )
+    return (optax.apply_updates(weights, update), state), None
+
+  start = jnp.zeros((feature.shape[1] + 1, num_names))
+  carry = start, solver.init(start)
+  (weights, _), _ = jax.lax.scan(step, carry, length=_ITERATIONS)
+  return weights
+
+
+def predict(weights: np.ndarray, feature: np.ndarray) -> np.ndarray:
+  """Return the probabilities [S, C+1] that a fitted regression gives."""
+  logits = feature @ weights[:-1] + weights[-1]
+  power = np.exp(logits - logits.max(axis=1, keepdims=True))
+  return power / power.sum(axis=1, keepdims=True)
+
+
+def cross_fit(
+  look: Description, video: np.ndarray, label: np.ndarray, fold: np.ndarray,
+  num_names: int,
+) -> np.ndarray:  # fmt: skip
+  """Return log-probabilities [S, C+1] by models that did not see the video.
+
+  A name's examples weigh 1 / √(their number / the mean of all names').
+
+  Args:
+    look: Segments and negatives.
+    video: [S] int, of each segment.
+    label: [S] int; segments named background, C, teach nothing.
+    fold: [N] int, of each video.
+    num_names: C + 1.
+  """
+  background = num_names - 1
+  result = np.zeros((len(video), num_names))
+  for held in range(_FOLDS):
+    inside = fold[video] != held
+    use = inside & (label != background)
+    negative = (fold != held)[look.negative_video]
+    if inside.all() or not (use.any() or negative.any()):
+      continue
+    weights = _fit_weighted(look, use, negative, label, background)
+    share = predict(weights, look.segment[~inside])
+    result[~inside] = np.log(share + 1e-4)
+  return result
+
+
+def _fit_weighted(look, use, negative, label, background):
+  """Fit the segments `use` and the negatives; rare names weigh more.
+
+  The others stay with weight 0: every fit has the same shapes.
+  """
+  labels = np.pad(label, (0, len(negative)), constant_values=background)
+  used = np.concatenate([use, negative])
+  count = np.maximum(np.bincount(labels[used], minlength=background + 1), 1)
+  weights = fit(
+    np.concatenate([look.segment, look.negative]).astype(np.float32),
+    labels,
+    (used / np.sqrt(count[labels] / count.mean())).astype(np.float32),
+    background + 1,
+  )
+  return np.asarray(weights, float)
+
+
+def cover(score: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+  """Choose a column of each row of [S, L], those wanted at least once.
+
+  Else the largest of the row; the columns of `wanted` [L] bool get the rows
+  that lose least by it, where there are as many rows as wanted columns.
+  """
+  best = score.argmax(axis=1)
+  columns = np.flatnonzero(wanted)
+  if len(score) >= len(columns) > 0:
+    cost = score.max(axis=1, keepdims=True) - score[:, columns]
+    row, column = scipy.optimize.linear_sum_assignment(cost)
+    best[row] = columns[column]
+  return best
+
+
+def balance(score: np.ndarray) -> np.ndarray:
+  """Return what added to log-probabilities [S, L] shares out the columns.
+
+  With it, each column's softmax has about the same sum.
+  """
+  offset = np.zeros(score.shape[1])
+  for _ in range(_BALANCING):
+    power = score + offset
+    power = np.exp(power - power.max(axis=1, keepdims=True))
+    share = power / power.sum(axis=1, keepdims=True)
+    offset -= np.log(share.mean(axis=0) * len(offset) + 1e-6)
+  return offset
+
+
+def assign(
+  score: np.ndarray, label: np.ndarray, clicked: np.ndarray, *,
+  balanced: float, drop: bool,
+) -> np.ndarray:  # fmt: skip
+  """Name the segments of one video.
+
+  Args:
+    score: [S, C+1] log-probabilities.
+    label: [C] of the video, 1 where the class is there.
+    clicked: [S] int, names that stay, else IGNORED.
+    balanced: How far the labels are shared out, see `balance`: 0 to 1.
+    drop: Whether what is background by a half or more is called so; the one
+      that is least so stays, where nothing else would.
+
+  Returns:
+    [S] int, background C; every label of the video occurs where there are
+    enough segments.
+  """
+  background = len(label)
+  names = np.where(clicked == IGNORED, background, clicked)
+  rest = np.flatnonzero(clicked == IGNORED)
+  if drop and len(rest):
+    kept = rest[score[rest, background] < _DROPPED]
+    alone = len(rest) == len(names) and not len(kept)
+    rest = rest[[score[rest, background].argmin()]] if alone else kept
+  labels = np.flatnonzero(label == 1)
+  if not len(rest) or not len(labels):
+    return names
+  score = score[np.ix_(rest, labels)]
+  if balanced and min(score.shape) > 1:
+    score = score + balanced * balance(score)
+  wanted = ~np.isin(labels, clicked)
+  names[rest] = labels[cover(score, wanted)]
+  return names
+
+
+def by_probability(segments: proposals.Segments) -> np.ndarray:
+  """Return the most probable class [S] of each segment, or the clicked one."""
+  likeliest = segments.score[:, :-1].argmax(axis=1)
+  clicked = segments.clicked
+  return np.where(clicked == IGNORED, likeliest, clicked)
+
+
+def name(
+  segments: proposals.Segments,
+  look: Description,
+  labels: np.ndarray,
+  *,
+  seed: int,
+) -> Names:
+  """Name segments by expectation maximisation.
+
+  From the network's own probabilities, with labels shared out in a video and
+  without; then with the names of classes that mostly come together swapped in
+  the videos that have both. The likeliest is kept.
+
+  Args:
+    segments: S segments.
+    look: Their features and those of negatives.
+    labels: [N, C] multi-hot, of the videos.
+    seed: Seed of how videos are held out.
+  """
+  background = labels.shape[1]
+  video, clicked = segments.video, segments.clicked
+  own = [np.flatnonzero(video == i) for i in np.unique(video)]
+  rng = np.random.default_rng(seed)
+  fold = rng.permutation(len(labels)) % _FOLDS
+  if not len(video):
+    return Names(np.zeros(0, int), 0.0)
+
+  def assigned(score, balanced, drop):
+    names = np.zeros(len(video), int)
+    for rows in own:
+      names[rows] = assign(
+        score[rows], labels[video[rows[0]]], clicked[rows],
+        balanced=balanced, drop=drop,
+      )  # fmt: skip
+    return names
+
+  def fitted(names):
+    return cross_fit(look, video, names, fold, background + 1)
+
+  def maximise(names, rounds, balanced):
+    for i in range(rounds):
+      rest = balanced * max(0.0, 1 - i / max(1, rounds - 2))
+      names = assigned(fitted(names), rest, True)
+    each = fitted(names)[np.arange(len(names)), names]
+    return Names(names, float(each.mean()))
+
+  starts = (0.0, 1.0)
+  likely = lambda names: names.likelihood
+  best = max(
+    (
+      maximise(assigned(segments.score, balanced, False), _ROUNDS, balanced)
+      for balanced in starts
+    ),
+    key=likely,
+  )
+  for a, b in together(labels, _ALIKE):
+    if odds(look, segments, best.label, labels, (a, b)) >= 0:
+      continue
+    both = (labels[video, a] == 1) & (labels[video, b] == 1)
+    both &= clicked == IGNORED
+    swapped = best.label.copy()
+    swapped[both & (best.label == a)] = b
+    swapped[both & (best.label == b)] = a
+    for balanced in starts:
+      best = max(best, maximise(swapped, _SWAP_ROUNDS, balanced), key=likely)
+  return best
+
+
+def odds(
+  look: Description, segments: proposals.Segments, names: np.ndarray,
+  labels: np.ndarray, pair: tuple[int, int],
+) -> float:  # fmt: skip
+  """Return how much likelier two names are as they are than swapped.
+
+  They are learned from the other videos and tried on those that tell which is
+  which: where one of the two classes is without the other, and segments of
+  them that a click names.
+
+  Args:
+    look: Segments and negatives.
+    segments: S segments.
+    names: [S] int, background C.
+    labels: [N, C] multi-hot, of the videos.
+    pair: The two classes.
+
+  Returns:
+    A difference of log-probabilities; 0 where nothing tells.
+  """
+  background, (a, b) = labels.shape[1], pair
+  video, clicked = segments.video, segments.clicked
+  alone, given = labels[:, a] != labels[:, b], np.isin(clicked, pair)
+  telling = alone.copy()
+  telling[video[given]] = True
+  use = ~telling[video] & (names != background)
+  if not telling.any() or not use.any():
+    return 0.0
+  negative = ~telling[look.negative_video]
+  weights = _fit_weighted(look, use, negative, names, background)
+  score = np.log(predict(weights, look.segment) + 1e-4)
+  swapped = score.copy()
+  swapped[:, [a, b]] = score[:, [b, a]]
+  rows = np.flatnonzero(given)
+  total = (score - swapped)[rows, clicked[rows]].sum()
+  for i in np.flatnonzero(alone):
+    rows = (video == i) & ~given
+    if rows.any():
+      total += _explain(score[rows], labels[i])
+      total -= _explain(swapped[rows], labels[i])
+  return float(total)
+
+
+def _explain(score, label):
+  """Sum the best log-probabilities of a video's segments, labels covered."""
+  own = score[:, np.flatnonzero(label == 1)]
+  best = np.maximum(own.max(axis=1), score[:, -1])
+  cost = best[:, None] - own
+  return best.sum() - cost[scipy.optimize.linear_sum_assignment(cost)].sum()
+
+
+def together(labels: np.ndarray, least: float) -> Sequence[tuple[int, int]]:
+  """List the pairs of classes that mostly come together, most of all first.
+
+  Their Jaccard index over the videos' labels [N, C] is `least` or more.
+  """
+  present = (labels == 1).astype(float)
+  both, each = present.T @ present, present.sum(axis=0)
+  index = both / np.maximum(each[:, None] + each - both, 1)
+  pairs = [
+    (-index[a, b], a, b)
+    for a in range(len(each))
+    for b in range(a)
+    if index[a, b] >= least
+  ]
+  return [(a, b) for _, a, b in sorted(pairs)]

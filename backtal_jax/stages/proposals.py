@@ -1,0 +1,134 @@
+"""Segments of training videos, not named yet: runs of foreground.
+
+Shapes: T snippets, C classes, the background last among C + 1, S segments of
+all videos together.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from backtal_jax import IGNORED
+
+# A run's snippets are foreground by more than this.
+_FOREGROUND = 0.5
+_EPSILON = 1e-6
+
+
+class Observed(NamedTuple):
+  """What is known of a training video; T snippets."""
+
+  label: np.ndarray  # [C] float32, multi-hot
+  click: np.ndarray  # [T] int: background C, action 0…C-1, else IGNORED
+  cas: np.ndarray  # [T, C+1] logits of the suppressed branch, without dropout
+  score: np.ndarray  # [C+1] softmax of the video scores
+  foreground: np.ndarray  # [T] weight between 0 and 1
+  duration: float  # seconds
+
+
+class Segments(NamedTuple):
+  """Runs of foreground of several videos, in columns."""
+
+  video: np.ndarray  # [S] int, index of the video
+  run: np.ndarray  # [S, 2] int, snippets, the end excluded
+  clicked: np.ndarray  # [S] int, the class that a click names, else IGNORED
+  score: np.ndarray  # [S, C+1] mean log-probability inside
+
+
+def believed(
+  click: np.ndarray, foreground: np.ndarray, background: int
+) -> np.ndarray:
+  """Mark the background clicks [T] that the foreground weight agrees with.
+
+  It is at most its mean over the video there, see losses.doubt.
+  """
+  return (click == background) & (foreground <= foreground.mean() + _EPSILON)
+
+
+def probabilities(video: Observed) -> np.ndarray:
+  """Return [T, C+1] softmax over a video's own classes and the background.
+
+  Its own are those of its label and of its action clicks; others get 0.
+  """
+  own = np.append(video.label == 1, True)
+  own[video.click[action_clicks(video)]] = True
+  logits = np.where(own, video.cas.astype(float), -np.inf)
+  power = np.exp(logits - logits.max(axis=1, keepdims=True))
+  return power / power.sum(axis=1, keepdims=True)
+
+
+def action_clicks(video: Observed) -> np.ndarray:
+  """Return the snippets of a video where a click names a class."""
+  named = (video.click >= 0) & (video.click < len(video.label))
+  return np.flatnonzero(named)
+
+
+def runs(marked: np.ndarray) -> np.ndarray:
+  """Return the runs [N, 2] of True in [T], the end excluded."""
+  edges = np.flatnonzero(np.diff(np.pad(marked.astype(np.int8), 1)))
+  return edges.reshape(-1, 2)
+
+
+def find(videos: Sequence[Observed]) -> Segments:
+  """Find the segments of training videos; one without a label has none.
+
+  They are the runs of snippets that are foreground by more than a half; a
+  believed background click belongs to none, and so splits one. An action click
+  names the segment that it lies in. Where none is, it seeds one: the snippets
+  around it where its class is at least half as probable as there. A run with
+  clicks of several classes is cut between them, where that explains it best.
+  """
+  found = []
+  for i, video in enumerate(videos):
+    if not video.label.any():
+      continue
+    background = len(video.label)
+    share = probabilities(video)
+    barred = believed(video.click, video.foreground, background)
+    taken = (1 - share[:, background] > _FOREGROUND) & ~barred
+    spans = [*runs(taken)]
+    for t in action_clicks(video):
+      if not taken[t]:
+        span = _seed(share[:, video.click[t]], t, barred | taken)
+        taken[slice(*span)] = True
+        spans.append(span)
+    for span in sorted(map(tuple, spans)):
+      for (start, end), name in _cut(span, video, share):
+        inside = np.log(share[start:end] + _EPSILON).mean(axis=0)
+        found.append((i, (start, end), name, inside))
+  columns = zip(*found, strict=True) if found else ((), (), (), ())
+  video, run, clicked, score = columns
+  width = len(videos[0].label) + 1 if videos else 1
+  return Segments(
+    np.array(video, int),
+    np.array(run, int).reshape(-1, 2),
+    np.array(clicked, int),
+    np.array(score, float).reshape(-1, width),
+  )
+
+
+def _seed(probability, t, barred):
+  """Return the run around snippet t where a class is half as probable."""
+  near = (probability >= probability[t] / 2) & ~barred
+  near[t] = True
+  (run,) = (run for run in runs(near) if run[0] <= t < run[1])
+  return run
+
+
+def _cut(span, video, share):
+  """List the pieces of a run, each with the class that a click names."""
+  start, end = span
+  pieces, name, at = [], IGNORED, start
+  for t in action_clicks(video):
+    if not start <= t < end:
+      continue
+    if name not in (IGNORED, video.click[t]):
+      # What comes before is best of the one class, what comes after of the
+      # other.
+      odds = np.log(share[at:t, [name, video.click[t]]] + _EPSILON)
+      cut = at + 1 + int((odds[:, 0] - odds[:, 1]).cumsum().argmax())
+      pieces.append(((start, cut), name))
+      start = cut
+    name, at = video.click[t], t
+  return [*pieces, ((start, end), name)]

@@ -1,0 +1,311 @@
+"""What follows from each part of a staged training (config.stages).
+
+A training has up to three parts. The first is the ordinary one. Where it has
+lost its labels, a second does it again without clicks. The last goes on from
+there with labels of snippets. What follows from a part is written to
+WORKDIR/stages before the part's last checkpoint, so that a run that died goes
+on from either: clicks.json, names.npz and quality.npz.
+
+Every process looks at its share of the videos; process 0 decides, for all.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from etils import epath
+
+from backtal_jax import IGNORED, errors, files, localization, models, watch
+from backtal_jax.run import hosts
+from backtal_jax.stages import naming, proposals, quality, targets
+
+_T = TypeVar('_T')
+
+
+class Options(NamedTuple):
+  """What config.stages says, in epochs."""
+
+  num_epochs: int  # of the first part
+  without_clicks_below: float  # see config.stages
+  names: str  # see config.stages
+  retrain_epochs: int  # of the part with labels of snippets, 0 for none
+  quality: bool  # whether a head is learned
+
+  @property
+  def most_epochs(self) -> int:
+    """Return how many epochs a training has at most."""
+    again = bool(self.without_clicks_below)
+    return self.num_epochs * (1 + again) + self.retrain_epochs
+
+
+class Part(NamedTuple):
+  """A part of a training."""
+
+  number: int  # from 0; later ones are better
+  first: int  # epoch after which it begins
+  last: int  # its last epoch
+  clicks: bool  # whether they count
+  # Labels and weights [N, T] of the snippets of all videos, where learned.
+  targets: tuple[np.ndarray, np.ndarray] | None
+
+
+class Named(NamedTuple):
+  """Segments of the training videos with their names."""
+
+  video: np.ndarray  # [S] int, index in the split
+  run: np.ndarray  # [S, 2] int, snippets
+  label: np.ndarray  # [S] int, background C
+  believed: np.ndarray  # [K, 2] int, video and snippet of believed clicks
+  snippet_label: np.ndarray  # [N, T] int32, of all videos, see targets.Targets
+  snippet_weight: np.ndarray  # [N, T] float32
+
+
+def _by_one(compute: Callable[[], _T]) -> _T:
+  """Return what process 0 computes."""
+  value = [compute()] if hosts.is_main_process() else []
+  return hosts.gather_objects(value)[0][0]
+
+
+class Stages:
+  """What follows from each part of a training.
+
+  Args:
+    trained: What is trained.
+    workdir: Workdir of the run.
+    options: What config.stages says.
+    localize: Options of localization.localize.
+    seed: Seed of the run.
+  """
+
+  def __init__(
+    self,
+    trained: watch.Trained,
+    workdir: epath.Path,
+    options: Options,
+    localize: dict[str, Any],
+    seed: int,
+  ) -> None:
+    self._trained, self._folder = trained, workdir / 'stages'
+    self._options, self._localize = options, localize
+    self._seed = seed
+
+  def parts(self) -> Iterator[Part]:
+    """Yield the parts; each is asked for when the one before has ended."""
+    options, number = self._options, 0
+    epochs = options.num_epochs
+    yield Part(0, 0, epochs, True, None)
+    if options.without_clicks_below and self.is_lost(self.found()):
+      number = 1
+      yield Part(1, epochs, 2 * epochs, False, None)
+    if options.retrain_epochs:
+      first, named = epochs * (1 + number), self.named()
+      last = first + options.retrain_epochs
+      labels = named.snippet_label, named.snippet_weight
+      yield Part(2, first, last, not number, labels)
+
+  def finish(
+    self, part: Part, params: models.Params, say: Callable[[str], None]
+  ) -> tuple[bool, quality.Head | None]:
+    """Write what follows from a part that ends with some parameters.
+
+    Returns:
+      Whether no part follows, and the head, if one is learned then.
+    """
+    options, again = self._options, part.targets is not None
+    if part.number == 0 and options.without_clicks_below:
+      found = self.judge_clicks(params)
+      say(self.verdict(found))
+      if self.is_lost(found):
+        return False, None
+    final = again or not options.retrain_epochs
+    named = None
+    if again:
+      named = self.named()
+    elif options.retrain_epochs or options.quality:
+      named = self.name(params, part.clicks)
+    if named is None or not (final and options.quality):
+      return final, None
+    return final, self.learn_quality(params, named)
+
+  def judge_clicks(self, params: models.Params) -> float:
+    """Write the share of the training videos that are found of their classes.
+
+    See clicks.json and `found`.
+    """
+    trained = self._trained
+    rows = watch.gather(
+      [
+        (seen.video, watch.is_found(seen.seen))
+        for seen in watch.look(trained, params, trained.videos, True)
+      ]
+    )
+    share = float(np.mean([found for _, found in rows]))
+    if hosts.is_main_process():
+      files.write_json(self._folder / 'clicks.json', {'labels_found': share})
+    return share
+
+  def found(self) -> float:
+    """Return what `judge_clicks` wrote."""
+    read = lambda: files.read_json(self._need('clicks.json'))['labels_found']
+    return _by_one(read)
+
+  def is_lost(self, found: float) -> bool:
+    """Return whether so few videos found call for training without clicks."""
+    return found < self._options.without_clicks_below
+
+  def verdict(self, found: float) -> str:
+    """Say in a line what follows from a share of videos that are found."""
+    line = (
+      f'without dropout {100 * found:.0f} % of the training videos are found '
+      'to be of one of their classes'
+    )
+    if self.is_lost(found):
+      line += (
+        f', fewer than {100 * self._options.without_clicks_below:.0f} % '
+        '(config.stages.without_clicks_below): trained anew without clicks'
+      )
+    return line
+
+  def name(self, params: models.Params, clicks: bool) -> Named:
+    """Find and name the segments of the training videos; see names.npz.
+
+    `clicks` says whether their clicks count.
+    """
+    trained = self._trained
+    rows = watch.gather(
+      [*map(_describe, watch.look(trained, params, trained.videos, clicks))]
+    )
+    named = _by_one(functools.partial(self._name, rows))
+    if hosts.is_main_process():
+      with files.atomic(self._folder / 'names.npz') as f:
+        np.savez_compressed(f, allow_pickle=False, **named._asdict())
+    return named
+
+  def _name(self, rows):
+    """Name the segments of `_describe`'s rows, of all processes."""
+    trained = self._trained
+    index, seen, found, looks, negatives = zip(*rows, strict=True)
+    counts = [len(part.video) for part in found]
+    segments = proposals.Segments(
+      np.repeat(np.arange(len(rows)), counts),
+      *(np.concatenate(part) for part in list(zip(*found, strict=True))[1:]),
+    )
+    labels = np.stack([video.label for video in seen])
+    if self._options.names == 'em':
+      description = naming.describe(
+        np.concatenate(looks),
+        np.concatenate(negatives),
+        np.repeat(np.arange(len(rows)), list(map(len, negatives))),
+      )
+      label = naming.name(segments, description, labels, seed=self._seed).label
+    else:
+      label = naming.by_probability(segments)
+    made = targets.make(seen, segments, label)
+    shape = len(trained.source), made.label.shape[1]
+    everywhere = targets.Targets(
+      np.full(shape, IGNORED, np.int32), np.zeros(shape, np.float32)
+    )
+    index = np.array(index)
+    for whole, part in zip(everywhere, made, strict=True):
+      whole[index] = part
+    believed = [
+      (i, t)
+      for i, video in zip(index, seen, strict=True)
+      for t in np.flatnonzero(
+        proposals.believed(video.click, video.foreground, len(video.label))
+      )
+    ]
+    return Named(
+      index[segments.video], segments.run, label,
+      np.array(believed, int).reshape(-1, 2), *everywhere,
+    )  # fmt: skip
+
+  def named(self) -> Named:
+    """Return what `name` wrote."""
+    return _by_one(lambda: _read_named(self._need('names.npz')))
+
+  def learn_quality(self, params: models.Params, named: Named) -> quality.Head:
+    """Fit the quality head to named segments; see quality.npz."""
+    trained = self._trained
+    num_inputs = quality.num_inputs(*trained.source.shape[1:])
+    most = quality.most_of_a_video(len(trained.videos), num_inputs)
+    rows = watch.gather(
+      [
+        (seen.video, self._examples(seen, named, most))
+        for seen in watch.look(trained, params, trained.videos, False)
+      ]
+    )
+
+    def fit():
+      columns = zip(*(examples for _, examples in rows), strict=True)
+      examples = quality.Examples(*map(np.concatenate, columns))
+      if not len(examples.tiou):
+        raise errors.InputError(
+          'config.stages.quality: no proposal in any training video; expected '
+          'a network that finds some'
+        )
+      return quality.fit(examples, self._seed)
+
+    head = _by_one(fit)
+    if hosts.is_main_process():
+      quality.write(self._folder / 'quality.npz', head)
+    return head
+
+  def _examples(self, seen, named, most):
+    """Return what the head learns from of a video."""
+    video, own = seen.seen, named.video == seen.video
+    if not (seen.frame_num > 0 and 0 < video.duration < np.inf):
+      raise errors.InputError(
+        f'{self._trained.source.names[seen.video]}: frame_num '
+        f'{seen.frame_num} and duration {video.duration}, expected both to be '
+        'positive, as config.stages.quality needs them'
+      )
+    own &= named.label != len(video.label)
+    options = quality.widen(self._localize)
+    labels, segments = localization.propose(
+      video.cas, video.score, seen.magnitude,
+      frame_num=seen.frame_num, duration=video.duration, **options,
+    )  # fmt: skip
+    if len(labels) > most:
+      rng = np.random.default_rng([self._seed, seen.video])
+      some = np.sort(rng.permutation(len(labels))[:most])
+      labels, segments = labels[some], segments[some]
+    seconds = video.duration / len(video.click)
+    clicks = named.believed[named.believed[:, 0] == seen.video, 1]
+    tiou, offset = quality.learnable(
+      labels, segments, named.label[own], named.run[own] * seconds,
+      (clicks + 0.5) * seconds,
+    )  # fmt: skip
+    x = quality.inputs(
+      seen.feature, labels, segments, video.duration, len(video.label)
+    )
+    return quality.Examples(x, tiou, offset)
+
+  def _need(self, name):
+    """Return the path of what an earlier part wrote."""
+    path = self._folder / name
+    if not path.exists():
+      raise errors.InputError(
+        f'{path}: missing, though the run is past the part that writes it; '
+        'choose another --workdir to start anew'
+      )
+    return path
+
+
+def _describe(seen):
+  """Return what names are made of, of a video."""
+  video = seen.seen
+  found = proposals.find([video])
+  return (
+    seen.video, video, found, naming.pool(seen.feature, found.run),
+    naming.pool_negatives(seen.feature, video),
+  )  # fmt: skip
+
+
+def _read_named(path):
+  try:
+    with path.open('rb') as f, np.load(f) as loaded:
+      return Named(**{key: loaded[key] for key in Named._fields})
+  except (KeyError, ValueError, EOFError, OSError, TypeError) as e:
+    raise errors.InputError(f'{path}: no named segments in it: {e!r}') from e
