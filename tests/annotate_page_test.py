@@ -5,6 +5,8 @@ import itertools
 import os
 import signal
 import time
+import types
+from urllib import parse
 
 import annotate_client
 import chromium
@@ -55,7 +57,7 @@ class Page:
   """The page in a browser: keys pressed, texts read."""
 
   def __init__(self, browser, url):
-    self.browser = browser
+    self.browser, self.url = browser, url
     browser.get('about:blank')
     browser.get_log('browser')
     browser.get(url)
@@ -208,6 +210,7 @@ def test_keys(browser, folder):
     page.until(lambda: [label for _, label in clicks(folder)] == ['run'])
     page.press('x', 'x')
     page.until(lambda: clicks(folder) == [])
+    page.until(lambda: page.text('saved') == 'all saved')
     page.press('x')
     page.until(lambda: page.text('status') == 'No click to remove')
     for keys, speed in (('[[', '0.5×'), ('[[[', '0.25×'), (']' * 12, '4×')):
@@ -366,6 +369,104 @@ def test_video_that_does_not_tell_its_length(browser, tmp_path):
     page.press('b')
     page.until(lambda: clicks(tmp_path) == [(1.0, 'background')])
     assert not page.errors()
+
+
+# Files whose first picture is elsewhere than at 0 s, and in which pictures
+# stand for different times.
+ODD = {
+  'late.mkv': {'output_ts_offset': '2'},
+  'empty edit.mp4': {'output_ts_offset': '1'},
+  'no edit list.mp4': {'movflags': 'frag_keyframe+empty_moov'},
+  'screen.mp4': {
+    'numbers': [*range(11), *range(60, 71), *range(150, 200)],
+  },
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def odd(browser, tmp_path_factory):
+  """The page with the odd files, for all of their tests."""
+  folder = tmp_path_factory.mktemp('odd')
+  (folder / 'videos').mkdir()
+  for name, options in ODD.items():
+    numbered_video.make(
+      folder / 'videos' / name, num_frames=200, fps=FPS,
+      coder={'g': '50', 'sc_threshold': '0', 'bf': '2'}, **options,
+    )  # fmt: skip
+  process, client = annotate_client.start(folder, '--classes=jump')
+  yield types.SimpleNamespace(folder=folder, page=Page(browser, client.url))
+  process.kill()
+  process.wait()
+  process.stdout.close()
+
+
+def show(page, name):
+  """Open a video by its name in the list, from its first picture on."""
+  page.browser.get('about:blank')
+  page.browser.get(f'{page.url}#{parse.quote(name)}')
+  page.until(lambda: page.text('name') == name)
+  page.until(lambda: page.run('return video.readyState') >= 2)
+  page.until(lambda: page.text('time') == '0:00.00 / 0:08.00')
+  page.until(lambda: page.frame() == 0)
+  return page
+
+
+def press_and_see(page, *keys_and_frames, settle=0.0):
+  for key, frame in zip(
+    keys_and_frames[::2], keys_and_frames[1::2], strict=True
+  ):
+    page.press(key)
+    time.sleep(settle)  # pictures that are gone through
+    page.until(lambda frame=frame: page.frame() == frame)
+    time.sleep(0.1)
+    assert page.frame() == frame, (key, frame)
+
+
+@pytest.mark.parametrize('name', ['late', 'empty edit', 'no edit list'])
+def test_seconds_count_from_the_first_picture(odd, name):
+  page = show(odd.page, name)
+  press_and_see(page, '.', 1, '\ue014', 26, '.', 27, '.', 28, ',', 27, 'b', 27)
+  page.until(lambda: clicks(odd.folder, name))
+  assert clicks(odd.folder, name) == [(27 / FPS, 'background')]
+  # The last picture, too, wherever the browser thought that the end would be.
+  page.run('video.currentTime = 7; video.play()')
+  page.until(lambda: page.run('return video.ended'))
+  page.press('b')
+  page.until(lambda: len(clicks(odd.folder, name)) == 2)
+  assert clicks(odd.folder, name)[1][0] == pytest.approx(199 / FPS, abs=0.1)
+  assert not page.errors()
+
+
+def test_click_in_a_still_is_when_the_key_was_pressed(odd):
+  page, name = show(odd.page, 'screen'), 'screen'
+  press_and_see(page, '\ue014', 10, '\ue014', 10, '\ue014', 70, '\ue012', 10)
+  assert page.now() == pytest.approx(2, abs=0.01)
+  page.run(
+    'addEventListener("keydown", e => { if (e.key === "b") window.pressed = '
+    'video.currentTime; }, true); video.currentTime = 0.3; video.play()'
+  )
+  page.until(lambda: page.run('return video.currentTime') > 1.5)
+  page.press('b')
+  page.until(lambda: clicks(odd.folder, name))
+  assert page.frame() == 10
+  ((at, _),) = clicks(odd.folder, name)
+  # A picture that came late, on a busy machine, takes that from its time.
+  pressed = page.run('return pressed')
+  assert pressed - 0.5 < at < pressed + 0.05
+  page.press('k')
+  # Over stills to the very next picture, there and back.
+  page.run('video.currentTime = 0.37')
+  page.until(lambda: page.frame() == 9)
+  press_and_see(page, '.', 10, '.', 60, '.', 61, ',', 60, ',', 10, ',', 9)
+
+
+def test_no_frame_back_is_left_out_at_a_key_frame(odd):
+  page = show(odd.page, 'no edit list')
+  page.run('video.currentTime = 2.17')
+  page.until(lambda: page.frame() == 52)
+  press_and_see(
+    page, ',', 51, ',', 50, ',', 49, ',', 48, ',', 47, '.', 48, settle=1
+  )
 
 
 class Proposer:

@@ -1,5 +1,6 @@
 """The files behind the click page: history, clicks, labels, folder, queue."""
 
+import contextlib
 import json
 import os
 import resource
@@ -328,6 +329,37 @@ def test_rates_count_clicks_that_were_made_and_stand(opened, tmp_path):
   assert history.rates(tmp_path / 'none.csv') == {}
 
 
+def test_what_the_page_has_shown_can_be_clicked(opened, tmp_path):
+  (tmp_path / 'labels.csv').write_text(
+    'video_id,subset,label,duration\na,training,jump,8.0\n'
+  )
+  s = opened()
+  for name, told in (('a', None), ('b b', 60.0)):
+    assert s.video(name)['shown'] == told
+    # A browser learns where the video ends when it gets there.
+    for duration in (8.0, 8.96):
+      s.act({'kind': 'opened', 'video': name, 'duration': duration})
+    assert s.video(name)['shown'] == 8.96
+    assert click(s, name, 8.9)['event']['add'] == [8.9, 'background']
+    with pytest.raises(errors.InputError, match=r'expected 0…8\.96 s'):
+      click(s, name, 9.5)
+  assert (s.duration('a'), s.duration('b b')) == (8.0, 8.96)
+
+
+def test_pictures_tell_the_duration_before_the_page_does(tmp_path):
+  found = labels.Labels(tmp_path / 'labels.csv', 'training')
+  with contextlib.closing(
+    store.Store(
+      tmp_path / 'clicks.csv', 'A1', NAMES, ('jump',), found, lambda name: 8.0
+    )
+  ) as s:
+    assert s.video('a')['pictures'] == 8.0
+    click(s, 'a', 7.5)  # before it was opened
+    s.act({'kind': 'opened', 'video': 'a', 'duration': 10.0})  # of the sound
+    s.act({'kind': 'labels', 'video': 'a', 'labels': ['jump']})
+  assert rows(tmp_path / 'labels.csv') == ['a,training,jump,8.0,']
+
+
 def test_folder_has_videos_and_no_links_that_lead_out(tmp_path, capsys):
   folder = tmp_path / 'videos'
   (folder / 'more.mp4').mkdir(parents=True)
@@ -345,7 +377,8 @@ def test_folder_has_videos_and_no_links_that_lead_out(tmp_path, capsys):
   told = capsys.readouterr().err
   assert "'out.mp4' is a link that leads out" in told
   assert "'gone.mp4' is no file" in told and "'more.mp4' is no file" in told
-  assert found.find('a.1') == str(folder / 'a.1.mp4')
+  assert 'left out, not named as videos: notes.txt\n' in told
+  assert found.find('a.1') == folder / 'a.1.mp4'
   for name in ('out', '../secret', 'secret', '/etc/passwd', '', '..'):
     assert found.find(name) is None
   # What becomes a link, or vanishes, after the start.

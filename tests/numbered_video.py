@@ -7,7 +7,9 @@ import pytest
 
 _BITS, _BLOCK = 10, 16
 WIDTH, HEIGHT = _BITS * _BLOCK, 96
-CODECS = {'.webm': 'libvpx', '.mp4': 'libx264', '.avi': 'mpeg4'}
+CODECS = {
+  '.webm': 'libvpx', '.mp4': 'libx264', '.mkv': 'libx264', '.avi': 'mpeg4'
+}  # fmt: skip
 
 # In the browser: the number of the frame that a video element shows.
 READ = f"""(video => {{
@@ -33,8 +35,17 @@ def frame(number) -> np.ndarray:
   return picture
 
 
-def make(path, num_frames=300, fps=25, **muxer):
-  """Write a video; the codec goes by the name's ending."""
+def make(path, num_frames=300, fps=25, *, numbers=None, coder=(), **muxer):
+  """Write a video; the codec goes by the name's ending.
+
+  Args:
+    path: Of the file.
+    num_frames: How many frames there are.
+    fps: Frames a second.
+    numbers: Those frames that are shown, each until the next one; default all.
+    coder: Options of the encoder.
+    muxer: Options of the container.
+  """
   av = pytest.importorskip('av', reason='needs av, of the extra video')
   codec = CODECS[path.suffix]
   with av.open(str(path), 'w', options=muxer) as container:
@@ -43,7 +54,8 @@ def make(path, num_frames=300, fps=25, **muxer):
     stream.bit_rate = 1_000_000
     if codec == 'libvpx':
       stream.options = {'deadline': 'realtime', 'cpu-used': '8', 'g': '25'}
-    for number in range(num_frames):
+    stream.options |= dict(coder)
+    for number in numbers or range(num_frames):
       picture = av.VideoFrame.from_ndarray(frame(number), format='rgb24')
       picture.pts, picture.time_base = number, fractions.Fraction(1, fps)
       container.mux(stream.encode(picture))

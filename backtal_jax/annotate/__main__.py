@@ -115,7 +115,7 @@ def serve(args: argparse.Namespace) -> None:
     raise errors.InputError(
       f"no {e.name}: pip install 'backtal-jax[annotate]'"
     ) from e
-  folder = videos.Folder(args.videos)
+  folder = videos.Folder(files.path(args.videos))
   if not args.annotator.strip():
     raise errors.InputError('--annotator is empty, expected a name')
   model, paths, classes = _load(args)
@@ -124,11 +124,12 @@ def serve(args: argparse.Namespace) -> None:
   path = args.labels or f'{args.clicks.removesuffix(".csv")}_labels.csv'
   with contextlib.closing(
     store.Store(
-      args.clicks,
+      files.path(args.clicks),
       args.annotator,
       folder,
       classes,
-      labels.Labels(path, args.subset),
+      labels.Labels(files.path(path), args.subset),
+      folder.measure,
     )
   ) as opened:
     if opened.missing:

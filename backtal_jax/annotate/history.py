@@ -41,9 +41,9 @@ class Mark(NamedTuple):
   who: str
 
 
-def log_path(clicks: epath.PathLike) -> epath.Path:
+def log_path(clicks: epath.Path) -> epath.Path:
   """Return where the history of a click file lies."""
-  return files.path(f'{clicks}.log')
+  return epath.Path(f'{clicks}.log')
 
 
 class History:
@@ -51,12 +51,12 @@ class History:
 
   Attributes:
     events: in their order.
-    durations: {video: seconds}, where the page has told.
+    durations: {video: seconds}, where the page has told, the last time.
     seconds: {(annotator, video): seconds of work}.
     keys: Keys of all events that have one.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.events, self.durations, self.keys = [], {}, set()
     self.seconds = collections.Counter()
     self._undone = set()
@@ -70,7 +70,7 @@ class History:
     self.keys |= {event['key']} if 'key' in event else set()
     self.seconds[event['who'], video] += event.get('spent', 0)
     if 'duration' in event:
-      self.durations.setdefault(video, event['duration'])
+      self.durations[video] = event['duration']  # it may grow in playing
     if 'of' in event:
       self._undone.add(event['of'])
       self._replay(video)
@@ -147,7 +147,7 @@ def _apply(event, marks):
     marks[event['seq']] = Mark(event['seq'], *event['add'], event['who'])
 
 
-def parse(text: bytes, path: epath.PathLike) -> tuple[dict, History, int]:
+def parse(text: bytes, path: epath.Path) -> tuple[dict, History, int]:
   """Read a history.
 
   Args:
@@ -182,7 +182,7 @@ def parse(text: bytes, path: epath.PathLike) -> tuple[dict, History, int]:
   return head, history, whole
 
 
-def rates(clicks: epath.PathLike) -> dict:
+def rates(clicks: epath.Path) -> dict:
   """Count the time that clicks took, where a file has a history.
 
   Args:

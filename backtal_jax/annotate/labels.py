@@ -18,12 +18,12 @@ class Labels:
   """The video labels, in the file that `prepare custom --labels` reads.
 
   Args:
-    path: Path of the file, which need not be there.
+    path: Of the file, which need not be there.
     subset: Subset of videos that the file does not name.
   """
 
-  def __init__(self, path: epath.PathLike | None, subset: str) -> None:
-    self.path, self._subset = files.path(path), subset
+  def __init__(self, path: epath.Path, subset: str) -> None:
+    self.path, self._subset = path, subset
     self._names = {}  # of the videos in the file
     self._rows = collections.defaultdict(list)
     if self.path.exists():

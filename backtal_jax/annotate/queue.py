@@ -6,11 +6,19 @@ the clicks that contradict the curve, to be checked again: a wrong click costs
 more than a missing one.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backtal_jax.data import annotations
+
+if TYPE_CHECKING:  # JAX takes seconds
+  from backtal_jax import predict
+  from backtal_jax.data import sources
+
+# Of classes, over the snippets of a video: [T] each.
+_Curves = Mapping[str, np.ndarray]
 
 UNCLICKED = 'high, no click'
 CHECK = 'check again'
@@ -19,14 +27,16 @@ DISTANCE = 2.0
 
 
 def proposals(
-  model: Any, video: Any, clicks: Any
+  model: 'predict.Model',
+  video: 'sources.Example',
+  clicks: Sequence[annotations.Click],
 ) -> list[tuple[float, str, float]]:
   """Return the moments of a video that are worth a click, best first.
 
   Args:
-    model: a predict.Model.
-    video: a sources.Video with features, perhaps labels.
-    clicks: annotations.Click of this video; a label that is no class of the
+    model: Of the classes.
+    video: Its features, perhaps its labels.
+    clicks: Of this video; a label that is no class of the
       model and not background speaks for its surroundings, too, but is never
       checked again.
 
@@ -39,12 +49,14 @@ def proposals(
   return rank(*curves(model, video), video.duration, clicks)
 
 
-def curves(model: Any, video: Any, labels: Any = ()) -> tuple[dict, dict]:
+def curves(
+  model: 'predict.Model', video: 'sources.Example', labels: Sequence[str] = ()
+) -> tuple[_Curves, _Curves]:
   """Return the probability of each class over the snippets of a video.
 
   Args:
-    model: a predict.Model.
-    video: a sources.Video with features.
+    model: Of the classes.
+    video: Its features, perhaps its labels.
     labels: names of its classes; default those of the video, else those that
       the model finds.
 
@@ -66,7 +78,10 @@ def curves(model: Any, video: Any, labels: Any = ()) -> tuple[dict, dict]:
 
 
 def rank(
-  found: Any, every: Any, duration: float, clicks: Any
+  found: _Curves,
+  every: _Curves,
+  duration: float,
+  clicks: Sequence[annotations.Click],
 ) -> list[tuple[float, str, float]]:
   """Return what `proposals` does, of curves that are known.
 

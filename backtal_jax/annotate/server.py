@@ -9,9 +9,11 @@ another site nor a name that points here gets through.
 import os
 import secrets
 import threading
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 from urllib import parse
 
+from etils import epath
 from starlette import (
   applications,
   concurrency,
@@ -20,11 +22,16 @@ from starlette import (
   responses,
   routing,
   staticfiles,
+  types,
 )
 
 from backtal_jax import errors, files
-from backtal_jax.annotate import queue
+from backtal_jax.annotate import queue, videos
+from backtal_jax.annotate import store as click_store
 from backtal_jax.data import annotations
+
+if TYPE_CHECKING:  # JAX takes seconds
+  from backtal_jax import predict
 
 PAGE = os.path.join(os.path.dirname(__file__), 'page')
 _COMMAND = 'python -m backtal_jax.annotate'
@@ -46,15 +53,17 @@ class Proposer:
   """A trained model and the features of the videos.
 
   Args:
-    model: a predict.Model.
-    paths: Paths of the videos' feature files.
+    model: What finds segments.
+    paths: Of the videos' feature files.
   """
 
-  def __init__(self, model: Any, paths: Any) -> None:
+  def __init__(
+    self, model: 'predict.Model', paths: Iterable[epath.Path]
+  ) -> None:
     self._model, self._mutex, self._known = model, threading.Lock(), {}
     self._paths = {path.stem: path for path in paths}
 
-  def propose(self, store: Any, name: str) -> dict:
+  def propose(self, store: click_store.Store, name: str) -> dict:
     """Return a video's curves, and what is worth a click now."""
     path = self._paths.get(annotations.match_name(name, self._paths))
     if path is None:
@@ -84,15 +93,19 @@ class Guard:
   """Lets through who knows the token and comes from our own page.
 
   Args:
-    app: what is guarded.
-    token: to be known.
-    hosts: names this server may be called by; () is any.
+    app: What is guarded.
+    token: To be known.
+    hosts: Names this server may be called by; () is any.
   """
 
-  def __init__(self, app: Any, token: str, hosts: Any) -> None:
+  def __init__(
+    self, app: types.ASGIApp, token: str, hosts: Collection[str]
+  ) -> None:
     self._app, self._token, self._hosts = app, token, hosts
 
-  async def __call__(self, scope, receive, send):
+  async def __call__(
+    self, scope: types.Scope, receive: types.Receive, send: types.Send
+  ) -> None:
     if scope['type'] != 'http':  # the start and the end of the server
       await self._app(scope, receive, send)
       return
@@ -145,23 +158,23 @@ class Guard:
 
 
 def make_app(
-  store: Any,
-  folder: Any,
-  proposer: Any = None,
+  store: click_store.Store,
+  folder: videos.Folder,
+  proposer: Proposer | None = None,
   *,
   token: str,
-  actions: Any = False,
-  hosts: Any = (),
-) -> Any:
+  actions: bool = False,
+  hosts: Collection[str] = (),
+) -> Guard:
   """Return the ASGI application.
 
   Args:
-    store: a store.Store.
-    folder: a videos.Folder.
-    proposer: a Proposer, where there is a model.
-    token: see Guard.
-    actions: whether action clicks are wanted.
-    hosts: see Guard.
+    store: The clicks.
+    folder: The videos.
+    proposer: Where there is a model.
+    token: See Guard.
+    actions: Whether action clicks are wanted.
+    hosts: See Guard.
   """
 
   def state(request):
@@ -197,7 +210,7 @@ def make_app(
     path = folder.find(known(request))
     if path is None:
       raise exceptions.HTTPException(404, 'the file of this video is gone')
-    kind = _TYPES.get(os.path.splitext(path)[1].lower(), 'video/mp4')
+    kind = _TYPES.get(path.suffix.lower(), 'video/mp4')
     return responses.FileResponse(path, media_type=kind)
 
   async def act(request):

@@ -14,12 +14,13 @@ import os
 import secrets
 import threading
 import time
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
+from backtal_jax.annotate import labels as labels_file
 from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import annotations, click_formats, marks
 
@@ -30,11 +31,13 @@ class Store:
   """A click file that is being worked on.
 
   Args:
-    path: Path of the click file in our own form; it need not be there.
+    path: Of the click file in our own form; it need not be there.
     annotator: Name of who clicks.
-    videos: names that may be clicked.
-    classes: names in order; () takes those of the files.
-    labels: a labels.Labels.
+    videos: Names that may be clicked.
+    classes: Names in order; () takes those of the files.
+    labels: The labels of the videos.
+    measure: Returns the seconds of a video's pictures, None where nothing but
+      the page can tell.
 
   Raises:
     errors.InputError: another server has the file; it is of another form, of
@@ -43,14 +46,16 @@ class Store:
 
   def __init__(
     self,
-    path: epath.PathLike,
+    path: epath.Path,
     annotator: str,
-    videos: Any,
-    classes: Any,
-    labels: Any,
+    videos: Collection[str],
+    classes: Sequence[str],
+    labels: labels_file.Labels,
+    measure: Callable[[str], float | None] = lambda name: None,
   ) -> None:
-    self.path, self.who, self.labels = files.path(path), annotator, labels
-    self._videos, self._mutex = videos, threading.RLock()
+    self.path, self.who, self.labels = path, annotator, labels
+    self._videos, self._measure = videos, measure
+    self._mutex = threading.RLock()
     self.path.parent.mkdir(parents=True, exist_ok=True)
     log = history.log_path(path)
     self._log = open(log, 'a+b', buffering=0)  # noqa: SIM115, closed below
@@ -111,12 +116,18 @@ class Store:
         'seconds': round(past.seconds[self.who, name], 1),
         'labels': self.labels.get(name),
         'duration': self.duration(name),
+        'pictures': self._measure(name),
+        'shown': past.durations.get(name),
       }
 
   def duration(self, name: str) -> float | None:
-    """Return a video's seconds: the labels file's, else the page's."""
-    told = self.labels.duration(name)
-    return self.history.durations.get(name) if told is None else told
+    """Return a video's seconds: the labels file's, its own, or the page's."""
+    return next((x for x in self._durations(name) if x is not None), None)
+
+  def _durations(self, name):
+    yield self.labels.duration(name)
+    yield self._measure(name)
+    yield self.history.durations.get(name)
 
   def summary(self) -> list[list]:
     """Return [name, clicks, done] of every video."""
@@ -127,7 +138,9 @@ class Store:
         for name in self._videos
       ]
 
-  def spoken(self, name: str) -> tuple[list, list]:
+  def spoken(
+    self, name: str
+  ) -> tuple[list[annotations.Click], list[annotations.Click]]:
     """Return a video's clicks; and its answers without one, as clicks."""
     with self._mutex:
       past, who = self.history, self.who
@@ -226,14 +239,16 @@ class Store:
 
   def _time(self, request, video):
     seconds = formats.number(request.get('time'), 'the time')
-    duration = self.duration(video)
-    if duration is None:
+    # What was shown can be clicked, whatever a labels file says.
+    known = (x for x in self._durations(video) if x is not None)
+    end = max(known, default=None)
+    if end is None:
       raise errors.InputError(f'video {video!r} was not opened yet')
-    if not 0 <= seconds <= duration + marks.BEYOND:
+    if not 0 <= seconds <= end + marks.BEYOND:
       raise errors.InputError(
-        f'the time is {seconds:g} s, expected 0…{duration:g} s'
+        f'the time is {seconds:g} s, expected 0…{end:g} s'
       )
-    return round(min(seconds, duration), 6)
+    return round(min(seconds, end), 6)
 
   def _label(self, request):
     label = request.get('label', annotations.BACKGROUND)

@@ -1,37 +1,34 @@
-// The video: the time of the frame on screen, steps, speeds, loops.
+// The video: playing, seeks, steps, speeds, loops.
+
+import {Screen} from '/page/screen.js';
+import {stepOnce} from '/page/steps.js';
 
 const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4];
+// Milliseconds for which a seek is waited for, and for the rest of its paint.
+const LONGEST_PAINT = 250;
+const PAINTED = 20;
 
-export class Player {
-  constructor(video, onFrame) {
-    Object.assign(this, {video, onFrame, waiters: [], sought: 0});
+export class Player extends Screen {
+  // onFrame is called with every picture, onReady with the first of a video.
+  constructor(video, onFrame, onReady) {
+    super(video);
+    Object.assign(this, {onFrame, onReady, waiters: [], sought: 0});
     this.stepping = Promise.resolve();  // one step after the other
-    this.clear();
     // currentTime may be a frame off; this is the frame that is shown.
-    const shown = (now, {mediaTime}) => {
-      this.show(mediaTime);
+    const shown = (now, {mediaTime, presentedFrames, presentationTime}) => {
+      const ago = (performance.now() - presentationTime) / 1000;
+      this.presented = presentedFrames;
+      this.show(mediaTime, video.paused ? 0 : ago * video.playbackRate);
+      this.waiters.splice(0).forEach(resolve => resolve());
       video.requestVideoFrameCallback(shown);
     };
-    if (video.requestVideoFrameCallback) {
-      video.requestVideoFrameCallback(shown);
-    } else {
-      video.addEventListener('timeupdate', () => this.show(video.currentTime));
-    }
+    video.requestVideoFrameCallback?.(shown);
+    video.addEventListener('loadeddata', () => this.show());
+    video.addEventListener('timeupdate', () => this.show());
+    video.addEventListener('seeking', () => { if (!this.going) this.leave(); });
     for (const end of ['seeked', 'emptied', 'error']) {
       video.addEventListener(
         end, () => this.waiters.splice(0).forEach(resolve => resolve()));
-    }
-  }
-
-  // The time of the frame on screen: the callback may come late, or never.
-  get now() {
-    try {
-      const frame = new VideoFrame(this.video);
-      const time = frame.timestamp / 1e6;
-      frame.close();
-      return Math.abs(time - this.video.currentTime) < 1 ? time : this.time;
-    } catch {  // not known in this browser, or no frame yet
-      return this.time;
     }
   }
 
@@ -40,25 +37,37 @@ export class Player {
     this.video.src = url;
   }
 
+  // pending: where to go, and eager: whether to play, once it is ready.
   clear() {
+    super.clear();
     Object.assign(this, {
-      time: 0, frame: Infinity, range: null, back: null, ready: false});
+      range: null, back: null, pending: null, eager: false, slow: false,
+      finding: false});
   }
 
-  show(time) {
-    const step = Math.abs(time - this.time);
-    // The shortest step between frames ever seen is a frame.
-    if (this.ready && step > 0.001) this.frame = Math.min(this.frame, step);
-    if (!this.ready) performance.mark('first frame');
-    Object.assign(this, {time, ready: true});
-    if (this.range && (time >= this.range[1] || time < this.range[0] - 1)) {
-      this.go(this.range[0]);
+  show(told, ago) {
+    if (this.video.readyState < 2 || !this.landed) return;
+    this.look(told, ago);
+    if (!this.ready) {
+      performance.mark('first frame');
+      this.ready = true;
+      if (this.pending !== null) this.go(this.pending);
+      if (this.eager) this.play();
+      this.onReady();
     }
+    this.time = this.now;
+    const [begin, end] = this.range ?? [];
+    if (this.time >= end || this.time < begin - 1) this.go(begin);
     this.onFrame();
   }
 
-  get duration() {
-    return Number.isFinite(this.video.duration) ? this.video.duration : 0;
+  // The file does not tell its length: look at its end.
+  async findEnd() {
+    if (this.finding) return;
+    this.finding = true;
+    this.video.currentTime = 1e9;
+    while (this.video.seeking) await this.wait();
+    this.video.currentTime = this.first;
   }
 
   seek(time) {
@@ -69,58 +78,75 @@ export class Player {
 
   // So many seconds on, or back; several at once add up.
   jump(seconds) {
-    return this.seek(seconds + (this.going ? this.target : this.now));
+    const from = this.going ? this.target
+      : this.ready ? Math.max(0, this.clock) : this.pending;
+    return this.seek(seconds + from);
   }
 
   // Browsers lose seeks that overlap: one at a time, and the last one wins.
   go(time) {
-    if (!this.video.readyState) return Promise.resolve();
-    this.target = Math.max(0, Math.min(time, this.duration - 0.001));
+    if (!this.ready) {
+      this.pending = time;
+      return Promise.resolve();
+    }
+    this.target = Math.max(0, Math.min(time, this.end));
     this.going ??= this.drive().finally(() => { this.going = null; });
     return this.going;
   }
 
-  async drive() {
-    for (let reached; reached !== this.target && this.video.readyState;) {
-      reached = this.target;
-      this.video.currentTime = reached;
-      await new Promise(resolve => this.waiters.push(resolve));
-    }
-    if (!window.VideoFrame) await new Promise(resolve => setTimeout(resolve, 100));
-    if (this.ready) this.show(this.now);
+  get end() {
+    return this.length - 0.001;
   }
 
-  // One frame on (1) or back (-1): into the middle of the neighbour, or, where
-  // the frame's length is not known yet, on and on until another is shown.
+  // Until there is a new picture or the video did something else.
+  wait(most) {
+    return new Promise(resolve => {
+      this.waiters.push(resolve);
+      if (most) setTimeout(resolve, most);
+    });
+  }
+
+  async drive() {
+    const {video} = this;
+    for (let reached; reached !== this.target && video.readyState;) {
+      reached = this.target;
+      this.leave();
+      video.currentTime = reached + this.first;
+      while (video.seeking && video.readyState) await this.wait();
+      // Every seek paints, but not in a hidden tab.
+      const late = performance.now() + LONGEST_PAINT;
+      while (!this.landed && performance.now() < late) {
+        await this.wait(LONGEST_PAINT);
+      }
+      if (!this.landed) this.awaited = this.presented;
+      // Some paint twice, which is not the next seek's picture.
+      await new Promise(resolve => setTimeout(resolve, PAINTED));
+    }
+    this.show();
+  }
+
+  // One frame on (1) or back (-1).
   step(direction) {
     this.pause();
-    this.stepping = this.stepping.then(() => this.stepOnce(direction));
+    this.stepping = this.stepping.then(() => stepOnce(this, direction));
   }
 
-  async stepOnce(direction) {
-    const [from, {sought}] = [this.now, this];
-    const known = Number.isFinite(this.frame);
-    let offset = known ? (direction > 0 ? 1.5 : 0.5) * this.frame : 1 / 120;
-    for (; this.now === from && offset < 1; offset += 1 / 120) {
-      if (sought !== this.sought) break;
-      const to = from + direction * offset;
-      await this.go(to);
-      if (to <= 0 || to >= this.duration) break;
-    }
-  }
-
+  // Nothing moves before the first picture is on screen, from which on seconds
+  // are counted.
   play() {
     this.back = null;
-    this.video.play().catch(() => {});
+    this.eager = !this.ready;
+    if (this.ready) this.video.play().catch(() => {});
   }
 
   pause() {
     this.back = null;
+    this.eager = false;
     this.video.pause();
   }
 
   toggle() {
-    this.video.paused && !this.back ? this.play() : this.pause();
+    this.video.paused && !this.back && !this.eager ? this.play() : this.pause();
   }
 
   forward() {
@@ -133,9 +159,10 @@ export class Player {
     this.pause();
     const mine = this.back = {};
     let last = performance.now();
-    while (this.back === mine && this.time > 0.01) {
+    while (this.back === mine && this.picture > 0.01) {
       const now = performance.now();
-      await this.go(this.time - this.video.playbackRate * (now - last) / 1000);
+      await this.go(
+        this.clock - this.video.playbackRate * (now - last) / 1000);
       last = now;
       await new Promise(resolve => setTimeout(resolve, 40));
     }
@@ -151,5 +178,32 @@ export class Player {
   loop(range) {
     this.range = range;
     if (range) this.seek(range[0]).then(() => this.play());
+  }
+
+  // Play until a picture comes that is wanted, or so many milliseconds are over;
+  // return when the pictures begin that were shown.
+  playUntil(wanted, rate, most = 3000) {
+    const {video, first} = this;
+    const {muted, playbackRate} = video;
+    this.slow = true;
+    return new Promise(resolve => {
+      const seen = [];
+      const stop = () => {
+        clearTimeout(timer);
+        video.pause();
+        Object.assign(video, {muted, playbackRate});
+        this.slow = false;
+        resolve(seen);
+      };
+      const timer = setTimeout(stop, most);
+      const shown = (now, {mediaTime}) => {
+        seen.push(mediaTime - first);
+        if (wanted(mediaTime - first)) stop();
+        else video.requestVideoFrameCallback(shown);
+      };
+      video.requestVideoFrameCallback(shown);
+      Object.assign(video, {muted: true, playbackRate: rate});
+      video.play().catch(stop);
+    });
   }
 }

@@ -2,6 +2,8 @@
 // closed tab or a server that was killed loses nothing: whoever opens the page
 // of the same file again sends it. The server does nothing twice.
 
+import {parse} from '/page/dom.js';
+
 export class Saver {
   constructor(prefix, onSaved, onChange) {
     Object.assign(this, {prefix, onSaved, onChange, waiting: [], problem: ''});
@@ -32,9 +34,7 @@ export class Saver {
         const response = await fetch('/api/act', {
           method: 'POST', body: JSON.stringify(action), keepalive: true,
         });
-        const isJson = response.headers.get('content-type')?.includes('json');
-        answer = isJson ? await response.json() : {problem: await response.text()};
-        answer.status = response.status;
+        answer = {...await parse(response), status: response.status};
       } catch {
         answer = {status: 0, problem: 'the server does not answer'};
       }

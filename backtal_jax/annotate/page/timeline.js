@@ -15,7 +15,7 @@ export class Timeline {
     this.head = element.querySelector('#head');
     const seek = event => {
       const box = element.getBoundingClientRect();
-      player.seek((event.clientX - box.left) / box.width * player.duration);
+      player.seek((event.clientX - box.left) / box.width * player.length);
     };
     element.addEventListener('pointerdown', event => {
       element.setPointerCapture(event.pointerId);
@@ -27,19 +27,19 @@ export class Timeline {
   }
 
   move() {
-    const {time, duration} = this.player;
-    this.head.style.left = `${100 * time / (duration || 1)}%`;
-    this.element.setAttribute('aria-valuemax', duration.toFixed(2));
+    const {time, length} = this.player;
+    this.head.style.left = `${100 * time / (length || 1)}%`;
+    this.element.setAttribute('aria-valuemax', length.toFixed(2));
     this.element.setAttribute('aria-valuenow', time.toFixed(2));
     this.element.setAttribute(
-      'aria-valuetext', `${clock(time)} of ${clock(duration)}`);
+      'aria-valuetext', `${clock(time)} of ${clock(length)}`);
   }
 
   draw(clicks, proposals, curves) {
     const place = (kind, time) => {
       const mark = document.createElement('i');
       mark.className = kind;
-      mark.style.left = `${100 * time / (this.player.duration || 1)}%`;
+      mark.style.left = `${100 * time / (this.player.length || 1)}%`;
       return mark;
     };
     this.marks.replaceChildren(

@@ -1,0 +1,114 @@
+"""H.264 copies of videos that browsers cannot play."""
+
+import fractions
+
+from etils import epath
+
+from backtal_jax import errors, files
+from backtal_jax.video import decode, needs
+
+# What every browser plays: suffixes, and codecs with 8 bits a colour.
+_PLAYABLE = {
+  ('.mp4', '.m4v', '.mov'): ('h264', 'vp9', 'av1'),
+  ('.webm',): ('vp8', 'vp9', 'av1'),
+}
+_BASE = fractions.Fraction(1, 90000)  # seconds, the unit of time in copies
+
+
+def plays(path: epath.Path) -> bool:
+  """Return whether browsers play a video, seeks and all.
+
+  Raises:
+    errors.InputError: It cannot be read, or has no video stream.
+  """
+  suffix = path.suffix.lower()
+  with decode.open_video(path) as (container, stream):
+    context = stream.codec_context
+    if context.pix_fmt not in ('yuv420p', 'yuvj420p', None) or not any(
+      suffix in suffixes and context.name.removeprefix('lib') in codecs
+      for suffixes, codecs in _PLAYABLE.items()
+    ):
+      return False
+    return context.name != 'h264' or not _has_open_gops(container, stream)
+
+
+def _has_open_gops(container, stream):
+  """Return whether pictures come after the key frame that they precede.
+
+  A browser that seeks to such a key frame cannot decode them, and gives up.
+  """
+  key = None
+  for packet in container.demux(stream):
+    if packet.pts is None:
+      continue
+    if packet.is_keyframe:
+      key = packet.pts
+    elif key is not None and packet.pts < key:
+      return True
+  return False
+
+
+def make(source: epath.Path, path: epath.Path) -> None:
+  """Encode a video as H.264 in mp4, shown alike, its first picture at 0 s.
+
+  Raises:
+    errors.InputError: It cannot be decoded.
+  """
+  av = needs('av')
+  with (
+    decode.open_video(source) as (old, taken),
+    files.atomic(path) as f,
+    av.open(f, 'w', format='mp4') as new,
+  ):
+    made = graph = None
+    for frame in decode.read_pictures(old, taken):
+      if made is None:
+        # H.264 halves the colours' resolution: even sizes.
+        width, height = frame.width // 2 * 2, frame.height // 2 * 2
+        orientation = decode.find_orientation(frame)
+        graph = _turn(width, height, orientation)
+        made = _add_stream(new, taken, width, height, orientation.swapped)
+      unit = frame.time_base / _BASE
+      pts, duration = frame.pts * unit, frame.duration * unit
+      frame = frame.reformat(width, height, 'yuv420p')
+      if graph is not None:
+        graph.vpush(frame)
+        frame = graph.vpull()
+      frame.pts, frame.duration = round(pts), round(duration)
+      frame.time_base, frame.pict_type = _BASE, 0
+      new.mux(made.encode(frame))
+    if made is None:
+      raise errors.InputError(f'{source}: no frame in it can be decoded')
+    new.mux(made.encode())
+
+
+def _add_stream(container, taken, width, height, swapped):
+  made = container.add_stream('libx264', rate=taken.average_rate or 25)
+  made.width, made.height = (height, width) if swapped else (width, height)
+  made.pix_fmt, made.options = 'yuv420p', {'crf': '20', 'g': '50'}
+  made.codec_context.time_base = _BASE
+  if aspect := taken.sample_aspect_ratio:
+    up, across = aspect.numerator, aspect.denominator
+    up, across = (across, up) if swapped else (up, across)
+    made.options |= {'aspect': f'{up}:{across}'}
+  return made
+
+
+def _turn(width, height, orientation):
+  """Return a graph that turns frames as `orientation` does, None if it is."""
+  swapped, rows, columns = orientation
+  turns = [
+    ('transpose', 'dir=cclock_flip', swapped),
+    ('vflip', None, rows),
+    ('hflip', None, columns),
+  ]
+  turns = [(name, options) for name, options, wanted in turns if wanted]
+  if not turns:
+    return None
+  graph = needs('av').filter.Graph()
+  source = graph.add_buffer(
+    width=width, height=height, format='yuv420p', time_base=_BASE
+  )
+  nodes = [graph.add(*turn) for turn in turns]
+  graph.link_nodes(source, *nodes, graph.add('buffersink')).configure()
+  return graph

@@ -1,0 +1,89 @@
+// What is on screen, on our clock: seconds from the first picture of the video.
+// The browser's clock begins elsewhere where the sound does, or the file was
+// cut; `first` is when the first picture stands there.
+
+// Seconds from which on a picture is a still, or late.
+const HELD = 0.1;
+
+export class Screen {
+  constructor(video) {
+    this.video = video;
+    this.clear();
+  }
+
+  // picture: when the picture on screen begins; since: when it came; frame:
+  // the shortest time of one; furthest: the last picture ever shown; pictures:
+  // how long they are together, as the server knows, or null.
+  clear() {
+    Object.assign(this, {
+      first: 0, picture: 0, since: 0, frame: Infinity, furthest: 0,
+      pictures: undefined, time: 0, ready: false, presented: 0});
+    this.leave();
+  }
+
+  // A seek begins: what is on screen is the old picture, until one more has
+  // been painted.
+  leave() {
+    this.arrived = false;
+    this.awaited = this.presented + ('requestVideoFrameCallback' in this.video);
+  }
+
+  get landed() {
+    return !this.video.seeking && this.presented >= this.awaited;
+  }
+
+  get clock() {
+    return this.video.currentTime - this.first;
+  }
+
+  // Of the pictures; else the file's, which the sound may make longer. Both
+  // may turn out to be too short.
+  get length() {
+    const {duration} = this.video;
+    const told = Number.isFinite(duration) ? duration - this.first : 0;
+    return Math.max(this.pictures ?? told, this.furthest);
+  }
+
+  // Where the picture on screen begins on the browser's clock. The callback,
+  // which tells it, may come late, or never.
+  start(told) {
+    try {
+      const frame = new VideoFrame(this.video);
+      const [time, lasts] = [frame.timestamp, frame.duration].map(x => x / 1e6);
+      frame.close();
+      if (lasts > 0) this.frame = Math.min(this.frame, lasts);
+      // Another browser may count from elsewhere.
+      const known = [this.video.currentTime, told ?? this.picture + this.first];
+      if (known.some(x => Math.abs(time - x) < 1)) return time;
+    } catch {}  // not known in this browser, or no frame yet
+    return told ?? (this.video.requestVideoFrameCallback
+      ? this.ready ? this.picture + this.first : undefined
+      : this.video.currentTime);
+  }
+
+  // Take note of the picture on screen, which came so many seconds ago.
+  look(told, ago = 0) {
+    const start = this.start(told);
+    if (start === undefined) return;
+    if (!this.ready) this.first = start;
+    const picture = start - this.first;
+    if (picture !== this.picture || !this.arrived) {
+      // In playing, a picture may come after its time.
+      const came = this.clock - ago;
+      const late = this.arrived && came - picture > HELD;
+      Object.assign(this, {picture, since: late ? came : picture});
+    }
+    this.furthest = Math.max(this.furthest, picture);
+    this.arrived = this.landed;
+  }
+
+  // The moment that a click means: that of the picture on screen or, where it
+  // stands still, of the clock.
+  get now() {
+    if (!this.landed) return this.time;
+    this.look();
+    const held = this.clock - this.since;
+    const still = held > HELD && this.clock < this.length;
+    return Math.max(0, this.picture + (still ? held : 0));
+  }
+}
