@@ -84,7 +84,10 @@ def pytest_collection_modifyitems(items):
   """Put the longest files first; mark those that need an extra."""
   place = {f'{name}_test.py': i for i, name in enumerate(_LONGEST)}
   items.sort(key=lambda item: place.get(item.path.name, len(place)))
+  plain = 'optimization_level=0' in os.environ['XLA_FLAGS']
   for item in items:
+    if plain and item.get_closest_marker('optimised'):
+      item.add_marker(pytest.mark.skip('compiled without optimisation'))
     if item.path.name.startswith(('video_', 'annotate_')):
       item.add_marker(pytest.mark.extra)
 

@@ -1,7 +1,5 @@
 """TV-L1 in JAX against OpenCV 4.12's own output and against known motion."""
 
-import os
-
 import jax
 import numpy as np
 import pytest
@@ -26,11 +24,10 @@ def _as_bytes(flow):
   return np.round(np.clip(flow / 20, -1, 1) * 127.5 + 127.5)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize('kind', ['made', 'real'])
 def test_equals_opencv(kind, request):
   if kind == 'real':
-    if 'optimization_level=0' in os.environ.get('XLA_FLAGS', ''):
-      pytest.skip('compiled without optimisation, which rounds otherwise')
     request.getfixturevalue('shared')
     pytest.importorskip('av', reason='needs the extra video: av')
   pairs = getattr(tvl1_pairs, kind)()
@@ -41,6 +38,7 @@ def test_equals_opencv(kind, request):
   assert equal.mean(axis=(1, 2, 3)).min() >= 0.98
 
 
+@pytest.mark.optimised
 def test_finds_known_motion_as_opencv_does():
   truth = np.array(tvl1_pairs.MOTIONS)[:, None, None]
   inside = np.s_[:, 8:-8, 8:-8]
@@ -51,6 +49,7 @@ def test_finds_known_motion_as_opencv_does():
   assert ours[:2].max() < 0.1
 
 
+@pytest.mark.optimised
 def test_a_pair_does_not_know_its_batch():
   pairs = tvl1_pairs.made()
   flow, iterations = _estimate(pairs)
@@ -61,6 +60,7 @@ def test_a_pair_does_not_know_its_batch():
     assert steps.tolist() == [count]
 
 
+@pytest.mark.optimised
 def test_many_devices_equal_one():
   before, after = map(np.stack, zip(*tvl1_pairs.made() * 2, strict=True))
   mesh = sharding.make_mesh()
@@ -88,6 +88,7 @@ def test_length_is_rounded_once(x, y):
   assert jax.jit(tvl1._length)(x, y) == pytest.approx(expected, rel=6e-8)
 
 
+@pytest.mark.optimised
 def test_a_still_picture_does_not_move():
   flat = np.full((64, 80), 7, np.uint8)
   flow, _ = _estimate([(flat, flat)])

@@ -68,8 +68,9 @@ def make(source: epath.Path, path: epath.Path) -> None:
         orientation = decode.find_orientation(frame)
         graph = _turn(width, height, orientation)
         made = _add_stream(new, taken, width, height, orientation.swapped)
-      unit = frame.time_base / _BASE
-      pts, duration = frame.pts * unit, frame.duration * unit
+      # PyAV may not know these of frames that it did not decode itself.
+      unit = (frame.time_base or _BASE) / _BASE
+      pts, duration = (frame.pts or 0) * unit, (frame.duration or 0) * unit
       frame = frame.reformat(width, height, 'yuv420p')
       if graph is not None:
         graph.vpush(frame)
