@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import labels, store, videos
+from backtal_jax.video import needs
 
 _PORT = 8765
 _LOOPBACK = 'localhost', '127.0.0.1', '::1'
@@ -148,6 +149,8 @@ def serve(args: argparse.Namespace) -> None:
       actions=args.actions,
       hosts=_hosts(args.host),
     )
+    with contextlib.suppress(errors.InputError):
+      needs('av')  # now, rather than when the first video is opened
     with _listen(args.host, args.port) as listening:
       _greet(args, folder, listening.getsockname(), token)
       config = uvicorn.Config(

@@ -68,8 +68,8 @@ def make(source: epath.Path, path: epath.Path) -> None:
         orientation = decode.find_orientation(frame)
         graph = _turn(width, height, orientation)
         made = _add_stream(new, taken, width, height, orientation.swapped)
-      # PyAV may not know these of frames that it did not decode itself.
-      unit = (frame.time_base or _BASE) / _BASE
+      base = taken.time_base or 1  # of PyAV 19 no Fraction
+      unit = fractions.Fraction(base.numerator, base.denominator) / _BASE
       pts, duration = (frame.pts or 0) * unit, (frame.duration or 0) * unit
       frame = frame.reformat(width, height, 'yuv420p')
       if graph is not None:
