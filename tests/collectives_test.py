@@ -6,7 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from train_test import STEP, tiny_config
+from train_test import tiny_config
 
 from backtal_jax import train
 from backtal_jax.run import sharding
@@ -26,9 +26,10 @@ _OPERATION = re.compile(
 def _collectives(shard_state):
   """Compile the step for 8 devices: its [(operation, shapes)], its state."""
   mesh = sharding.make_mesh((8,))
-  # Of the tests of training: compiled once.
-  config = tiny_config('none', **STEP, **{'train.shard_state': shard_state})
-  _, new_state, layout, step = train.build(config, mesh, num_steps=10)
+  config = tiny_config(
+    'none', **{'mesh': (8,), 'train.shard_state': shard_state}
+  )
+  _, new_state, layout, step = train.build(config, mesh)
   shapes = jax.eval_shape(new_state)
   place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
   state = jax.tree.map(place, shapes, layout)

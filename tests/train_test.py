@@ -222,18 +222,14 @@ def test_a_new_best_must_be_strictly_greater(demo_root, tmp_path):
     assert sorted(manager.all_steps()) == [8, 12, 16]
 
 
-# Clicks are left out from the second step on, of the whole batch and each
-# video.
-STEP = {
-  'model.dropout_rate': 0.5, 'loss.click_trim': 0.5,
-  'loss.click_trim_from': 0.1, 'loss.click_doubt_from': 0.1,
-}  # fmt: skip
-
-
 def _step_and_batch(mesh, count=13, batch_size=16):
   """Return a jitted step, its first state and a padded batch."""
   rng = np.random.default_rng(0)
-  config = tiny_config('none', **STEP)
+  # Clicks are left out from the second step on, of the whole batch and each
+  # video.
+  fields = {'loss.click_trim': 0.5, 'loss.click_trim_from': 0.1}
+  fields['loss.click_doubt_from'] = 0.1
+  config = tiny_config('none', **{'model.dropout_rate': 0.5}, **fields)
   _, new_state, layout, step = train.build(config, mesh, num_steps=10)
   batch = {
     'feature': rng.normal(size=(batch_size, 100, 32)).astype(np.float32),

@@ -132,7 +132,9 @@ def inseparable(labels: np.ndarray, classes: Sequence[str]) -> str:
   present = (labels == 1).astype(int)
   both, each = present.T @ present, present.sum(axis=0)
   pairs = []
-  for a, b in itertools.combinations(range(len(classes)), 2):
+  # That these are as many as the classes is checked where they are evaluated.
+  count = min(len(each), len(classes))
+  for a, b in itertools.combinations(range(count), 2):
     either = each[a] + each[b] - both[a, b]
     if both[a, b] > 1 and both[a, b] >= _TOGETHER * either:
       pairs.append(
