@@ -126,7 +126,10 @@ class Stages:
       named = self.name(params, part.clicks)
     if named is None or not (final and options.quality):
       return final, None
-    return final, self.learn_quality(params, named)
+    head = self.learn_quality(params, named)
+    if head is None:
+      say('no proposal in any training video: proposals are not judged')
+    return final, head
 
   def judge_clicks(self, params: models.Params) -> float:
     """Write the share of the training videos that are found of their classes.
@@ -192,7 +195,7 @@ class Stages:
       *(np.concatenate(part) for part in list(zip(*found, strict=True))[1:]),
     )
     labels = np.stack([video.label for video in seen])
-    if self._options.names == 'em':
+    if self._options.names == 'em' and len(segments.video):
       description = naming.describe(
         np.concatenate(looks),
         np.concatenate(negatives),
@@ -225,8 +228,13 @@ class Stages:
     """Return what `name` wrote."""
     return _by_one(lambda: _read_named(self._need('names.npz')))
 
-  def learn_quality(self, params: models.Params, named: Named) -> quality.Head:
-    """Fit the quality head to named segments; see quality.npz."""
+  def learn_quality(
+    self, params: models.Params, named: Named
+  ) -> quality.Head | None:
+    """Fit the quality head to named segments; see quality.npz.
+
+    None where the network proposes nothing at all.
+    """
     trained = self._trained
     num_inputs = quality.num_inputs(*trained.source.shape[1:])
     most = quality.most_of_a_video(len(trained.videos), num_inputs)
@@ -241,14 +249,11 @@ class Stages:
       columns = zip(*(examples for _, examples in rows), strict=True)
       examples = quality.Examples(*map(np.concatenate, columns))
       if not len(examples.tiou):
-        raise errors.InputError(
-          'config.stages.quality: no proposal in any training video; expected '
-          'a network that finds some'
-        )
+        return None
       return quality.fit(examples, self._seed)
 
     head = _by_one(fit)
-    if hosts.is_main_process():
+    if head is not None and hosts.is_main_process():
       quality.write(self._folder / 'quality.npz', head)
     return head
 

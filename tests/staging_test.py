@@ -245,6 +245,35 @@ def test_what_is_seen_does_not_depend_on_the_devices(demo_root, devices):
   assert (off.seen.click == IGNORED).all()
 
 
+def test_a_network_that_sees_nothing_names_and_judges_nothing(
+  demo_root, tmp_path, monkeypatch
+):
+  config = tiny_config(demo_root)
+  source = evaluate.make_source(config, files.path(demo_root), 'train')
+  model = models.BackTAL(**config.model)
+  params = models.init(model, jax.random.key(0))
+  # All background: no run of foreground, and no class to propose for.
+  params['backbone']['classifier']['kernel'] *= 0
+  mesh = sharding.make_mesh((1,))
+  params = jax.device_put(params, sharding.replicated(mesh))
+  trained = watch.Trained(model, source, np.arange(4), None, mesh, 4)
+  stages = staging.Stages(
+    trained, files.path(tmp_path), staging.Options(2, 0.0, 'em', 1, True),
+    dict(config.localization), 0,
+  )  # fmt: skip
+  monkeypatch.setattr(quality, 'CLASS_THRESHOLD', 0.5)
+  stages._localize['class_threshold'] = 0.5
+  monkeypatch.setattr(staging.proposals, '_FOREGROUND', 0.9)
+  told = []
+  first = next(stages.parts())
+  assert stages.finish(first, params, told.append) == (False, None)
+  named = stages.named()
+  assert not len(named.label) and named.snippet_label.shape == (160, 100)
+  again = staging.Part(2, 2, 3, True, (None, None))
+  assert stages.finish(again, params, told.append) == (True, None)
+  assert told == ['no proposal in any training video: proposals are not judged']
+
+
 def test_measures_by_hand():
   def video(score, cas, click, foreground):
     return proposals.Observed(
