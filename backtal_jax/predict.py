@@ -361,6 +361,7 @@ def predict(
   output: epath.PathLike,
   *,
   duration: float | None = None,
+  video_list: epath.PathLike | None = None,
   plot: bool = False,
   **weights: str,
 ) -> None:
@@ -372,7 +373,8 @@ def predict(
     input: A feature file (see feature_files.read_video), a video, or a folder
       of the ones or of the others.
     output: Gets the predictions in ActivityNet's form.
-    duration: Seconds, of files that tell none.
+    duration: Seconds, of feature files that tell none.
+    video_list: Tells them of several, see annotations.read_lengths.
     plot: Whether to draw a timeline of each video, OUTPUT_timelines/VIDEO.png.
     **weights: See `load`.
 
@@ -387,7 +389,7 @@ def predict(
   model = load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
   paths = reader.find(input)
-  videos = (model.read(path, duration) for path in paths)
+  videos = _read(model, paths, duration, video_list)
   for path, found in zip(paths, model.predict_videos(videos), strict=True):
     name = found.video.name
     if name in results:
@@ -402,6 +404,21 @@ def predict(
   results = localization.format_results(dict(sorted(results.items())))
   files.write_json(output, results)
   print(*tables, sep='\n')  # what is asked for is safe by now
+
+
+def _read(model, paths, duration, video_list):
+  """Read the files, with the durations that are given for them."""
+  if video_list is None:
+    if duration is not None and len(paths) > 1:
+      features = [p for p in paths if not decode.is_video(p)]
+      feature_files.require_one_length(features, duration)
+    return (model.read(path, duration) for path in paths)
+  if duration is not None:
+    raise errors.InputError('--duration and --video_list: expected one of them')
+  told = annotations.read_lengths(files.path(video_list))
+  names, _ = annotations.match_names([path.stem for path in paths], told)
+  seconds = {stem: told[name].duration for stem, name in names.items()}
+  return (model.read(path, seconds.get(path.stem)) for path in paths)
 
 
 def _draw(model, path, prediction, truth):

@@ -223,14 +223,14 @@ def read_ground_truth(
     if f'v_{name}' in videos:
       raise errors.InputError(f'{path}: duplicate video {name!r}, v_{name}')
   annotations = Annotations(videos, classes, str(path))
-  told = {} if video_list is None else _read_lengths(video_list)
+  told = {} if video_list is None else read_lengths(video_list)
   return annotations.completed(told)
 
 
-def _read_lengths(
+def read_lengths(
   path: epath.Path,
 ) -> dict[str, annotation_formats.VideoTimes]:
-  """Return {video: VideoTimes} of a video list or other ground truth."""
+  """Return {video: VideoTimes} of a video list or of ground truth."""
   if not path.name.endswith('.json'):
     return annotation_formats.read_video_list(path)
   rows, _ = annotation_formats.read_activitynet(path)

@@ -166,16 +166,13 @@ def read_video(
     errors.InputError: The file is damaged or cannot be used.
   """
   streams, about = read(path)
-  keys = 'duration', 'frame_num', 'fps'
-  told = {key: arrays.number(about.get(key)) for key in keys}
-  told = {key: value for key, value in told.items() if value > 0}
-  if {'frame_num', 'fps'} <= told.keys():
-    told.setdefault('duration', told['frame_num'] / told['fps'])
+  told = _told(about)
   grid = feature_records.read_grid(path)
   duration = grid.duration if grid else told.get('duration', duration)
   if duration is None:
     raise errors.InputError(
-      f'{path}: tells no duration; expected one, or --duration SECONDS'
+      f'{path}: tells no duration; expected one, or --duration SECONDS or '
+      '--video_list'
     )
   if 'fps' in told:
     told.setdefault('frame_num', told['fps'] * duration)
@@ -185,6 +182,36 @@ def read_video(
     name=arrays.text(about.get('vid_name', path.stem), f'{path}: vid_name'),
     click=np.ravel(about.get('point_label', video.click)),
   )
+
+
+def _told(about):
+  """Return what an npz tells of duration, frame_num and fps."""
+  keys = 'duration', 'frame_num', 'fps'
+  told = {key: arrays.number(about.get(key)) for key in keys}
+  told = {key: value for key, value in told.items() if value > 0}
+  if {'frame_num', 'fps'} <= told.keys():
+    told.setdefault('duration', told['frame_num'] / told['fps'])
+  return told
+
+
+def require_one_length(paths: Iterable[epath.Path], duration: float) -> None:
+  """Refuse one duration for files that tell none, where they differ in length.
+
+  Raises:
+    errors.InputError: Names two of them, and their shapes.
+  """
+  lengths = {}
+  for path in paths:
+    streams, about = read(path)
+    if 'duration' not in _told(about) and not feature_records.read_grid(path):
+      lengths.setdefault(tuple(stream.shape for stream in streams), path)
+  if len(lengths) > 1:
+    (a, first), (b, other), *_ = lengths.items()
+    raise errors.InputError(
+      f'--duration is {duration:g} s for files of several lengths: {first} has '
+      f'features {a}, {other} {b}; expected --video_list, a CSV '
+      'video_id,duration'
+    )
 
 
 def make_video(
