@@ -116,6 +116,18 @@ def test_streams_joined_of_several_are_refused(tmp_path):
     _shown(path)
 
 
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
+def test_a_still_among_b_frames_is_no_jump_back(tmp_path, name):
+  # A screen recording: libx264's B-frames come with each other's durations.
+  times = [*range(0, 440, 40), *range(2400, 2840, 40)]
+  path = _write(tmp_path / name, times=times, encoder={'bf': '2', 'g': '50'})
+  frames = list(decode.read_frames(path, fps=25, size=(64,)))
+  found = [frame.mean() for frame in frames]
+  assert len(found) == 71
+  np.testing.assert_allclose(found[30], _GRAY[10], atol=4)  # in the still
+  np.testing.assert_allclose(found[60:], _GRAY[11:22], atol=4)
+
+
 def test_pictures_before_all_time_are_not_shown(tmp_path):
   # As `ffmpeg -ss 0.5 -i … -c copy -avoid_negative_ts disabled` leaves them.
   path = _write(

@@ -321,17 +321,18 @@ def _read(path, fps, size, *, rounding):
 
   Of several the last one stays, so 'up' gives what is shown at each time.
   """
-  header, graph, end = read_header(path), None, 0
+  header, graph, begin, end = read_header(path), None, 0, 0
   rate = fractions.Fraction(fps or header.fps).limit_denominator(1 << 16)
   with open_video(path) as (container, stream):
     base = _exact(stream.time_base)
     for frame in read_pictures(container, stream):
-      if float((end - frame.pts) * base) > _APART:
+      # Not from its end: B-frames may have each other's durations.
+      if float((begin - frame.pts) * base) > _APART:
         raise errors.InputError(
           f'{path}: its times jump back from {float(end * base):.2f} to '
           f'{float(frame.pts * base):.2f} s: is it several files joined?'
         )
-      end = frame.pts + (frame.duration or 0)
+      begin, end = frame.pts, frame.pts + (frame.duration or 0)
       if graph is None:
         orientation = find_orientation(frame)
         graph = _make_graph(
