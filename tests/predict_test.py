@@ -1,5 +1,6 @@
 """One video: equal to evaluation, any length, and what cannot be used."""
 
+import functools
 import json
 import os
 import subprocess
@@ -300,6 +301,34 @@ def test_files_that_cannot_be_used_are_named(model, demo_root, tmp_path):
     with pytest.raises(errors.InputError, match=message) as e:
       read(model, path)
     assert str(e.value).startswith(f'{path}: '), message
+
+
+def test_durations_of_many_files_come_from_a_list(
+  config, run, demo_root, tmp_path
+):
+  output, told = tmp_path / 'predictions.json', tmp_path / 'videos.csv'
+  (tmp_path / 'in').mkdir()
+  for name, count in (('short', 50), ('long', 100)):
+    found = features(demo_root, 'test_003')[:, :count]
+    np.save(tmp_path / f'in/{name}.npy', found)
+  give = functools.partial(
+    predict.predict, config, run, tmp_path / 'in', output
+  )
+  with pytest.raises(errors.InputError, match='expected --video_list'):
+    give(duration=50.0)
+  told.write_text('video_id,duration\nlong,1000\n')
+  with pytest.raises(errors.InputError, match=r'short\.npy: tells no duration'):
+    give(video_list=told)
+  assert not output.exists()
+  told.write_text('video_id,duration\nv_long,1000\nshort.mp4,500\n')
+  give(video_list=told)
+  results = json.loads(output.read_text())['results']
+  ends = {
+    name: max(s['segment'][1] for s in rows) for name, rows in results.items()
+  }
+  assert ends['short'] <= 500 < ends['long'] <= 1000
+  with pytest.raises(errors.InputError, match='expected one of them'):
+    give(video_list=told, duration=50.0)
 
 
 def test_folders_that_cannot_be_used_are_refused(
