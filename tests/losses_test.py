@@ -282,11 +282,11 @@ def test_labels_of_snippets_teach_both_branches_by_plain_loops():
   label = rng.choice([IGNORED, 0, 3, 6], size=case.batch['click'].shape)
   weight = rng.random(label.shape, np.float32)
   mask = np.array([1, 0, 1, 1])
-  outputs = case.model.apply(
-    {'params': case.params}, case.batch['feature'], train=True
-  )
+  batch = jax.tree.map(jnp.asarray, case.batch)
+  params = jax.tree.map(jnp.asarray, case.params)
+  outputs = case.model.apply({'params': params}, batch['feature'], train=True)
   total = lambda snippets: case.loss(
-    outputs, case.batch['label'], case.batch['click'], jnp.asarray(mask),
+    outputs, batch['label'], batch['click'], jnp.asarray(mask),
     snippets=snippets,
     weights=dict.fromkeys(losses.TERMS, 0.0) | {'frames': 0.5},
   )  # fmt: skip
