@@ -228,11 +228,14 @@ def renew(
 
 
 def open_training(
-  config: ml_collections.ConfigDict, root: epath.Path, mesh: jax.sharding.Mesh
+  config: ml_collections.ConfigDict,
+  root: epath.Path,
+  mesh: jax.sharding.Mesh,
+  num_epochs: int,
 ) -> Videos:
   """Open the training split and what supervises it; say whom clicks reach.
 
-  The `root` is config.data's.
+  The `root` is config.data's; the plan is of `num_epochs`.
 
   Raises:
     errors.InputError: The split, its labels or the clicks cannot be used.
@@ -244,7 +247,7 @@ def open_training(
     labelled,
     sharding.batch_size(options.batch_size, mesh),
     seed=options.seed,
-    num_epochs=stage_options(config).most_epochs,
+    num_epochs=num_epochs,
   )
   truth = annotations.find_ground_truth(data.ground_truth, root)
   splits.check_labels(source, truth)
@@ -424,9 +427,10 @@ def train_and_evaluate(
   workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
   root = files.path(config.data.root)
   first = files.path(config.init_checkpoint) if config.init_checkpoint else None
-  videos = open_training(config, root, mesh)
+  options = stage_options(config)
+  videos = open_training(config, root, mesh, options.most_epochs)
   outputs.check_classes(workdir, videos.truth)
-  per_epoch = len(videos.plan) // stage_options(config).most_epochs
+  per_epoch = len(videos.plan) // options.most_epochs
   num_steps = per_epoch * config.train.num_epochs
   model, new_state, layout, step_fn = build(config, mesh, num_steps)
   eval_source = evaluate.make_source(config, root, config.data.eval_split)
@@ -442,7 +446,7 @@ def train_and_evaluate(
   stages = staging.Stages(
     trained,
     workdir,
-    stage_options(config),
+    options,
     dict(config.localization),
     config.train.seed,
   )
