@@ -326,7 +326,7 @@ def read_head(
   stages = config.get('stages')  # a run from before there were stages has none
   if not stages or not stages.quality:
     return None
-  path = (workdir or epath.Path('.')) / 'stages' / 'quality.npz'
+  path = (workdir or files.path('.')) / 'stages' / 'quality.npz'
   if workdir is None or not path.exists():
     print(
       f'config.stages.quality is True, but there is no {path}: proposals are '

@@ -43,7 +43,7 @@ class Mark(NamedTuple):
 
 def log_path(clicks: epath.Path) -> epath.Path:
   """Return where the history of a click file lies."""
-  return epath.Path(f'{clicks}.log')
+  return files.path(f'{clicks}.log')
 
 
 class History:

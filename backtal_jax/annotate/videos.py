@@ -30,7 +30,7 @@ class Folder:
   """
 
   def __init__(self, path: epath.Path) -> None:
-    self.path = epath.Path(os.path.realpath(path))
+    self.path = files.path(os.path.realpath(path))
     if not self.path.is_dir():
       raise errors.InputError(f'{path}: no such folder')
     self._files: dict[str, str] = {}
