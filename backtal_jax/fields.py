@@ -186,7 +186,6 @@ FIELDS = {
   'stages.names': _one_of('em', 'probability'),
   'stages.retrain': _FRACTION,
   'stages.quality': _SWITCH,
-  'eval.watch': _SWITCH,
   'eval.batch_size': _integer(1),
   'eval.tiou': _tuple(
     'rising numbers of at most 6 digits, each more than 0 and at most 1',
@@ -194,6 +193,7 @@ FIELDS = {
     _is_rising,
   ),
   'eval.best_metric': _TEXT,
+  'eval.watch': _SWITCH,
   'eval.published': _tuple(
     'pairs of a metric and its percent',
     'pairs',

@@ -373,7 +373,7 @@ BAD = {
   'rows a dict': (GOOD, {'results': {'a': {}}}, 'found {}, expected a list'),
   'row a number': (GOOD, {'results': {'a': [3]}}, "'a': annotation 3"),
   'no label': (GOOD, one(label=None), "'a': the label is missing"),
-  'label a number': (GOOD, one(label=3), 'label is 3'),
+  'label a fraction': (GOOD, one(label=3.5), 'label is 3.5'),
   'no segment': (GOOD, one(segment=None), 'segment of start and end'),
   'short segment': (GOOD, one(segment=[1]), 'segment of start and end'),
   'text segment': (GOOD, one(segment=['0', 'x']), "a bound is 'x'"),
