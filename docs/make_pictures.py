@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.metrics import average_precision, diagnosis
 from backtal_jax.report import figures, style, timelines
 from backtal_jax.run import outputs
@@ -38,8 +38,9 @@ def main(argv=None):
   )
   for name in ('demo', 'hapt'):
     parser.add_argument(
-      f'--{name}', nargs=2, metavar=('LABELS', 'CLICKS'), required=True
-    )
+      f'--{name}', nargs=2, type=files.path, metavar=('LABELS', 'CLICKS'),
+      required=True,
+    )  # fmt: skip
   default = pathlib.Path(__file__).parent / 'pictures'
   parser.add_argument('--output', type=pathlib.Path, default=default)
   args = parser.parse_args(argv)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from configs import activitynet12, demo, hacs, hapt, recipes, thumos14
+from configs import activitynet12, demo, hacs, hapt, thumos14
 
 SETS = (thumos14, activitynet12, hacs, hapt, demo)
 
@@ -20,7 +20,8 @@ def flat(config):
 
 def test_the_recipe_sets_the_same_values_everywhere():
   off, on = (
-    [flat(module.get_config(name)) for module in SETS] for name in recipes.NAMES
+    [flat(module.get_config(name)) for module in SETS]
+    for name in ('published', 'robust')
   )
   changed = {
     name
@@ -37,6 +38,24 @@ def test_the_recipe_sets_the_same_values_everywhere():
     assert published['localization.read'] == 'logits'
     assert published['loss.label_warmup'] == published['loss.click_trim'] == 0
     assert published['loss.click_doubt_from'] == 1
+
+
+def test_staged_adds_the_same_to_robust_everywhere():
+  added = [
+    {name: value for name, value in staged.items() if value != robust[name]}
+    for robust, staged in (
+      [flat(module.get_config(name)) for name in ('robust', 'staged')]
+      for module in SETS
+    )
+  ]
+  assert all(one == added[0] for one in added)
+  assert added[0]['stages.quality'] and added[0]['stages.retrain'] > 0
+  for name in ('published', 'robust'):
+    for module in SETS:
+      off = module.get_config(name)
+      assert not off.stages.quality and not off.stages.retrain
+      assert off.localization.probability_power == 0
+      assert off.localization.nms_sigma == 0
 
 
 def test_the_benchmarks_are_published_and_the_others_robust():

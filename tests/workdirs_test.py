@@ -141,7 +141,8 @@ _OTHER = {
   'data.name': 'x', 'data.root': '/mnt/demo', 'data.generate': False,
   'data.source': 'tfds', 'data.placement': 'host', 'train.eval_every': 3,
   'train.checkpoint_every': 3, 'train.on_nan': 'skip',
-  'train.shard_state': True, 'train.remat': True, 'eval.batch_size': 3,
+  'train.shard_state': True, 'train.remat': True, 'eval.watch': True,
+  'eval.batch_size': 3,
   'eval.published': (('average_mAP', 50.0),), 'mesh': (2,),
 }  # fmt: skip
 
@@ -172,6 +173,8 @@ def test_what_a_run_is_may_not_change(tmp_path):
   for name, value in others.items():
     if name == 'train.num_epochs':
       value = 1
+    elif isinstance(value, bool):
+      value = not value
     elif isinstance(value, float):
       value = value / 2 or 0.5
     elif isinstance(value, int):
