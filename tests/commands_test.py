@@ -2,6 +2,10 @@
 
 import importlib
 import json
+import pathlib
+import re
+import subprocess
+import sys
 
 import pytest
 from report_test import make_workdir, undrawn  # noqa: F401
@@ -162,3 +166,25 @@ def test_wrong_values_of_the_report(tmp_path):
   main(['--workdir', workdir, '--output', str(tmp_path / 'page.html')])
   assert (tmp_path / 'page.html').exists()
   assert not (tmp_path / 'w' / 'report.html').exists()
+
+
+ARCHITECTURE = pathlib.Path(__file__).parents[1] / 'docs' / 'architecture.md'
+PINNED = {*re.findall(r'python -m ([\w.]+)', ARCHITECTURE.read_text())}
+
+
+OLD = 'backtal_jax.data.prepare'
+
+
+@pytest.mark.parametrize('module', sorted({*PINNED, OLD}))
+def test_names_that_users_type(module):
+  assert len(PINNED) >= 4
+  done = subprocess.run(
+    [sys.executable, '-m', module, '--help'],
+    cwd=ARCHITECTURE.parents[1],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == (1 if module == 'backtal_jax.main' else 0)  # absl
+  assert '--' in done.stdout
+  moved = f'python -m {OLD} is now python -m backtal_jax.prepare\n'
+  assert done.stderr.count(moved) == (module == OLD)
