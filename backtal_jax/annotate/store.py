@@ -19,10 +19,10 @@ from collections.abc import Callable, Collection, Sequence
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.annotate import history
+from backtal_jax.annotate import acts, history
 from backtal_jax.annotate import labels as labels_file
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, click_formats, marks
+from backtal_jax.data import annotations, click_formats
 
 _LONGEST_SPENT = 3600.0
 
@@ -177,90 +177,28 @@ class Store:
       if not isinstance(video, str) or video not in self._videos:
         raise errors.InputError(f'video {video!r} is not in the folder')
       event = {'kind': kind, 'video': video, 'key': key}
-      event |= {'of': undone['seq']} if undone else self._details(request)
+      event |= (
+        {'of': undone['seq']}
+        if undone
+        else acts.details(request, self._known(video))
+      )
       spent = formats.number(request.get('spent', 0), 'the time spent')
       if spent > 0:
         event['spent'] = round(min(spent, _LONGEST_SPENT), 3)
       event = self._save(event, undone)
       return self._answer(undone or event, video)
 
+  def _known(self, video):
+    # What was shown can be clicked, whatever a labels file says.
+    told = (x for x in self._durations(video) if x is not None)
+    return acts.Known(
+      self.who, self.classes, self.history, self.labels.get(video),
+      max(told, default=None),
+    )  # fmt: skip
+
   def _answer(self, event, video):
     known = video in self._videos
     return {'event': event, 'video': self.video(video) if known else None}
-
-  def _details(self, request):
-    """Return the fields of an event that its kind has."""
-    kind, video = request['kind'], request['video']
-    if kind == 'spent':
-      return {}
-    if kind == 'opened':
-      seconds = formats.number(request.get('duration'), 'the duration')
-      if seconds <= 0:
-        raise errors.InputError(f'the duration is {seconds}, expected more')
-      return {'duration': seconds}
-    if kind == 'done':
-      return {'done': bool(request.get('done'))}
-    if kind == 'labels':
-      labels = request.get('labels')
-      if not isinstance(labels, list) or any(
-        label not in self.classes for label in labels
-      ):
-        raise errors.InputError(
-          f'labels {labels!r}, expected some of the classes'
-        )
-      labels = [label for label in self.classes if label in labels]
-      return {'labels': labels, 'was': self.labels.get(video)}
-    if kind == 'click':
-      return {'add': [self._time(request, video), self._label(request)]}
-    if kind == 'remove':
-      return {'remove': self._mark(request, video).seq}
-    if kind == 'answer':
-      return self._reply(request, video)
-    raise errors.InputError(f'kind {kind!r}, expected a click or the like')
-
-  def _reply(self, request, video):
-    """Return the fields of the answer to a proposal."""
-    time, said = self._time(request, video), request.get('answer')
-    if said not in ('background', 'action', 'skip'):
-      raise errors.InputError(f'answer {said!r}, expected background, action')
-    label = annotations.BACKGROUND if said == 'background' else None
-    if said == 'action' and request.get('label'):
-      label = self._label(request)
-    if request.get('click') is None:
-      if said != 'skip' and label:
-        return {'add': [time, label]}
-      return {'note': time}
-    mark = self._mark(request, video)
-    agreed = (mark.label == annotations.BACKGROUND) == (said == 'background')
-    if said == 'skip' or agreed:
-      return {'note': time}
-    added = {'add': [mark.time, label]} if label else {}
-    return {'remove': mark.seq, 'note': time} | added
-
-  def _time(self, request, video):
-    seconds = formats.number(request.get('time'), 'the time')
-    # What was shown can be clicked, whatever a labels file says.
-    known = (x for x in self._durations(video) if x is not None)
-    end = max(known, default=None)
-    if end is None:
-      raise errors.InputError(f'video {video!r} was not opened yet')
-    if not 0 <= seconds <= end + marks.BEYOND:
-      raise errors.InputError(
-        f'the time is {seconds:g} s, expected 0…{end:g} s'
-      )
-    return round(min(seconds, end), 6)
-
-  def _label(self, request):
-    label = request.get('label', annotations.BACKGROUND)
-    if label != annotations.BACKGROUND and label not in self.classes:
-      raise errors.InputError(f'class {label!r}, expected one of the classes')
-    return label
-
-  def _mark(self, request, video):
-    for mark in self.history.marks(video, self.who):
-      if mark.seq == request.get('click'):
-        return mark
-    raise errors.InputError('no such click (removed in another tab?)')
 
   def _save(self, event, undone):
     event = {

@@ -1,0 +1,104 @@
+"""What the page asks for, checked, as the fields of an event (see history)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from backtal_jax import errors
+from backtal_jax.annotate import history
+from backtal_jax.data import annotation_formats as formats
+from backtal_jax.data import annotations, marks
+
+
+class Known(NamedTuple):
+  """What a request is checked against."""
+
+  who: str  # the annotator
+  classes: Sequence[str]
+  past: history.History
+  labels: list[str]  # of the video, now
+  end: float | None  # seconds of the video, as far as anybody knows
+
+
+def details(request: dict, known: Known) -> dict:
+  """Return the fields of an event that its kind has.
+
+  Args:
+    request: See store.Store.act; its video is one of the folder.
+    known: Of that video.
+
+  Raises:
+    errors.InputError: The request makes no sense.
+  """
+  kind, video = request['kind'], request['video']
+  if kind == 'spent':
+    return {}
+  if kind == 'opened':
+    seconds = formats.number(request.get('duration'), 'the duration')
+    if seconds <= 0:
+      raise errors.InputError(f'the duration is {seconds}, expected more')
+    return {'duration': seconds}
+  if kind == 'done':
+    return {'done': bool(request.get('done'))}
+  if kind == 'labels':
+    return {'labels': _labels(request, known), 'was': known.labels}
+  if kind == 'click':
+    time = _time(request.get('time'), video, known.end)
+    return {'add': [time, _label(request, known)]}
+  if kind == 'remove':
+    return {'remove': _mark(request, known).seq}
+  if kind == 'answer':
+    return _reply(request, known)
+  raise errors.InputError(f'kind {kind!r}, expected a click or the like')
+
+
+def _labels(request, known):
+  labels = request.get('labels')
+  if not isinstance(labels, list) or any(
+    label not in known.classes for label in labels
+  ):
+    raise errors.InputError(f'labels {labels!r}, expected some of the classes')
+  return [label for label in known.classes if label in labels]
+
+
+def _reply(request, known):
+  """Return the fields of the answer to a proposal."""
+  time = _time(request.get('time'), request['video'], known.end)
+  said = request.get('answer')
+  if said not in ('background', 'action', 'skip'):
+    raise errors.InputError(f'answer {said!r}, expected background, action')
+  label = annotations.BACKGROUND if said == 'background' else None
+  if said == 'action' and request.get('label'):
+    label = _label(request, known)
+  if request.get('click') is None:
+    if said != 'skip' and label:
+      return {'add': [time, label]}
+    return {'note': time}
+  mark = _mark(request, known)
+  agreed = (mark.label == annotations.BACKGROUND) == (said == 'background')
+  if said == 'skip' or agreed:
+    return {'note': time}
+  added = {'add': [mark.time, label]} if label else {}
+  return {'remove': mark.seq, 'note': time} | added
+
+
+def _time(value, video, end):
+  seconds = formats.number(value, 'the time')
+  if end is None:
+    raise errors.InputError(f'video {video!r} was not opened yet')
+  if not 0 <= seconds <= end + marks.BEYOND:
+    raise errors.InputError(f'the time is {seconds:g} s, expected 0…{end:g} s')
+  return round(min(seconds, end), 6)
+
+
+def _label(request, known):
+  label = request.get('label', annotations.BACKGROUND)
+  if label != annotations.BACKGROUND and label not in known.classes:
+    raise errors.InputError(f'class {label!r}, expected one of the classes')
+  return label
+
+
+def _mark(request, known):
+  for mark in known.past.marks(request['video'], known.who):
+    if mark.seq == request.get('click'):
+      return mark
+  raise errors.InputError('no such click (removed in another tab?)')
