@@ -1,5 +1,6 @@
 // The page: what the keys do, and what is shown of it.
 
+import {Clicks, describe} from '/page/clicks.js';
 import {$, get, make, say} from '/page/dom.js';
 import {Keys} from '/page/keys.js';
 import {Labels} from '/page/labels.js';
@@ -13,7 +14,7 @@ import {work} from '/page/work.js';
 const video = $('video');
 const player = new Player(video, frameShown, opened);
 const timeline = new Timeline($('timeline'), player);
-let state, saver, videos, labels, proposals;
+let state, saver, videos, labels, proposals, clicks;
 let current = {name: '', clicks: [], labels: []};
 
 // Keys, what they say, what they do; those with `once` do not repeat.
@@ -24,7 +25,7 @@ const KEYS = [
   ['q', 'next proposal', () => proposals.next(), 'once'],
   ['Escape', 'leave the proposals', () => proposals.leave(), 'once'],
   ['u', 'undo, across videos', () => send({kind: 'undo'}), 'once'],
-  ['x', 'remove nearest click', () => removeNearest(), 'once'],
+  ['x', 'remove nearest click', () => clicks.removeNearest(current.clicks), 'once'],
   [' ', 'play or pause', () => player.toggle(), 'once'],
   ['j', 'backwards', () => player.backward(), 'once'],
   ['k', 'stop', () => player.pause(), 'once'],
@@ -51,14 +52,6 @@ function send(action) {
 function sendSpent(least) {
   if (work.spent >= least && current.name) send({kind: 'spent'});
 }
-
-const describe = ({kind, add, remove, note, labels, done}) => {
-  if (add) return `${add[1]} click at ${clock(add[0])}`;
-  if (remove) return 'click removed';
-  if (labels) return `labels: ${labels.join(', ') || 'none'}`;
-  if (kind === 'done') return done ? 'video done' : 'video not done';
-  return note === undefined ? kind : `answer at ${clock(note)}`;
-};
 
 // The server has it on disk.
 async function saved(action, {event, video: changed, problem}) {
@@ -90,20 +83,10 @@ function savedState() {
   draw();
 }
 
-function click(label = 'background') {
+function click(label) {
   if (!player.ready) return say('No frame on screen yet');
-  const time = player.now;
   tellLength(true);
-  send({kind: 'click', time, label});
-}
-
-function removeNearest() {
-  const far = c => Math.abs(c.time - player.time);
-  const going = new Set(saver.waiting.map(action => action.click));
-  const [nearest] = current.clicks.filter(c => !going.has(c.id)).sort(
-    (a, b) => far(a) - far(b));
-  if (!nearest) return say('No click to remove');
-  send({kind: 'remove', click: nearest.id});
+  clicks.add(label);
 }
 
 function toggleDone() {
@@ -112,11 +95,8 @@ function toggleDone() {
   if (done) open(videos.neighbour(1, row => !row.done));
 }
 
-// While a moment is asked about, the key answers; else it does something else.
-function answerOr(answer, otherwise = () => {}, label = null) {
-  if (!proposals.asked) return otherwise();
-  proposals.answer(answer, current.clicks, label);
-}
+const answerOr = (answer, ...others) => clicks.answerOr(
+  answer, current.clicks, ...others);
 
 async function open(name) {
   if (name === current.name) return;
@@ -173,18 +153,8 @@ async function loadProposals() {
 }
 
 function draw() {
-  if (!saver) return;
-  const kind = label => label === 'background' ? 'background' : 'action';
-  const waiting = saver.waiting.filter(
-    a => a.kind === 'click' && a.video === current.name);
-  const clicks = [
-    ...current.clicks, ...waiting.map(a => ({...a, pending: true})),
-  ].map(c => ({...c, kind: kind(c.label)})).sort((a, b) => a.time - b.time);
-  timeline.draw(clicks, proposals.moments, proposals.curves);
-  $('clicks').replaceChildren(...clicks.map(c => make(
-    'li', make('button', `${clock(c.time)} ${c.label}`,
-      {onclick: () => player.seek(c.time + 1e-4)}),
-    {className: `${c.kind} ${c.pending ? 'pending' : ''}`})));
+  if (!clicks) return;
+  timeline.draw(clicks.draw(current), proposals.moments, proposals.curves);
   proposals.draw();
   labels.draw(current.labels);
 }
@@ -214,6 +184,7 @@ async function start() {
       'action', () => click(state.classes[i]), state.classes[i]))));
   saver = new Saver(
     `clicks:${state.id}:${state.annotator}:`, saved, savedState);
+  clicks = new Clicks(player, saver, proposals, send);
   video.addEventListener('durationchange', opened);
   video.addEventListener('error', playProblem);
   video.addEventListener('ratechange', () => {
