@@ -21,6 +21,7 @@ BENCHMARKS = {
   'epoch': loading.run_epoch,
   'i3d': video.run,
   'click': clicking.run,
+  'review': clicking.run_review,
 }
 
 

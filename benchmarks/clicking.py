@@ -1,4 +1,4 @@
-"""The click page's server: how long a click takes until it is on disk."""
+"""The click page's server: how long an act takes until it is on disk."""
 
 import contextlib
 import http.client
@@ -10,10 +10,11 @@ import time
 
 import numpy as np
 
-from backtal_jax.annotate import labels, store, videos
+from backtal_jax import files
+from backtal_jax.annotate import labels, reviews, store, videos
 from benchmarks import measure
 
-_VIDEOS, _CLICKS, _LIMIT = 200, 300, 0.05
+_VIDEOS, _ACTS, _SEGMENTS, _LIMIT = 200, 300, 10, 0.05
 
 
 def run() -> dict:
@@ -22,17 +23,36 @@ def run() -> dict:
   Returns:
     The median time of an answer, beside the 50 ms that it may take.
   """
-  with tempfile.TemporaryDirectory() as folder:
-    folder = pathlib.Path(folder)
+  return _run(lambda video, i: {'kind': 'click', 'video': video, 'time': 2 + i})
+
+
+def run_review() -> dict:
+  """Review 300 segments of 200 reviewed videos with ten segments each.
+
+  Returns:
+    See `run`.
+  """
+
+  def act(video, i):
+    said = {f's{i % _SEGMENTS}': [i, i + 1.5, 'run', 'accepted']}
+    return {'kind': 'review', 'video': video, 'segments': said}
+
+  return _run(act)
+
+
+def _run(act):
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
     (folder / 'videos').mkdir()
     for i in range(_VIDEOS):
       (folder / 'videos' / f'{i}.mp4').touch()
-    found = videos.Folder(folder / 'videos')
+    found = videos.Folder(files.path(folder / 'videos'))
     with (
       contextlib.closing(
         store.Store(
-          folder / 'clicks.csv', 'A1', found, (),
-          labels.Labels(folder / 'labels.csv', 'training'),
+          files.path(folder / 'clicks.csv'), 'A1', found, ('run',),
+          labels.Labels(files.path(folder / 'labels.csv'), 'training'),
+          annotated=reviews.File(files.path(folder / 'truth.json'), 'test'),
         )
       ) as opened,
       _serve(opened, found) as ask,
@@ -40,11 +60,12 @@ def run() -> dict:
       for name in found:
         ask({'kind': 'opened', 'video': name, 'duration': 1e4})
         ask({'kind': 'click', 'video': name, 'time': 1})
-      clicks = [
-        {'kind': 'click', 'video': str(i % _VIDEOS), 'time': 2 + i}
-        for i in range(_CLICKS)
-      ]
-      times = [measure.seconds(lambda click=c: ask(click)) for c in clicks]
+        ask({'kind': 'review', 'video': name, 'segments': {
+          f's{i}': [i, i + 0.5, 'run', 'accepted'] for i in range(_SEGMENTS)
+        }})  # fmt: skip
+        ask({'kind': 'reviewed', 'video': name, 'reviewed': True})
+      acts = [act(str(i % _VIDEOS), i) for i in range(_ACTS)]
+      times = [measure.seconds(lambda one=x: ask(one)) for x in acts]
   return measure.result(float(np.median(times)), _LIMIT)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from backtal_jax import command_line, errors, files
-from backtal_jax.annotate import labels, store, videos
+from backtal_jax.annotate import labels, reviews, store, videos
 from backtal_jax.video import needs
 
 _PORT = 8765
@@ -50,6 +50,24 @@ def _parser():
   add('--actions', action='store_true', help='keys 1…9 click actions, too')
   add('--checkpoint', help='of a model that proposes moments')
   add('--features', help='of the videos, for the model')
+  add('--segments', metavar='FILE', help='predictions to review, as JSON')
+  add(
+    '--annotations',
+    metavar='FILE',
+    help='JSON of the reviewed videos, read and written; default '
+    'CLICKS_annotations.json',
+  )
+  add(
+    '--review_subset',
+    default='validation',
+    metavar='SUBSET',
+    help='of reviewed videos, in their annotations',
+  )
+  add(
+    '--learn',
+    action='store_true',
+    help='what is accepted or rejected is a click, too',
+  )
   add('--host', default=_LOOPBACK[1], help='address to listen on')
   add('--port', type=int, help=f'default {_PORT}, or a free one')
   add(
@@ -122,7 +140,12 @@ def serve(args: argparse.Namespace) -> None:
   model, paths, classes = _load(args)
   if args.transcode:
     folder.transcode()
-  path = args.labels or f'{args.clicks.removesuffix(".csv")}_labels.csv'
+  stem = args.clicks.removesuffix('.csv')
+  path = args.labels or f'{stem}_labels.csv'
+  annotated = reviews.File(
+    files.path(args.annotations or f'{stem}_annotations.json'),
+    args.review_subset,
+  )
   with contextlib.closing(
     store.Store(
       files.path(args.clicks),
@@ -131,6 +154,8 @@ def serve(args: argparse.Namespace) -> None:
       classes,
       labels.Labels(files.path(path), args.subset),
       folder.measure,
+      annotated,
+      args.learn,
     )
   ) as opened:
     if opened.missing:
@@ -140,11 +165,13 @@ def serve(args: argparse.Namespace) -> None:
         file=sys.stderr,
       )
     proposer = server.Proposer(model, paths) if model else None
+    segments = _segments(args, folder, opened.classes, proposer)
     token = secrets.token_urlsafe(24)
     app = server.make_app(
       opened,
       folder,
       proposer,
+      segments,
       token=token,
       actions=args.actions,
       hosts=_hosts(args.host),
@@ -157,6 +184,21 @@ def serve(args: argparse.Namespace) -> None:
         app, log_level='warning', access_log=False, timeout_graceful_shutdown=1
       )
       uvicorn.Server(config).run(sockets=[listening])
+
+
+def _segments(args, folder, classes, proposer):
+  """Return what finds the segments of a video, None without any."""
+  if not args.segments:
+    return proposer and proposer.segments
+  path = files.path(args.segments)
+  found, others = reviews.read_predictions(path, folder, classes)
+  if others:
+    print(
+      f'{path}: {len(others)} of its videos are not in {args.videos}: '
+      f'{errors.few(others)}',
+      file=sys.stderr,
+    )
+  return lambda _, name: found.get(name, ())
 
 
 def _greet(args, folder, name, token):

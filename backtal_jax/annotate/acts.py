@@ -48,6 +48,10 @@ def details(request: dict, known: Known) -> dict:
     return {'remove': _mark(request, known).seq}
   if kind == 'answer':
     return _reply(request, known)
+  if kind == 'review':
+    return {'segments': _segments(request, known)}
+  if kind == 'reviewed':
+    return {'reviewed': bool(request.get('reviewed'))}
   raise errors.InputError(f'kind {kind!r}, expected a click or the like')
 
 
@@ -58,6 +62,34 @@ def _labels(request, known):
   ):
     raise errors.InputError(f'labels {labels!r}, expected some of the classes')
   return [label for label in known.classes if label in labels]
+
+
+def _segments(request, known):
+  """Return what a review says; it is complete, whatever is proposed now."""
+  said = request.get('segments')
+  if not isinstance(said, dict) or not said:
+    raise errors.InputError(f'segments {said!r}, expected some by name')
+  found = {}
+  for name, values in said.items():
+    if not isinstance(values, list) or len(values) != 4:
+      raise errors.InputError(
+        f'segment {values!r}, expected [start, end, label, verdict]'
+      )
+    *times, label, verdict = values
+    start, end = (_time(x, request['video'], known.end) for x in times)
+    if not start < end:
+      raise errors.InputError(
+        f'the segment begins at {start:g} s and ends at {end:g} s, expected '
+        'its end after its start'
+      )
+    if label not in known.classes:
+      raise errors.InputError(f'class {label!r}, expected one of the classes')
+    if verdict not in history.VERDICTS:
+      raise errors.InputError(
+        f'verdict {verdict!r}, expected one of {", ".join(history.VERDICTS)}'
+      )
+    found[name] = [start, end, label, verdict]
+  return found
 
 
 def _reply(request, known):

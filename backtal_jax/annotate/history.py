@@ -13,6 +13,10 @@ line is an event:
   note        time of a moment that needs no proposal any more
   labels, was the video's labels, now and before
   done        whether the annotator is through with the video
+  segments    {name: [start, end, label, verdict]}: what a review says of
+              segments from here on, in seconds, and one of VERDICTS
+  learn       whether these segments are clicks, too
+  reviewed    whether the video's segments are its ground truth
   duration    of the video, seconds
   of          number of the event that an undo takes back
   spent       seconds of work since the event before, pauses left out
@@ -26,10 +30,17 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.data import annotations
 
-UNDOABLE = 'click', 'remove', 'answer', 'labels', 'done'
+UNDOABLE = (
+  'click', 'remove', 'answer', 'labels', 'done', 'review', 'reviewed'
+)  # fmt: skip
+VERDICTS = ACCEPTED, REJECTED = 'accepted', 'rejected'
 # The number of the first event: that of its line.
 FIRST = 2
 KINDS = (*UNDOABLE, 'undo', 'opened', 'spent', 'imported')
+
+
+# Follows the annotator's name in clicks that a review makes.
+LEARNED = ' (review)'
 
 
 class Mark(NamedTuple):
@@ -39,6 +50,17 @@ class Mark(NamedTuple):
   time: float  # seconds
   label: str
   who: str
+
+
+class Judged(NamedTuple):
+  """What a review says of a segment; in seconds."""
+
+  start: float
+  end: float
+  label: str
+  verdict: str
+  who: str
+  learn: bool  # whether it is a click, too
 
 
 def log_path(clicks: epath.Path) -> epath.Path:
@@ -62,6 +84,7 @@ class History:
     self._undone = set()
     self._changes = collections.defaultdict(list)  # of a video
     self._marks = collections.defaultdict(dict)  # of a video, by number
+    self._judged = collections.defaultdict(dict)  # of a video, by name
 
   def add(self, event: dict) -> None:
     """Take in an event."""
@@ -76,7 +99,7 @@ class History:
       self._replay(video)
     elif event['kind'] not in ('opened', 'spent'):
       self._changes[video].append(event)
-      _apply(event, self._marks[video])
+      self._apply(event)
 
   def pop(self) -> dict:
     """Forget the last event, which could not be written, and return it."""
@@ -98,11 +121,26 @@ class History:
 
   def clicks(self) -> list[annotations.Click]:
     """Return all clicks that stand, by video and time."""
-    return [
+    found = [
       annotations.Click(video, m.time, m.label, m.who)
       for video in sorted(self._marks)
       for m in self.marks(video)
     ]
+    learned = [c for video in sorted(self._judged) for c in self._learn(video)]
+    key = lambda click: (click.video, click.time, click.label, click.annotator)
+    return sorted(found + learned, key=key) if learned else found
+
+  def segments(self, video: str) -> dict[str, Judged]:
+    """Return what reviews said of a video's segments, of all annotators."""
+    return dict(self._judged.get(video, ()))
+
+  def reviewed(self) -> list[str]:
+    """Return the videos whose segments are ground truth, by name."""
+    return sorted(v for v in list(self._changes) if self.is_reviewed(v))
+
+  def is_reviewed(self, video: str) -> bool:
+    """Return whether a video's segments are ground truth, whoever said so."""
+    return any(self._told(video, None, 'reviewed')[-1:])
 
   def undoable(self, who: str) -> dict | None:
     """Return the last event that an undo of an annotator takes back."""
@@ -131,20 +169,42 @@ class History:
     return [
       e[field]
       for e in self._changes.get(video, ())
-      if field in e and e['who'] == who and e['seq'] not in self._undone
+      if field in e and who in (None, e['who']) and e['seq'] not in self._undone
     ]
 
   def _replay(self, video):
-    self._marks[video] = {}
+    self._marks[video], self._judged[video] = {}, {}
     for event in self._changes[video]:
       if event['seq'] not in self._undone:
-        _apply(event, self._marks[video])
+        self._apply(event)
 
+  def _apply(self, event):
+    marks, who = self._marks[event['video']], event['who']
+    marks.pop(event.get('remove'), None)
+    if 'add' in event:
+      marks[event['seq']] = Mark(event['seq'], *event['add'], who)
+    for name, said in event.get('segments', {}).items():
+      learn = event.get('learn', False)
+      self._judged[event['video']][name] = Judged(*said, who, learn)
 
-def _apply(event, marks):
-  marks.pop(event.get('remove'), None)
-  if 'add' in event:
-    marks[event['seq']] = Mark(event['seq'], *event['add'], event['who'])
+  def _learn(self, video):
+    """Return the clicks that the judged segments of a video are.
+
+    The middle of a rejected one is no background where an accepted one lies.
+    """
+    judged = self._judged[video].values()
+    accepted = [x for x in judged if x.verdict == ACCEPTED]
+    found = []
+    for x in judged:
+      time, label = round((x.start + x.end) / 2, 6), x.label
+      if x.verdict == REJECTED:
+        label = annotations.BACKGROUND
+        if any(other.start <= time <= other.end for other in accepted):
+          continue
+      if x.learn:
+        who = f'{x.who}{LEARNED}'
+        found.append(annotations.Click(video, time, label, who))
+    return found
 
 
 def parse(text: bytes, path: epath.Path) -> tuple[dict, History, int]:

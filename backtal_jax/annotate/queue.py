@@ -6,7 +6,7 @@ the clicks that contradict the curve, to be checked again: a wrong click costs
 more than a missing one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,6 +118,44 @@ def rank(
       checks.append((click.time, CHECK, value))
   best_first = lambda proposal: (-proposal[2], proposal[0])
   return sorted(fresh, key=best_first) + sorted(checks, key=best_first)
+
+
+def sureness(segments: Sequence[Mapping], labels: Collection[str]) -> float:
+  """Return how sure a model is of a video, for `order`.
+
+  Args:
+    segments: What it found there, {'label', 'score'} each.
+    labels: Classes of the video; none are known of some.
+
+  Returns:
+    The best score of a segment, of the class for which that is lowest; 0
+    where nothing is found.
+  """
+  best = dict.fromkeys(labels, 0.0)
+  for segment in segments:
+    label, score = segment['label'], float(segment['score'])
+    if label in best or not labels:
+      best[label] = max(best.get(label, 0.0), score)
+  return min(best.values(), default=0.0)
+
+
+def order(
+  names: Iterable[str],
+  clicked: Collection[str],
+  sure: Mapping[str, float],
+) -> list[str]:
+  """Order videos by what a look is worth.
+
+  Args:
+    names: Of the videos.
+    clicked: Those that have a click.
+    sure: `sureness` of those that a model was asked about.
+
+  Returns:
+    Never clicked ones first, of these what the model is least sure of.
+  """
+  key = lambda name: (name in clicked, sure.get(name, 0.0))
+  return sorted(names, key=key)
 
 
 def _runs(high) -> list[tuple[int, int]]:

@@ -6,10 +6,11 @@ from our own page (Origin), under a name of this machine (Host): neither
 another site nor a name that points here gets through.
 """
 
+import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 from urllib import parse
 
@@ -26,7 +27,7 @@ from starlette import (
 )
 
 from backtal_jax import errors, files
-from backtal_jax.annotate import queue, videos
+from backtal_jax.annotate import queue, reviews, videos
 from backtal_jax.annotate import store as click_store
 from backtal_jax.data import annotations
 
@@ -46,6 +47,8 @@ _HEADERS = (
   ('referrer-policy', 'no-referrer'),
   ('x-content-type-options', 'nosniff'),
 )  # fmt: skip
+# Returns what may be reviewed in a video.
+Segments = Callable[[click_store.Store, str], Iterable[reviews.Proposal]]
 _TYPES = {'.webm': 'video/webm', '.ogv': 'video/ogg', '.mkv': 'video/webm'}
 
 
@@ -60,14 +63,13 @@ class Proposer:
   def __init__(
     self, model: 'predict.Model', paths: Iterable[epath.Path]
   ) -> None:
-    self._model, self._mutex, self._known = model, threading.Lock(), {}
+    self._model, self._mutex = model, threading.Lock()
+    self._known, self._found = {}, {}
     self._paths = {path.stem: path for path in paths}
 
   def propose(self, store: click_store.Store, name: str) -> dict:
     """Return a video's curves, and what is worth a click now."""
-    path = self._paths.get(annotations.match_name(name, self._paths))
-    if path is None:
-      raise errors.InputError(f'no features of video {name!r}')
+    path = self._find(name)
     seconds, labels = store.duration(name), tuple(store.labels.get(name))
     if seconds is None:
       raise errors.InputError(f'video {name!r} was not opened yet')
@@ -87,6 +89,27 @@ class Proposer:
         if reason != queue.CHECK or time not in answered
       ],
     }
+
+  def segments(
+    self, store: click_store.Store, name: str
+  ) -> list[reviews.Proposal]:
+    """Return what the model finds in a video, as the command line does."""
+    path = self._find(name)
+    with self._mutex:
+      if name not in self._found:
+        video = self._model.read(path, store.duration(name))
+        (found,) = self._model.predict_videos([video])
+        self._found[name] = [
+          reviews.Proposal(*x['segment'], x['label'], x['score'])
+          for x in found.segments
+        ]
+    return self._found[name]
+
+  def _find(self, name):
+    path = self._paths.get(annotations.match_name(name, self._paths))
+    if path is None:
+      raise errors.InputError(f'no features of video {name!r}')
+    return path
 
 
 class Guard:
@@ -161,6 +184,7 @@ def make_app(
   store: click_store.Store,
   folder: videos.Folder,
   proposer: Proposer | None = None,
+  segments: Segments | None = None,
   *,
   token: str,
   actions: bool = False,
@@ -172,6 +196,7 @@ def make_app(
     store: The clicks.
     folder: The videos.
     proposer: Where there is a model.
+    segments: Returns what may be reviewed in a video of a store.
     token: See Guard.
     actions: Whether action clicks are wanted.
     hosts: See Guard.
@@ -186,6 +211,8 @@ def make_app(
         'actions': actions,
         'classes': store.classes,
         'proposals': proposer is not None,
+        'segments': segments is not None,
+        'review': store.annotated is not None,
         'transcode': f'{_COMMAND} --videos {folder.path} --clicks {store.path} '
         f'--annotator {store.who} --transcode',
         'videos': store.summary(),
@@ -205,6 +232,22 @@ def make_app(
     if proposer is None:
       raise exceptions.HTTPException(404, 'no model: --checkpoint, --features')
     return responses.JSONResponse(proposer.propose(store, known(request)))
+
+  def proposed(request):
+    name = known(request)
+    found = segments(store, name) if segments else ()
+    merged = reviews.merge(found, store.judged(name), store.duration(name))
+    return responses.JSONResponse({'segments': merged})
+
+  def ordered(request):
+    sure = {}
+    for name in folder if segments else ():
+      with contextlib.suppress(errors.InputError):  # of this one no features
+        found = [x._asdict() for x in segments(store, name)]
+        sure[name] = queue.sureness(found, store.labels.get(name))
+    clicked = {name for name, clicks, *_ in store.summary() if clicks}
+    names = queue.order(folder, clicked, sure)
+    return responses.JSONResponse({'names': names})
 
   def file(request):
     path = folder.find(known(request))
@@ -234,6 +277,8 @@ def make_app(
     routing.Route('/api/video/{name:path}', video),
     routing.Route('/api/proposals/{name:path}', proposals),
     routing.Route('/api/act', act, methods=['POST']),
+    routing.Route('/api/segments/{name:path}', proposed),
+    routing.Route('/api/order', ordered),
     routing.Route('/video/{name:path}', file),
     routing.Mount('/page', staticfiles.StaticFiles(directory=PAGE)),
   ]

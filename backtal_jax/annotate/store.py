@@ -1,14 +1,16 @@
 """The files behind the page: nothing is called saved that is not on disk.
 
 An event is first appended to the history (fsync), then the files it changes
-are replaced atomically: `clicks.csv` and, of checkboxes, the labels file. If
-either fails, the event is taken back and nothing has changed. A kill between
-the two leaves files that lag behind by one event; the next start mends them.
-One server at a time: the history is locked. Annotators that work one after
-another share a file; each sees and undoes only what is their own.
+are replaced atomically: `clicks.csv`, of checkboxes the labels file, of reviews
+the annotations. If one fails, the event is taken back and nothing has changed.
+A kill in between leaves files that lag behind by one event; the next start
+mends them. One server at a time: the history is locked. Annotators that work
+one after another share a file; each sees and undoes only what is their own,
+but for reviews, which all see.
 """
 
 import collections
+import contextlib
 import json
 import os
 import secrets
@@ -19,7 +21,7 @@ from collections.abc import Callable, Collection, Sequence
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.annotate import acts, history
+from backtal_jax.annotate import acts, history, reviews
 from backtal_jax.annotate import labels as labels_file
 from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import annotations, click_formats
@@ -38,6 +40,8 @@ class Store:
     labels: The labels of the videos.
     measure: Returns the seconds of a video's pictures, None where nothing but
       the page can tell.
+    annotated: What reviews write; None where there are none.
+    learn: Whether what is judged becomes clicks, too.
 
   Raises:
     errors.InputError: another server has the file; it is of another form, of
@@ -52,8 +56,11 @@ class Store:
     classes: Sequence[str],
     labels: labels_file.Labels,
     measure: Callable[[str], float | None] = lambda name: None,
+    annotated: reviews.File | None = None,
+    learn: bool = False,
   ) -> None:
     self.path, self.who, self.labels = path, annotator, labels
+    self.annotated, self._learn = annotated, learn
     self._videos, self._measure = videos, measure
     self._mutex = threading.RLock()
     self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,15 +75,16 @@ class Store:
         'several',
       )
       clicks = _read_own(self.path)
+      reviewed = annotated.read() if annotated else {}
       self._log.seek(0)
       head, self.history, whole = history.parse(self._log.readall(), log)
       self._log.truncate(whole)
       if head:
-        self._agree(clicks, log)
+        self._agree(clicks, reviewed, log)
       else:
-        self._import(clicks or [])
+        self._import(clicks or [], reviewed)
       found = self.history.clicks()
-      self.classes = self._classes(classes, {c.label for c in found})
+      self.classes = self._classes(classes, self._used(found))
       known = {click.video for click in found}
       self.missing = sorted(known.difference(videos))
       if known and len(self.missing) == len(known):
@@ -91,6 +99,8 @@ class Store:
       self._mend_labels()
       if clicks != found:
         annotations.write_clicks(self.path, found)
+      if annotated and not annotated.is_of(reviewed, self.history):
+        self._annotate()
     except BaseException:
       empty = not os.fstat(self._log.fileno()).st_size
       self._log.close()
@@ -114,6 +124,8 @@ class Store:
         ],
         'done': past.done(name, self.who),
         'seconds': round(past.seconds[self.who, name], 1),
+        'segments': {key: x[:4] for key, x in past.segments(name).items()},
+        'reviewed': past.is_reviewed(name),
         'labels': self.labels.get(name),
         'duration': self.duration(name),
         'pictures': self._measure(name),
@@ -130,13 +142,21 @@ class Store:
     yield self.history.durations.get(name)
 
   def summary(self) -> list[list]:
-    """Return [name, clicks, done] of every video."""
+    """Return [name, clicks, done, reviewed] of every video."""
     with self._mutex:
       past, who = self.history, self.who
       return [
-        [name, len(past.marks(name, who)), past.done(name, who)]
+        [
+          name, len(past.marks(name, who)), past.done(name, who),
+          past.is_reviewed(name),
+        ]
         for name in self._videos
-      ]
+      ]  # fmt: skip
+
+  def judged(self, name: str) -> dict[str, history.Judged]:
+    """Return what reviews say of a video's segments."""
+    with self._mutex:
+      return self.history.segments(name)
 
   def spoken(
     self, name: str
@@ -177,11 +197,14 @@ class Store:
       if not isinstance(video, str) or video not in self._videos:
         raise errors.InputError(f'video {video!r} is not in the folder')
       event = {'kind': kind, 'video': video, 'key': key}
-      event |= (
-        {'of': undone['seq']}
-        if undone
-        else acts.details(request, self._known(video))
-      )
+      if undone:
+        event['of'] = undone['seq']
+      else:
+        event |= acts.details(request, self._known(video))
+      if event.keys() & {'segments', 'reviewed'}:
+        self._require_annotated()
+      if 'segments' in event and self._learn:
+        event['learn'] = True
       spent = formats.number(request.get('spent', 0), 'the time spent')
       if spent > 0:
         event['spent'] = round(min(spent, _LONGEST_SPENT), 3)
@@ -212,7 +235,9 @@ class Store:
       self._append([event])
       self.history.add(event)
       changed = undone or event
-      if changed.keys() & {'add', 'remove'}:
+      if changed.keys() & {'segments', 'reviewed'}:
+        self._annotate()
+      if changed.keys() & {'add', 'remove', 'segments'}:
         annotations.write_clicks(self.path, self.history.clicks())
       if 'labels' in changed:
         labels = changed['was' if undone else 'labels']
@@ -221,9 +246,22 @@ class Store:
     except BaseException:
       if self.history.events and self.history.events[-1] is event:
         self.history.pop()
+        if 'segments' in (undone or event):  # of two files, one was written
+          with contextlib.suppress(OSError):
+            self._annotate()
       self._log.truncate(end)
       raise
     return event
+
+  def _require_annotated(self):
+    if self.annotated is None:
+      raise errors.InputError('nothing is reviewed here: no annotations file')
+
+  def _annotate(self):
+    """Write the annotations that reviews have made."""
+    past = self.history
+    durations = {name: self.duration(name) for name in past.reviewed()}
+    self.annotated.write(past, durations, self.classes)
 
   def _append(self, lines):
     text = ''.join(
@@ -234,8 +272,8 @@ class Store:
       data = data[self._log.write(data) :]
     os.fsync(self._log.fileno())
 
-  def _import(self, clicks):
-    """Let the history begin with the clicks that are there."""
+  def _import(self, clicks, reviewed):
+    """Let the history begin with what is there."""
     names = [click.video for click in clicks]
     names, _ = annotations.match_names(names, self._videos)
     for number, click in enumerate(clicks, history.FIRST):
@@ -250,24 +288,52 @@ class Store:
         }
       )
 
-  def _agree(self, clicks, log):
-    """Refuse a click file that is not what its history says."""
-    if clicks is None:
-      return
-    found, past = collections.Counter(clicks), self.history
-    if found == collections.Counter(past.clicks()):
-      return
-    if past.events:
-      last = past.pop()
-      before = collections.Counter(past.clicks())
-      past.add(last)
-      if found == before:
-        return
-    raise errors.InputError(
-      f'{self.path}: was changed by something else than the page since '
-      f'{log.name}; move {log.name} away to go on from the file, or the file '
-      'to go on from the history'
-    )
+    names, _ = annotations.match_names(reviewed, self._videos)
+    for name, video in reviewed.items():
+      self.history.add(
+        {
+          'seq': len(self.history.events) + history.FIRST,
+          'at': round(time.time(), 3),
+          'who': self.who,
+          'kind': 'imported',
+          'video': names.get(name, name),
+          'segments': {
+            f'imported {i}': [x.start, x.end, x.label, history.ACCEPTED]
+            for i, x in enumerate(video.segments)
+          },
+          'reviewed': True,
+          **({'duration': video.duration} if video.duration else {}),
+        }
+      )
+
+  def _agree(self, clicks, reviewed, log):
+    """Refuse files that are not what their history says, now or before."""
+    past = self.history
+    last = past.events[-1:]
+    wrong = self._wrong(clicks, reviewed)
+    if wrong and last:
+      past.pop()
+      before = self._wrong(clicks, reviewed)
+      past.add(last[0])
+      # Each of the files may lag behind.
+      wrong = [path for path in wrong if path in before]
+    if wrong:
+      raise errors.InputError(
+        f'{wrong[0]}: was changed by something else than the page since '
+        f'{log.name}; move {log.name} away to go on from the file, or the file '
+        'to go on from the history'
+      )
+
+  def _wrong(self, clicks, reviewed):
+    """Return the paths of the files that are not what the history says."""
+    found, past = collections.Counter(clicks or ()), self.history
+    wrong = []
+    if clicks is not None and found != collections.Counter(past.clicks()):
+      wrong.append(self.path)
+    file = self.annotated
+    if file and file.path.exists() and not file.is_of(reviewed, past):
+      wrong.append(file.path)
+    return wrong
 
   def _mend_labels(self):
     """Write the labels of the last event, had a kill come before them."""
@@ -279,6 +345,13 @@ class Store:
       video = event['video']
       if new in event and self.labels.get(video) == event[old]:
         self.labels.set(video, event[new], self.duration(video))
+
+  def _used(self, clicks):
+    """Return the classes in clicks and segments."""
+    past = self.history
+    return {click.label for click in clicks} | {
+      x.label for v in past.reviewed() for x in past.segments(v).values()
+    }
 
   def _classes(self, classes, used):
     """Return the classes, in order, that may be used."""

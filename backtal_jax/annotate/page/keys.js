@@ -4,28 +4,17 @@ import {$, make} from '/page/dom.js';
 import {work} from '/page/work.js';
 
 const SHOWN = {' ': 'space', 'Shift+ArrowLeft': 'shift ←',
-  'Shift+ArrowRight': 'shift →', ArrowLeft: '←', ArrowRight: '→', Escape: 'esc'};
+  'Shift+ArrowRight': 'shift →', ArrowLeft: '←', ArrowRight: '→', Escape: 'esc',
+  '-': '−', '=': '+ ='};
 
 function keyOf({key, shiftKey}) {
+  if (key === '+') return '=';  // where a keyboard has it
   if (key.startsWith('Arrow')) return (shiftKey ? 'Shift+' : '') + key;
   return key.length === 1 ? key.toLowerCase() : key;
 }
 
 export class Keys {
-  // keys: [key, what it says, what it does, 'once' if it does not repeat];
-  // isShown(key): whether it is listed; number(i), where there is one, returns
-  // what the keys 1…9 do.
-  constructor(keys, isShown, number) {
-    this.number = number;
-    this.bound = new Map(keys.map(([key, , run, once]) => [key, {run, once}]));
-    const shown = keys.filter(([key]) => isShown(key));
-    $('keys').replaceChildren(...shown.map(([key, text, run]) => make(
-      'li', make('button', [make('kbd', SHOWN[key] ?? key), text],
-        {onclick: run}))));
-    if (number) {
-      $('keys').prepend(make('li', make('span', [
-        make('kbd', '1…9'), ' action click of a class'])));
-    }
+  constructor() {
     document.addEventListener('keydown', event => this.press(event));
     document.addEventListener('pointerdown', () => work.go());
     // After a mouse click the keys are the player's again.
@@ -33,6 +22,19 @@ export class Keys {
       if (detail && target.closest('aside, nav, main')
           && target !== $('filter')) $('player').focus();
     });
+  }
+
+  // keys: [key, what it says, what it does, 'once' if it does not repeat];
+  // what: of the keys 1…9, and number(i), where there is one, returns it.
+  use(keys, what, number) {
+    this.number = number;
+    this.bound = new Map(keys.map(([key, , run, once]) => [key, {run, once}]));
+    $('keys').replaceChildren(...keys.map(([key, text, run]) => make(
+      'li', make('button', [make('kbd', SHOWN[key] ?? key), text],
+        {onclick: run}))));
+    if (number) {
+      $('keys').prepend(make('li', make('span', [make('kbd', '1…9'), what])));
+    }
   }
 
   press(event) {

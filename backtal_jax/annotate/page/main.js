@@ -1,12 +1,15 @@
 // The page: what the keys do, and what is shown of it.
 
+import {ofClicks, ofReview} from '/page/bindings.js';
 import {Clicks, describe} from '/page/clicks.js';
 import {$, get, make, say} from '/page/dom.js';
 import {Keys} from '/page/keys.js';
 import {Labels} from '/page/labels.js';
 import {Player} from '/page/player.js';
 import {Proposals} from '/page/proposals.js';
+import {Review} from '/page/review.js';
 import {Saver} from '/page/saver.js';
+import {describeReview} from '/page/segments.js';
 import {Timeline, clock} from '/page/timeline.js';
 import {Videos} from '/page/videos.js';
 import {work} from '/page/work.js';
@@ -14,36 +17,8 @@ import {work} from '/page/work.js';
 const video = $('video');
 const player = new Player(video, frameShown, opened);
 const timeline = new Timeline($('timeline'), player);
-let state, saver, videos, labels, proposals, clicks;
+let state, saver, videos, labels, proposals, clicks, review, keys;
 let current = {name: '', clicks: [], labels: []};
-
-// Keys, what they say, what they do; those with `once` do not repeat.
-const KEYS = [
-  ['b', 'background click', () => answerOr('background', () => click()), 'once'],
-  ['a', 'proposal is an action', () => answerOr('action'), 'once'],
-  ['s', 'skip a proposal', () => answerOr('skip'), 'once'],
-  ['q', 'next proposal', () => proposals.next(), 'once'],
-  ['Escape', 'leave the proposals', () => proposals.leave(), 'once'],
-  ['u', 'undo, across videos', () => send({kind: 'undo'}), 'once'],
-  ['x', 'remove nearest click', () => clicks.removeNearest(current.clicks), 'once'],
-  [' ', 'play or pause', () => player.toggle(), 'once'],
-  ['j', 'backwards', () => player.backward(), 'once'],
-  ['k', 'stop', () => player.pause(), 'once'],
-  ['l', 'play, faster', () => player.forward(), 'once'],
-  [',', 'a frame back', () => player.step(-1)],
-  ['.', 'a frame on', () => player.step(1)],
-  ['ArrowLeft', '1 s back', () => player.jump(-1)],
-  ['ArrowRight', '1 s on', () => player.jump(1)],
-  ['Shift+ArrowLeft', '5 s back', () => player.jump(-5)],
-  ['Shift+ArrowRight', '5 s on', () => player.jump(5)],
-  ['[', 'slower', () => player.speed(-1)],
-  [']', 'faster', () => player.speed(1)],
-  ['n', 'next video', () => open(videos.neighbour(1)), 'once'],
-  ['p', 'previous video', () => open(videos.neighbour(-1)), 'once'],
-  ['d', 'video done', () => toggleDone(), 'once'],
-  ['?', 'help', () => $('help').showModal(), 'once'],
-];
-const OF_PROPOSALS = ['a', 's', 'q', 'Escape'];
 
 function send(action) {
   saver.add({video: current.name, spent: work.take(), ...action});
@@ -63,14 +38,17 @@ async function saved(action, {event, video: changed, problem}) {
       await open(changed.name);
     }
   }
-  const where = changed?.name === current.name ? '' : ` in ${changed?.name}`;
-  if (action.kind === 'undo') {
-    say(event ? `Undone: ${describe(event)}` : 'Nothing to undo');
-  } else if (event && !['spent', 'opened'].includes(action.kind)) {
-    say(`Saved: ${describe(event)}${where}`);
-  }
   draw();
-  if (action.kind !== 'spent') await loadProposals();
+  const where = changed?.name === current.name ? '' : ` in ${changed?.name}`;
+  const isReview = ['review', 'reviewed'].includes(event?.kind);
+  const told = event && (isReview ? describeReview : describe)(event);
+  const next = isReview && review.where() ? `. ${review.where()}` : '';
+  if (action.kind === 'undo') {
+    say(event ? `Undone: ${told}${next}` : 'Nothing to undo');
+  } else if (event && !['spent', 'opened'].includes(action.kind)) {
+    say(`Saved: ${told}${where || next}`);
+  }
+  if (action.kind !== 'spent' && !isReview) await loadProposals();
   if (action.kind === 'answer' && proposals.asked) proposals.next();
 }
 
@@ -95,6 +73,39 @@ function toggleDone() {
   if (done) open(videos.neighbour(1, row => !row.done));
 }
 
+function finish() {
+  if (review.finish()) open(videos.neighbour(1, row => !row.reviewed));
+}
+
+function switchMode() {
+  proposals.leave();
+  review.switch();
+  useKeys();
+  say(review.on ? 'Review: f goes to the next segment' : 'Clicks');
+  draw();
+  loadProposals();
+}
+
+// A number is a class: of an action click, or of the selected segment.
+function useKeys() {
+  const page = {
+    player, state, proposals, review, send, answerOr, click, toggleDone, finish,
+    switchMode, turn: direction => open(videos.neighbour(direction)),
+    removeNearest: () => clicks.removeNearest(current.clicks),
+    order: () => videos.order(), help: () => $('help').showModal(),
+    zoom: () => say(
+      timeline.zoom() ? 'The line shows a minute' : 'The line shows all'),
+  };
+  if (review.on) {
+    keys.use(ofReview(page), ' class of the segment',
+      i => () => review.setClass(i));
+  } else {
+    keys.use(ofClicks(page), ' action click of a class',
+      state.actions && (i => state.classes[i] !== undefined && (() => answerOr(
+        'action', () => click(state.classes[i]), state.classes[i]))));
+  }
+}
+
 const answerOr = (answer, ...others) => clicks.answerOr(
   answer, current.clicks, ...others);
 
@@ -103,6 +114,7 @@ async function open(name) {
   sendSpent(0.5);
   current = {name, clicks: [], labels: []};
   proposals.clear();
+  review.clear();
   $('problem').hidden = true;
   $('name').textContent = name;
   document.title = name;
@@ -149,12 +161,16 @@ function tellLength(isUrgent = false) {
 
 async function loadProposals() {
   const {name, duration} = current;
-  if (duration) await proposals.load(name, () => name === current.name);
+  if (!duration) return;
+  await review.load(name, () => name === current.name);
+  await proposals.load(name, () => name === current.name);
 }
 
 function draw() {
-  if (!clicks) return;
-  timeline.draw(clicks.draw(current), proposals.moments, proposals.curves);
+  if (!keys) return;
+  review.current = current;
+  timeline.draw(clicks.draw(current), proposals.moments, proposals.curves,
+    review.draw(), review.name, review.mark);
   proposals.draw();
   labels.draw(current.labels);
 }
@@ -179,12 +195,12 @@ async function start() {
   videos = new Videos(state.videos, open);
   labels = new Labels(state, labels => send({kind: 'labels', labels}));
   proposals = new Proposals(player, state, send, draw);
-  new Keys(KEYS, key => state.proposals || !OF_PROPOSALS.includes(key),
-    state.actions && (i => state.classes[i] !== undefined && (() => answerOr(
-      'action', () => click(state.classes[i]), state.classes[i]))));
   saver = new Saver(
     `clicks:${state.id}:${state.annotator}:`, saved, savedState);
   clicks = new Clicks(player, saver, proposals, send);
+  review = new Review(player, state, saver, send, draw);
+  keys = new Keys();
+  useKeys();
   video.addEventListener('durationchange', opened);
   video.addEventListener('error', playProblem);
   video.addEventListener('ratechange', () => {

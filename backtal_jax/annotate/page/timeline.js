@@ -1,4 +1,8 @@
-// The line below the video: curves, clicks, proposals and the playhead.
+// The line below the video: curves, segments, clicks, proposals and the
+// playhead.
+
+// Seconds that are seen when the line is enlarged.
+const CLOSE = 60;
 
 export const clock = seconds => {
   const whole = Math.round(seconds * 100);
@@ -9,12 +13,14 @@ export const clock = seconds => {
 
 export class Timeline {
   constructor(element, player) {
-    Object.assign(this, {element, player});
+    Object.assign(this, {element, player, close: false, from: 0});
     this.svg = element.querySelector('svg');
+    this.strip = element.querySelector('#strip');
+    this.lanes = element.querySelector('#lanes');
     this.marks = element.querySelector('#marks');
     this.head = element.querySelector('#head');
     const seek = event => {
-      const box = element.getBoundingClientRect();
+      const box = this.strip.getBoundingClientRect();
       player.seek((event.clientX - box.left) / box.width * player.length);
     };
     element.addEventListener('pointerdown', event => {
@@ -29,22 +35,56 @@ export class Timeline {
   move() {
     const {time, length} = this.player;
     this.head.style.left = `${100 * time / (length || 1)}%`;
+    this.scroll(time, length);
     this.element.setAttribute('aria-valuemax', length.toFixed(2));
     this.element.setAttribute('aria-valuenow', time.toFixed(2));
     this.element.setAttribute(
       'aria-valuetext', `${clock(time)} of ${clock(length)}`);
   }
 
-  draw(clicks, proposals, curves) {
+  // See the whole, or a minute of it; returns whether it is a minute.
+  zoom() {
+    this.close = !this.close;
+    this.from = -Infinity;
+    this.move();
+    return this.close;
+  }
+
+  // The strip is as long as the video; of it the part is seen where we are.
+  scroll(time, length) {
+    const seen = this.close ? Math.min(CLOSE, length || CLOSE) : length || 1;
+    if (time < this.from || time > this.from + seen || seen >= length) {
+      this.from = Math.max(0, Math.min(time - seen / 2, length - seen));
+    }
+    const {style} = this.strip;
+    const width = `${100 * (length || 1) / seen}%`;
+    const left = `${-100 * this.from / seen}%`;
+    if (style.width !== width) style.width = width;
+    if (style.left !== left) style.left = left;
+  }
+
+  draw(clicks, proposals, curves, segments = [], selected = null, mark = null) {
+    const part = time => `${100 * time / (this.player.length || 1)}%`;
     const place = (kind, time) => {
-      const mark = document.createElement('i');
-      mark.className = kind;
-      mark.style.left = `${100 * time / (this.player.length || 1)}%`;
-      return mark;
+      const element = document.createElement('i');
+      element.className = kind;
+      element.style.left = part(time);
+      return element;
     };
+    const labels = [...new Set(segments.map(s => s.label))].sort();
+    this.lanes.replaceChildren(...segments.map(s => {
+      const kind = `${s.verdict} ${s.pending ? 'pending' : ''}`;
+      const lane = place(
+        s.name === selected ? `${kind} selected` : kind, s.start);
+      lane.style.width = part(s.end - s.start);
+      lane.style.top = `${100 * labels.indexOf(s.label) / labels.length}%`;
+      lane.style.height = `${Math.min(30, 100 / labels.length) - 3}%`;
+      return lane;
+    }));
     this.marks.replaceChildren(
       ...proposals.map(([time]) => place('proposal', time)),
       ...clicks.map(c => place(`${c.kind} ${c.pending ? 'pending' : ''}`, c.time)),
+      ...(mark === null ? [] : [place('edge', mark)]),
     );
     this.svg.replaceChildren(...Object.values(curves).map(values => {
       const path = document.createElementNS(this.svg.namespaceURI, 'path');

@@ -1,6 +1,6 @@
 // The list of videos: how many clicks each has, which are done.
 
-import {$, make} from '/page/dom.js';
+import {$, get, make, say} from '/page/dom.js';
 
 const LISTED = 200;  // videos at a time
 
@@ -10,10 +10,12 @@ const matches = name => name.toLowerCase().includes(
 export class Videos {
   constructor(videos, open) {
     this.rows = new Map(videos.map(
-      ([name, clicks, done]) => [name, {clicks, done}]));
+      ([name, clicks, done, reviewed]) => [name, {clicks, done, reviewed}]));
+    this.names = [...this.rows.keys()];
     this.open = open;
     this.current = '';
     $('filter').addEventListener('input', () => this.draw());
+    $('order').onclick = () => this.order();
   }
 
   // The video after (1) or before (-1) the current one that is wanted.
@@ -28,8 +30,24 @@ export class Videos {
     return this.current;
   }
 
-  update({name, clicks, done}) {
-    this.rows.set(name, {clicks: clicks.length, done});
+  // What a look is worth most first, or by name again.
+  async order() {
+    const wanted = $('order').ariaPressed !== 'true';
+    say('Asking for the order …');
+    try {
+      const names = wanted ? (await get('/api/order')).names : this.names;
+      this.rows = new Map(names.map(name => [name, this.rows.get(name)]));
+      $('order').ariaPressed = String(wanted);
+      say(wanted ? 'Never clicked first, of these what the model is least sure of'
+        : 'Videos by name');
+      this.draw();
+    } catch (error) {
+      say(error.message);
+    }
+  }
+
+  update({name, clicks, done, reviewed}) {
+    this.rows.set(name, {clicks: clicks.length, done, reviewed});
     this.draw();
   }
 
@@ -46,17 +64,22 @@ export class Videos {
     const item = list.querySelector('[aria-current="true"]');
     item?.scrollIntoView({block: 'nearest'});
     if (focused) item?.focus();
-    const done = [...this.rows.values()].filter(row => row.done).length;
-    $('progress').textContent = `${done} of ${this.rows.size} videos done`;
+    const rows = [...this.rows.values()];
+    const [done, reviewed] = ['done', 'reviewed'].map(
+      what => rows.filter(row => row[what]).length);
+    $('progress').textContent = `${done} of ${rows.length} videos done`
+      + (reviewed ? `, ${reviewed} reviewed` : '');
   }
 
   button(name) {
-    const {clicks, done} = this.rows.get(name);
+    const {clicks, done, reviewed} = this.rows.get(name);
     const item = make('button', [
       make('span', name, {className: 'name', title: name}),
-      make('span', `${clicks || ''} ${done ? '✓' : ''}`, {className: 'much'}),
+      make('span', 
+        `${clicks || ''} ${done ? '✓' : ''}${reviewed ? '▣' : ''}`, {className: 'much'}),
     ], {onclick: () => this.open(name),
-      ariaLabel: `${name}, ${clicks} clicks${done ? ', done' : ''}`});
+      ariaLabel: `${name}, ${clicks} clicks${done ? ', done' : ''}`
+        + (reviewed ? ', reviewed' : '')});
     item.setAttribute('aria-current', String(name === this.current));
     return item;
   }
