@@ -1,6 +1,9 @@
 """A split of videos to segments, and segments to metrics."""
 
+import functools
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -8,23 +11,96 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from backtal_jax import errors, fields, files, models, predict
+from backtal_jax import (
+  errors,
+  fields,
+  files,
+  localization,
+  models,
+  predict,
+)
 from backtal_jax.data import (
   annotations,
+  clicks,
   feature_records,
   pipeline,
   sources,
   splits,
 )
-from backtal_jax.metrics import detection_map, scores, segments
+from backtal_jax.metrics import agreement, detection_map, scores, segments
 from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
 from backtal_jax.stages import quality
+
+
+class Seen(NamedTuple):
+  """What was found in the videos of a split, by name."""
+
+  found: dict[str, localization.Found]
+  right: list[bool]  # whether the labels of each are
+  curves: dict[str, outputs.Shown]
+
+
+class Finder:
+  """Finds the segments of every video of a source.
+
+  The `classes` are the names; the clicks that the curves show are those of the
+  `labeller`, by default those of the source's files.
+  """
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    model: models.BackTAL,
+    classes: Sequence[str],
+    mesh: jax.sharding.Mesh,
+    source: sources.Source,
+    labeller: sources.Labeller | None = None,
+  ) -> None:
+    self._model, self._source, self._mesh = model, source, mesh
+    self._options, self._classes = dict(config.localization), classes
+    self._batch_size, self._labeller = config.eval.batch_size, labeller
+    self.names = source.video_names()
+
+  def __call__(
+    self, params: models.Params, head: quality.Head | None = None
+  ) -> Seen:
+    """Find them by parameters; every host returns the same."""
+    start, rows = time.time(), {}
+    size = sharding.batch_size(self._batch_size, self._mesh)
+    plan = sharding.local_columns(pipeline.eval_plan(len(self._source), size))
+    params = sharding.replicate(params, self._mesh)
+    names = np.array(self.names, object)
+    batches = (
+      batch | {'name': names[batch['video_index']]}
+      for batch in pipeline.batches(self._source, plan, self._labeller)
+    )
+    for batch, row, curves, found in predict.predict_batches(
+      self._model, params, batches, self._mesh, self._options, head
+    ):
+      labelled = batch['label'][row] == 1
+      predicted = curves['score'][:-1] >= self._options['class_threshold']
+      shown = [*np.flatnonzero(labelled), *found[0]]
+      click, read = batch['click'][row], self._options['read']
+      kept = outputs.take(curves, click, shown, self._classes, read)
+      right = bool((predicted == labelled).all())
+      rows[batch['name'][row]] = found, right, kept
+    shares = hosts.gather_objects(rows)
+    rows = {name: row for share in shares for name, row in share.items()}
+    logging.info('%d videos in %.1f s', len(rows), time.time() - start)
+    return Seen(
+      {name: found for name, (found, _, _) in rows.items()},
+      [right for _, right, _ in rows.values()],
+      {name: kept for name, (_, _, kept) in rows.items()},
+    )
 
 
 class Evaluator:
   """Scores parameters on a config's evaluation split, whose videos it is given.
 
-  `truth` are the annotations of the split, in columns.
+  Where there is no such split (`source` is None), it finds the segments of the
+  training videos and scores nothing. Where clicks of these were kept aside, it
+  holds their segments against those. `truth` are the annotations of the split,
+  in columns, or the training videos without any.
 
   Raises:
     errors.InputError: The ground truth has other classes or lacks a video.
@@ -34,29 +110,39 @@ class Evaluator:
     self,
     config: ml_collections.ConfigDict,
     model: models.BackTAL,
-    source: sources.Source,
+    source: sources.Source | None,
     ground_truth: annotations.Annotations,
     mesh: jax.sharding.Mesh,
+    training: tuple[sources.Source, splits.Supervision] | None = None,
   ) -> None:
-    self._model, self._source, self._mesh = model, source, mesh
-    self._options, self._eval = dict(config.localization), config.eval
-    self._classes, subset = ground_truth.classes, config.data.eval_split
+    self._classes, self._eval = ground_truth.classes, config.eval
     if len(self._classes) != model.num_classes:
       raise errors.InputError(
         f'{ground_truth.path}: has {len(self._classes)} classes, '
         f'config.model.num_classes is {model.num_classes}'
       )
+    finder = functools.partial(Finder, config, model, self._classes, mesh)
+    self._find = self._find_trained = None
+    self._held: list[annotations.Click] = []
+    self._reach: dict[str, int] = {}
+    if training:
+      trained, supervision = training
+      self._held, self._reach = supervision.held, supervision.reach
+      subset = config.data.train_split
+      self._trained = segments.unannotated(ground_truth, subset)
+      self._find_trained = finder(trained, supervision.labeller)
+      if source is None or self._held:
+        _check_names(ground_truth, subset, self._find_trained, self._trained)
+    if source is None:
+      self.truth = self._trained
+      return
+    subset = config.data.eval_split
     self.truth = segments.make_truth(ground_truth, subset)
-    self._names = source.video_names()
-    _, absent = annotations.match_names(self._names, self.truth.videos)
-    if absent:
-      raise errors.InputError(
-        f'{ground_truth.path}: subset {subset!r} lacks {len(absent)} of the '
-        f'{len(self._names)} videos to evaluate: {errors.few(absent)}'
-      )
+    self._find = finder(source)
+    _check_names(ground_truth, subset, self._find, self.truth)
     splits.check_labels(source, ground_truth)
     annotated = [self.truth.videos[i] for i in {*self.truth.segments.video}]
-    _, absent = annotations.match_names(sorted(annotated), self._names)
+    _, absent = annotations.match_names(sorted(annotated), self._find.names)
     if absent and hosts.is_main_process():
       print(
         f'{len(absent)} of the {len(annotated)} annotated videos of '
@@ -74,39 +160,42 @@ class Evaluator:
 
     The `head`, if there is one, judges the proposals beside.
     """
-    start, rows = time.time(), {}
-    size = sharding.batch_size(self._eval.batch_size, self._mesh)
-    plan = sharding.local_columns(pipeline.eval_plan(len(self._source), size))
-    params = sharding.replicate(params, self._mesh)
-    names = np.array(self._names, object)
-    batches = (
-      batch | {'name': names[batch['video_index']]}
-      for batch in pipeline.batches(self._source, plan)
+    metrics, truth = scores.Metrics(epoch=epoch), self.truth
+    agreed: agreement.ByVideo = {}
+    if self._find_trained and (self._held or not self._find):
+      seen = self._find_trained(params, head)
+      truth = self._trained
+      columns = segments.make_predictions(seen.found, self._classes, truth)
+    if self._held:
+      agreed = agreement.by_video(truth, columns, self._held)
+      measured = agreement.summarize(agreed)
+      if measured:
+        metrics['click_agreement'] = measured
+    if self._find:
+      seen = self._find(params, head)
+      columns = segments.make_predictions(seen.found, self._classes, self.truth)
+      found = detection_map.detection_map(self.truth, columns, self._eval.tiou)
+      accuracy = float(np.mean(seen.right))
+      metrics = {**found, 'accuracy': accuracy, **metrics}
+    else:
+      metrics['reach'] = self._reach
+    return outputs.Results(
+      metrics, seen.found, self._classes, columns, seen.curves, agreed
     )
-    for batch, row, curves, found in predict.predict_batches(
-      self._model, params, batches, self._mesh, self._options, head
-    ):
-      labelled = batch['label'][row] == 1
-      predicted = curves['score'][:-1] >= self._options['class_threshold']
-      shown = [*np.flatnonzero(labelled), *found[0]]
-      click, read = batch['click'][row], self._options['read']
-      kept = outputs.take(curves, click, shown, self._classes, read)
-      right = bool((predicted == labelled).all())
-      rows[batch['name'][row]] = found, right, kept
-    shares = hosts.gather_objects(rows)
-    rows = {name: row for share in shares for name, row in share.items()}
-    found = {name: row for name, (row, _, _) in rows.items()}
-    right = [labels for _, labels, _ in rows.values()]
-    curves = {name: kept for name, (_, _, kept) in rows.items()}
-    columns = segments.make_predictions(found, self._classes, self.truth)
-    metrics = detection_map.detection_map(self.truth, columns, self._eval.tiou)
-    metrics |= {'accuracy': float(np.mean(right)), 'epoch': epoch}
-    logging.info('%d videos in %.1f s', len(found), time.time() - start)
-    return outputs.Results(metrics, found, self._classes, columns, curves)
 
   def value(self, results: outputs.Results) -> float:
     """Return what epochs are ranked by, see config.eval.best_metric."""
     return scores.ranking_value(results.metrics, self._eval.best_metric)
+
+
+def _check_names(ground_truth, subset, finder, truth):
+  """Refuse videos that a subset of the ground truth lacks."""
+  _, absent = annotations.match_names(finder.names, truth.videos)
+  if absent:
+    raise errors.InputError(
+      f'{ground_truth.path}: subset {subset!r} lacks {len(absent)} of the '
+      f'{len(finder.names)} videos to evaluate: {errors.few(absent)}'
+    )
 
 
 def make_source(
@@ -122,6 +211,36 @@ def make_source(
     feature_dim=model.feature_dim,
     num_classes=model.num_classes,
     generate=data.generate,
+  )
+
+
+def open_evaluated(
+  config: ml_collections.ConfigDict, root: epath.Path
+) -> sources.Source | None:
+  """Open the evaluation split, None where config.data says there is none."""
+  split = config.data.eval_split
+  return make_source(config, root, split) if split else None
+
+
+def supervise(
+  config: ml_collections.ConfigDict,
+  root: epath.Path,
+  source: sources.Source,
+  labelled: np.ndarray,
+  truth: annotations.Annotations,
+) -> splits.Supervision:
+  """Read the clicks that config.data names, see splits.make_clicks."""
+  data = config.data
+  return splits.make_clicks(
+    source,
+    labelled,
+    clicks.find(data.clicks, root),
+    truth,
+    annotator=data.annotator,
+    seed=config.train.seed,
+    num_snippets=data.num_snippets,
+    aside=data.clicks_aside,
+    others=clicks.find(data.agreement_clicks, root),
   )
 
 
@@ -149,11 +268,15 @@ def evaluate(
   trained = checkpoints.workdir_of(checkpoint)
   feature_records.of_run(data.get('features', ''), trained)
   params, epoch = predict.restore(model, checkpoint, mesh)
-  source = make_source(config, root, data.eval_split)
   truth = annotations.find_ground_truth(data.ground_truth, root)
+  source, training = open_evaluated(config, root), None
+  if source is None or data.clicks_aside or data.agreement_clicks:
+    trained_on = make_source(config, root, data.train_split)
+    labelled = splits.labelled(trained_on, root / data.train_split)
+    training = trained_on, supervise(config, root, trained_on, labelled, truth)
   if trained is not None:
     outputs.check_classes(trained, truth)
-  evaluator = Evaluator(config, model, source, truth, mesh)
+  evaluator = Evaluator(config, model, source, truth, mesh, training)
   results = evaluator(params, epoch, predict.read_head(config, trained))
   workdirs.claim(workdir, plain)
   outputs.write(workdir, results)

@@ -95,6 +95,11 @@ _TEXT = Domain(
   '',
   lambda v: _is_text(v) and v != '',
 )
+_CLICKS = Domain(
+  "files, a comma between them, or ''",
+  "'' for none",
+  lambda v: v == '' or (_is_text(v) and all(map(str.strip, v.split(',')))),
+)
 _WEIGHT = _number('at least 0', lambda v: v >= 0)
 _POSITIVE = _number('more than 0', lambda v: v > 0)
 _NOT_NEGATIVE = _number('at least 0', lambda v: v >= 0)
@@ -141,14 +146,14 @@ FIELDS = {
   'data.generate': _SWITCH,
   'data.source': _one_of('npz', 'tfds'),
   'data.train_split': _TEXT,
-  'data.eval_split': _TEXT,
+  'data.eval_split': Domain(
+    "a text without spaces around it, or '' for none", "'' for none", _is_text
+  ),
   'data.num_snippets': _integer(1),
   'data.ground_truth': _TEXT,
-  'data.clicks': Domain(
-    "files, a comma between them, or ''",
-    "'' for none",
-    lambda v: v == '' or (_is_text(v) and all(map(str.strip, v.split(',')))),
-  ),
+  'data.clicks': _CLICKS,
+  'data.clicks_aside': _BELOW_ONE,
+  'data.agreement_clicks': _CLICKS,
   'data.features': Domain(
     "the JSON object of features.json, or ''", "'' for unknown", _is_record
   ),
@@ -222,7 +227,10 @@ HOW = (
   'eval.published', 'mesh',
 )  # fmt: skip
 # Files, which may have moved as long as they keep their names.
-FILES = ('data.ground_truth', 'data.clicks', 'init_checkpoint')
+FILES = (
+  'data.ground_truth', 'data.clicks', 'data.agreement_clicks',
+  'init_checkpoint',
+)  # fmt: skip
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -321,9 +329,34 @@ def _check_together(config):
       f'config.stages.retrain is {config.stages.retrain}, but '
       'config.loss.frames, the weight of what is then learned, is 0'
     )
-  metrics = ['average_mAP', 'last', *(f'mAP@{t:g}' for t in config.eval.tiou)]
-  if config.eval.best_metric not in metrics:
+  _check_ranking(config)
+
+
+def _check_ranking(config):
+  """Refuse clicks that cannot be kept aside, and a ranking by no number."""
+  data, best = config.data, config.eval.best_metric
+  if data.clicks_aside and not data.clicks:
     raise errors.InputError(
-      f'config.eval.best_metric is {config.eval.best_metric!r}, expected one '
-      f'of {", ".join(metrics)}'
+      f'config.data.clicks_aside is {data.clicks_aside}, but '
+      'config.data.clicks names no file to keep clicks of aside; what '
+      '`prepare custom` wrote is clicks.csv'
+    )
+  maps = ['average_mAP', *(f'mAP@{t:g}' for t in config.eval.tiou)]
+  if best == 'click_agreement' and not (
+    data.clicks_aside or data.agreement_clicks
+  ):
+    raise errors.InputError(
+      "config.eval.best_metric is 'click_agreement', but no click is kept "
+      'aside: config.data.clicks_aside is 0.0 and '
+      "config.data.agreement_clicks is ''"
+    )
+  known = ['last', 'click_agreement']
+  if best in maps and not data.eval_split:
+    raise errors.InputError(
+      f"config.eval.best_metric is {best!r}, but config.data.eval_split is '', "
+      f'and without such a split there is no mAP; expected {" or ".join(known)}'
+    )
+  if best not in (known := ['average_mAP', *known, *maps[1:]]):
+    raise errors.InputError(
+      f'config.eval.best_metric is {best!r}, expected one of {", ".join(known)}'
     )

@@ -23,7 +23,7 @@ from backtal_jax import (
   staging,
   watch,
 )
-from backtal_jax.data import annotations, clicks, pipeline, sources, splits
+from backtal_jax.data import annotations, pipeline, sources, splits
 from backtal_jax.metrics import scores, segments
 from backtal_jax.run import (
   checkpoints,
@@ -75,7 +75,7 @@ class Videos(NamedTuple):
   labelled: np.ndarray  # indices of the videos with a label
   plan: np.ndarray  # [steps, B, 2] of as many epochs as there may be
   truth: annotations.Annotations
-  clicks: sources.Labeller | None
+  supervision: splits.Supervision
 
 
 def make_optimizer(
@@ -251,20 +251,12 @@ def open_training(
   )
   truth = annotations.find_ground_truth(data.ground_truth, root)
   splits.check_labels(source, truth)
-  labeller, line = splits.make_clicks(
-    source,
-    labelled,
-    clicks.find(data.clicks, root),
-    truth,
-    annotator=data.annotator,
-    seed=options.seed,
-    num_snippets=data.num_snippets,
-  )
+  supervision = evaluate.supervise(config, root, source, labelled, truth)
   if hosts.is_main_process():
-    print(line)
+    print(supervision.line)
     if line := splits.inseparable(source.labels()[labelled], truth.classes):
       print(line)
-  return Videos(source, labelled, plan, truth, labeller)
+  return Videos(source, labelled, plan, truth, supervision)
 
 
 def load(
@@ -384,7 +376,12 @@ def _train_part(
   start, end = int(state.step), per_epoch * part.last
   source, plan = run.videos.source, run.videos.plan[:end]
   batches = load(
-    config, source, plan[start:], run.mesh, run.videos.clicks, part.targets
+    config,
+    source,
+    plan[start:],
+    run.mesh,
+    run.videos.supervision.labeller,
+    part.targets,
   )
   with log.Log(
     run.workdir, plan, start, source.names, options.on_nan
@@ -433,13 +430,19 @@ def train_and_evaluate(
   per_epoch = len(videos.plan) // options.most_epochs
   num_steps = per_epoch * config.train.num_epochs
   model, new_state, layout, step_fn = build(config, mesh, num_steps)
-  eval_source = evaluate.make_source(config, root, config.data.eval_split)
-  evaluator = evaluate.Evaluator(config, model, eval_source, videos.truth, mesh)
+  evaluator = evaluate.Evaluator(
+    config,
+    model,
+    evaluate.open_evaluated(config, root),
+    videos.truth,
+    mesh,
+    (videos.source, videos.supervision),
+  )
   trained = watch.Trained(
     model,
     videos.source,
     videos.labelled,
-    videos.clicks,
+    videos.supervision.labeller,
     mesh,
     config.eval.batch_size,
   )
@@ -456,6 +459,7 @@ def train_and_evaluate(
     checkpoints.manager(workdir) as manager,
   ):
     outputs.write_classes(workdir, videos.truth.classes)
+    outputs.write_held(workdir, videos.supervision.held)
     state = checkpoints.initial_state(manager, new_state(), first)
     best = checkpoints.best_value(manager)
     end_of_epoch = make_end_of_epoch(

@@ -70,6 +70,7 @@ def get_config(recipe='published'):
   c.data.generate = False
   c.data.source = 'npz'  # npz | tfds, see prepare tfds
   c.data.train_split = 'val'  # folder under root, subset of the ground truth
+  # As train_split, with segments; '' for none: then there is no mAP.
   c.data.eval_split = 'test'
   c.data.num_snippets = 750  # T; at least 1
   # ActivityNet format; looked up from the current folder, then from root.
@@ -78,6 +79,12 @@ def get_config(recipe='published'):
   # looked up as the ground truth is; '' for none.
   c.data.clicks = ''
   c.data.annotator = 'all'  # of those: all, a name, or random (per epoch)
+  # Share of each video's clicks in those files that are not trained on, for
+  # found segments to be held against (click agreement); at least 0, less
+  # than 1.
+  c.data.clicks_aside = 0.0
+  # Click files of somebody else, for the same; '' for none.
+  c.data.agreement_clicks = ''
   # How the features were made, as features.json in root says; '' for unknown.
   c.data.features = ''
   c.data.placement = 'host'  # host | device: where the training split lives
@@ -142,7 +149,8 @@ def get_config(recipe='published'):
   c.eval.batch_size = 16  # at least 1
   # Each more than 0, at most 1, rising.
   c.eval.tiou = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-  # The best epoch's metric, on eval_split: average_mAP | mAP@0.5 | last
+  # The best epoch's metric, on eval_split: average_mAP | mAP@0.5 | last; or
+  # click_agreement, on the training videos (config.data.clicks_aside).
   c.eval.best_metric = 'mAP@0.5'
   # What others report on eval_split, in percent, as pairs; the report shows it.
   c.eval.published = (

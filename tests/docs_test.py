@@ -25,7 +25,7 @@ def test_docs_data(tmp_path):
     (tmp_path / name).symlink_to(ROOT / name)
   text = (ROOT / 'docs' / 'data.md').read_text()
   blocks = re.findall(r'```sh\n(.*?)```', text, re.DOTALL)
-  assert len(blocks) == 7
+  assert len(blocks) == 8
   path = f'{os.path.dirname(sys.executable)}:{os.environ["PATH"]}'
   shim = '' if os.environ.get('DOCS') == 'all' else _FLAGS
   for block in blocks:
@@ -39,6 +39,7 @@ def test_docs_data(tmp_path):
     )
     assert done.returncode == 0, f'{block}\n{done.stdout}'
   mine = tmp_path / 'data/mine'
+  assert len(list((mine / 'open/training').glob('*.npz'))) == 160
   assert len(list((mine / 'prepared').glob('t*/*.npz'))) == 220
   assert (mine / 'prepared/tfds/prepared/1.1.0/videos.json').exists()
   assert (mine / 'train_000.png').read_bytes().startswith(b'\x89PNG')

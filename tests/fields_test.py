@@ -36,10 +36,12 @@ _REFUSED = {
   'data.generate': (1, 'yes', None),
   'data.source': ('numpy',),
   'data.train_split': ('',),
-  'data.eval_split': ('', None),
+  'data.eval_split': (' ', None),
   'data.num_snippets': (0, 100.0),
   'data.ground_truth': ('',),
   'data.clicks': ('a.csv,', ',', None),
+  'data.clicks_aside': (1.0,),
+  'data.agreement_clicks': ('a.csv,', ',', None),
   'data.features': ('I3D', '[1]', None),
   'data.annotator': ('',),
   'data.placement': ('gpu',),
@@ -135,15 +137,23 @@ _TOGETHER = {
   "config.data.annotator is 'A2', but config.data.clicks names no file": {
     'data.annotator': 'A2'
   },
-  "config.eval.best_metric is 'mAP@0.55', expected one of average_mAP, last": {
-    'eval.best_metric': 'mAP@0.55'
-  },
+  "config.eval.best_metric is 'mAP@0.55', expected one of average_mAP, last, "
+  'click_agreement': {'eval.best_metric': 'mAP@0.55'},
   "config.eval.best_metric is 'mAP@0.5', expected one of average_mAP, last, "
-  'mAP@0.3': {'eval.tiou': (0.3,)},
+  'click_agreement, mAP@0.3': {'eval.tiou': (0.3,)},
   'cas_thresholds and magnitude_thresholds are both': _NO_LEVELS
   | {'localization.magnitude_thresholds': ()},
   'config.localization.whole_video_score is 0.5, but there are no': _NO_LEVELS
   | {'localization.whole_video_score': 0.5},
+  "config.eval.best_metric is 'mAP@0.5', but config.data.eval_split is ''": {
+    'data.eval_split': ''
+  },
+  "config.eval.best_metric is 'click_agreement', but no click is kept aside": {
+    'eval.best_metric': 'click_agreement'
+  },
+  'config.data.clicks_aside is 0.2, but config.data.clicks names no file': {
+    'data.clicks_aside': 0.2
+  },
   'is 0': {name: 0.0 for name in _BASE if re.fullmatch('loss.[a-z]+', name)},
 }
 

@@ -45,6 +45,7 @@ def make_workdir(path, *, seed=0, num_videos=12, jitter=2.0, published=()):
       'foreground': rng.uniform(size=50).astype(np.float16),
       'magnitude': rng.uniform(size=50).astype(np.float16),
       'background': np.arange(50) == 7,
+      'action': np.where(np.arange(50) == 9, 1, -1),
     }
   ground_truth = {'database': database}
   predictions = {'results': found}
@@ -289,6 +290,7 @@ def test_curves_come_back_as_they_were(tmp_path):
   click = np.array([3, 1, -100, 3] + 16 * [-100])
   taken = outputs.take(video, click, [1, 0, 1], classes)
   assert taken['labels'] == ['run', 'éa']
+  assert taken['action'].tolist() == [-1, 1] + [-1] * 18
   np.testing.assert_allclose(taken['cas'], video['cas'].T[:2], rtol=1e-3)
   read = outputs.take(video, click, [0, 1], classes, 'probabilities')
   power = np.exp(video['cas'])
@@ -298,7 +300,7 @@ def test_curves_come_back_as_they_were(tmp_path):
   scaled = (m - m.min()) / (m.max() - m.min())
   np.testing.assert_allclose(taken['magnitude'], scaled, atol=1e-3)
   assert np.flatnonzero(taken['background']).tolist() == [0, 3]
-  nothing = outputs.take(video, click, [], classes)
+  nothing = outputs.take(video, np.full(20, -100), [], classes)
   outputs.write_curves(tmp_path / 'c.npz', {'ü': taken, 'none': nothing})
   read = outputs.read_curves(tmp_path / 'c.npz')
   assert list(read) == ['ü', 'none']

@@ -56,14 +56,14 @@ def test_click_files_replace_the_files_labels(root, tmp_path_factory):
   (root / 'second.csv').write_text(HEAD + 'train_001,99.9,jump,b\n')
   # One by its full path, one inside the root.
   paths = f'{first}, second.csv'
-  label, line = make_clicks(root, paths)
+  label, line, *_ = make_clicks(root, paths)
   assert line == '2 clicks on 2 of 4 training videos (annotators a, b)'
   source, plan = open_split(root), np.array([[[0, 0], [0, 1], [0, 2]]])
   (batch,) = pipeline.batches(source, plan, label)
   expected = np.full((3, 100), -100)
   expected[0, 3], expected[1, 99] = 5, 1
   np.testing.assert_array_equal(batch['click'], expected)
-  label, line = make_clicks(root, paths, 'b')
+  label, line, *_ = make_clicks(root, paths, 'b')
   assert line == (
     'warning: only 1 clicks on 1 of 4 training videos (annotators b)'
   )
@@ -90,7 +90,7 @@ def test_clicks_that_reach_nobody_are_refused(root, rows, annotator, match):
 )
 def test_clicks_reach_videos_of_other_spellings(root, name):
   (root / 'clicks.csv').write_text(HEAD + f'{name},3.5,background,a\n')
-  label, line = make_clicks(root, 'clicks.csv')
+  label, line, *_ = make_clicks(root, 'clicks.csv')
   assert '1 clicks on 1 of 4' in line
   assert label(open_split(root)[0], 0)[3] == 5
 
@@ -100,7 +100,7 @@ def test_clicks_on_other_videos_are_counted(root):
     HEAD + 'train_000,1,background,x\ntrain_001,1,background,y\n'
     'test_001,1,background,z\n'
   )
-  assert make_clicks(root, 'clicks.csv')[1] == (
+  assert make_clicks(root, 'clicks.csv').line == (
     '2 clicks on 2 of 4 training videos (annotators x, y); 1 more are on other '
     'videos'
   )
@@ -108,14 +108,14 @@ def test_clicks_on_other_videos_are_counted(root):
 
 def test_clicks_of_the_files_are_counted(root):
   marked = npz.read(root / 'train/train_000.npz')['point_label'] != -100
-  label, line = make_clicks(root, '')
+  label, line, *_ = make_clicks(root, '')
   assert label is None and ' on 4 of 4 training videos (in their' in line
   for i in range(3):
     rewrite(root / f'train/train_{i:03d}.npz', point_label=None)
   (root / 'train/train_003.npz').unlink()
   shutil.copy(root / 'train/train_002.npz', root / 'train/train_003.npz')
   rewrite(root / 'train/train_003.npz', point_label=np.where(marked, 5, -100))
-  assert make_clicks(root, '')[1] == (
+  assert make_clicks(root, '').line == (
     f'warning: only {marked.sum()} clicks on 1 of 4 training videos (in their '
     'files)'
   )
@@ -180,3 +180,43 @@ def test_main_refuses_labels_of_another_order_before_it_trains(root):
       config, train.models.BackTAL(**config.model), open_split(root, 'test'),
       truth(root), None,
     )  # fmt: skip
+
+
+def test_clicks_of_somebody_else_are_held(root):
+  rows = 'train_000,1,background,a\ntrain_001,50,jump,a\n'
+  (root / 'a.csv').write_text(HEAD + rows)
+  # The first lies in a snippet that is trained on, the last elsewhere.
+  (root / 'b.csv').write_text(
+    HEAD + 'train_000,1.5,background,b\ntrain_000,30,background,b\n'
+    'test_000,3,background,b\n'
+  )
+  source = open_split(root)
+  make = lambda others, paths='a.csv', **more: splits.make_clicks(
+    source, splits.labelled(source, root), clicks.find(paths, root),
+    truth(root), annotator='all', num_snippets=100,
+    others=clicks.find(others, root), **{'seed': 0} | more,
+  )  # fmt: skip
+  made = make('b.csv')
+  assert [c.time for c in made.held] == [30.0]
+  assert made.line.endswith('; 1 are kept aside, on 1')
+  assert made.reach == {'videos': 4, 'clicked': 2, 'clicks': 2}
+  with pytest.raises(errors.InputError, match='the very clicks'):
+    make('a.csv')
+  (root / 'same.csv').write_text(HEAD + rows.replace(',a\n', ',b\n'))
+  with pytest.raises(errors.InputError, match='the very clicks'):
+    make('same.csv')
+  (root / 'b.csv').write_text(HEAD + 'train_000,1.5,background,b\n')
+  with pytest.raises(errors.InputError, match='off the snippets that are'):
+    make('b.csv')
+  with pytest.raises(errors.InputError, match="config.data.clicks is ''"):
+    make('b.csv', paths='')
+  # Of one click on each of two videos, one.
+  lines = []
+  for seed in range(20):
+    try:
+      lines.append(make('', aside=0.5, seed=seed).line)
+    except errors.InputError as e:
+      lines.append(str(e))
+  assert any('1 of which are left without a click to train on' in line
+             for line in lines)  # fmt: skip
+  assert any('leaves none of the 2 clicks to train' in line for line in lines)

@@ -52,8 +52,9 @@ def snippet_labels(
   # The last one written stays.
   order = lambda c: (index[c.label] != background, c.time, index[c.label])
   for click in sorted(clicks, key=order):
-    t = int(click.time / (duration or 1) * num_snippets)
-    labels[min(num_snippets - 1, t)] = index[click.label]
+    labels[_snippet(click.time, duration or 1, num_snippets)] = index[
+      click.label
+    ]
   return labels
 
 
@@ -95,6 +96,62 @@ def sample(
   key = zlib.crc32(clicks[0].video.encode())
   (bits,) = np.random.SeedSequence([seed, epoch, key]).generate_state(1)
   return [c for c in clicks if c.annotator == names[int(bits) % len(names)]]
+
+
+def keep_aside(
+  clicks: Iterable[annotations.Click],
+  ground_truth: annotations.Annotations,
+  share: float,
+  *,
+  seed: int,
+  num_snippets: int,
+) -> tuple[list[annotations.Click], list[annotations.Click]]:
+  """Split clicks into those to train on and a share of each video's aside.
+
+  Clicks in one snippet go together, so that none aside lies where the network
+  is trained. Of a video's n such snippets, share · n are kept aside, rounded
+  at random to the number above or below: a pure function of the seed and the
+  name of the video.
+
+  Raises:
+    errors.InputError: A clicked video has no duration.
+  """
+  trained, aside = [], []
+  for video, own in by_video(clicks).items():
+    snippet = snippets(own, ground_truth, num_snippets)
+    places = sorted({*snippet})
+    rng = np.random.default_rng([seed, zlib.crc32(video.encode())])
+    count = int(share * len(places) + rng.uniform())
+    kept = {places[i] for i in rng.permutation(len(places))[:count]}
+    for click, place in zip(own, snippet, strict=True):
+      (aside if place in kept else trained).append(click)
+  return trained, aside
+
+
+def snippets(
+  clicks: Sequence[annotations.Click],
+  ground_truth: annotations.Annotations,
+  num_snippets: int,
+) -> list[int]:
+  """Return in which of its video's T snippets each click lies.
+
+  Raises:
+    errors.InputError: A clicked video has no duration.
+  """
+  found = []
+  for click in clicks:
+    duration = ground_truth.videos[click.video].duration
+    if not duration:
+      raise errors.InputError(
+        f'{ground_truth.path}: video {click.video!r} has no duration, expected '
+        'one to keep clicks aside'
+      )
+    found.append(_snippet(click.time, duration, num_snippets))
+  return found
+
+
+def _snippet(time: float, duration: float, num_snippets: int) -> int:
+  return min(num_snippets - 1, int(time / duration * num_snippets))
 
 
 def find(paths: str, root: epath.Path) -> list[epath.Path]:

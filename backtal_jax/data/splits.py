@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -14,6 +15,15 @@ _TOGETHER = 0.8
 # Action clicks a class, each in another video, that settle the names
 # (docs/recipe.md).
 _ENOUGH = 5
+
+
+class Supervision(NamedTuple):
+  """What supervises training videos beside their labels."""
+
+  labeller: sources.Labeller | None  # (video, epoch) -> [T]; None: the files'
+  line: str  # whom the clicks reach
+  reach: dict[str, int]  # the same: `videos`, `clicked` of them, `clicks`
+  held: list[annotations.Click]  # that are never trained on
 
 
 def open(
@@ -93,8 +103,10 @@ def make_clicks(
   annotator: str,
   seed: int,
   num_snippets: int,
-) -> tuple[sources.Labeller | None, str]:
-  """Return what labels snippets, and a line on whom the clicks reach.
+  aside: float = 0.0,
+  others: Sequence[epath.Path] = (),
+) -> Supervision:
+  """Return what labels snippets, whom the clicks reach, and which are held.
 
   Args:
     source: Source of the videos.
@@ -102,25 +114,95 @@ def make_clicks(
     paths: Click files; none stands for the labels in the source's own files.
     ground_truth: Annotations of the videos.
     annotator, seed, num_snippets: See clicks.labeller.
-
-  Returns:
-    (video, epoch) -> [T] labels, None without click files; and the line.
+    aside: Share of each video's clicks that are held, see clicks.keep_aside.
+    others: Click files of somebody else, all of which are held.
 
   Raises:
-    errors.InputError: The clicks reach no training video.
+    errors.InputError: The clicks reach no training video, or those that are
+      held are none, or the same as the others.
   """
+  names = source.video_names()
+  chosen = [names[i] for i in videos]
   if not paths:
     counts = np.array(source.num_clicks())[videos].tolist()
     reached = sum(count > 0 for count in counts)
     line = clicks.summary(sum(counts), reached, len(counts), 'in their files')
-    return None, line
-  names = source.video_names()
+    reach = {'videos': len(counts), 'clicked': reached, 'clicks': sum(counts)}
+    if others and reached:
+      raise errors.InputError(
+        f'config.data.agreement_clicks is {str(others[0])!r}, but '
+        "config.data.clicks is '': expected the file of the clicks that are "
+        'trained on, to hold no moment of those'
+      )
+    held = _held([], [], others, ground_truth, chosen, num_snippets)
+    return Supervision(None, line, reach, held)
   found, _ = clicks.read(paths, ground_truth)
-  line = clicks.coverage(found, [names[i] for i in videos], annotator)
+  grouped = clicks.by_video(found, annotator)
+  found, kept = [click for own in grouped.values() for click in own], []
+  if aside:
+    found, kept = clicks.keep_aside(
+      found, ground_truth, aside, seed=seed, num_snippets=num_snippets
+    )
+  if kept and not found:
+    raise errors.InputError(
+      f'config.data.clicks_aside is {aside}, which leaves none of the '
+      f'{len(kept)} clicks to train on'
+    )
+  line = clicks.coverage(found, chosen, annotator)
+  held = _held(found, kept, others, ground_truth, chosen, num_snippets)
+  line += _told(found, kept, held, others, chosen)
   label = clicks.labeller(
     found, ground_truth, annotator, seed=seed, num_snippets=num_snippets
   )
-  return label, line
+  grouped = clicks.by_video(found)
+  reached, _ = annotations.match_names(chosen, grouped)
+  count = sum(len(grouped[name]) for name in {*reached.values()})
+  reach = {'videos': len(chosen), 'clicked': len(reached), 'clicks': count}
+  return Supervision(label, line, reach, held)
+
+
+def _held(trained, kept, others, ground_truth, chosen, num_snippets):
+  """Return the clicks on training videos that are never trained on.
+
+  Those of others that lie in a snippet which is trained on are left out.
+  """
+  told, _ = clicks.read(others, ground_truth)
+  place = lambda click: (click.video, click.time, click.label)
+  if told and {*map(place, told)} == {*map(place, [*trained, *kept])}:
+    raise errors.InputError(
+      f'config.data.agreement_clicks: {others[0]} holds the very clicks that '
+      'are trained on, expected those of somebody else'
+    )
+  where = lambda found: [
+    (click.video, snippet)
+    for click, snippet in zip(
+      found, clicks.snippets(found, ground_truth, num_snippets), strict=True
+    )
+  ]
+  busy = {*where(trained)} if told else set()
+  told = [c for c, at in zip(told, where(told), strict=True) if at not in busy]
+  names, _ = annotations.match_names(chosen, ground_truth.videos)
+  known = {*names.values()}
+  held = [click for click in [*kept, *told] if click.video in known]
+  if (others or kept) and not held:
+    raise errors.InputError(
+      'config.data.agreement_clicks: no click of it is on a training video '
+      'and off the snippets that are trained on'
+    )
+  return held
+
+
+def _told(trained, kept, held, others, chosen):
+  """Return a line's end on the clicks that are held."""
+  if not kept and not others:
+    return ''
+  videos = {click.video for click in held}
+  line = f'; {len(held)} are kept aside, on {len(videos)}'
+  left = {c.video for c in kept} - {c.video for c in trained}
+  reached, _ = annotations.match_names(chosen, left)
+  if reached:
+    line += f', {len(reached)} of which are left without a click to train on'
+  return line
 
 
 def inseparable(labels: np.ndarray, classes: Sequence[str]) -> str:

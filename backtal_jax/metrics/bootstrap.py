@@ -63,15 +63,15 @@ def compare(
   )
   with np.errstate(invalid='ignore'):
     maps = [np.nanmean(ap[:, :-1], axis=2) for ap in (ap_before, ap_after)]
-  metrics = {'average_mAP': _interval(*(m.mean(1) for m in maps))}
+  metrics = {'average_mAP': interval(*(m.mean(1) for m in maps))}
   for i, threshold in enumerate(tiou):
-    metrics[f'mAP@{threshold:g}'] = _interval(*(m[:, i] for m in maps))
+    metrics[f'mAP@{threshold:g}'] = interval(*(m[:, i] for m in maps))
   kinds = {
-    kind: _interval(kinds_before[:, i], kinds_after[:, i])
+    kind: interval(kinds_before[:, i], kinds_after[:, i])
     for i, kind in enumerate(diagnosis.KINDS)
   }
   classes = {
-    label: _interval(ap_before[:, -1, i], ap_after[:, -1, i])
+    label: interval(ap_before[:, -1, i], ap_after[:, -1, i])
     for i, label in enumerate(truth.labels)
   }
   return Comparison(metrics, kinds, classes)
@@ -101,8 +101,11 @@ def _resample(truth, predictions, levels, samples):
   return np.concatenate(ap), shares / np.maximum(shares.sum(1)[:, None], 1)
 
 
-def _interval(before: np.ndarray, after: np.ndarray) -> Interval:
-  """Take the scores [R], the split's first, then those of the samples."""
+def interval(before: np.ndarray, after: np.ndarray) -> Interval:
+  """Take the scores [R], the split's first, then those of the samples.
+
+  Samples without a score, NaN, are left out.
+  """
   difference = (after - before)[1:]
   difference = difference[np.isfinite(difference)]
   low, high = np.quantile(difference, [0.025, 0.975]).tolist()

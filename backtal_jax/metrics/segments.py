@@ -66,6 +66,18 @@ def make_truth(ground_truth: annotations.Annotations, subset: str) -> Truth:
   return Truth(names, labels, segments, np.array(durations, float))
 
 
+def unannotated(ground_truth: annotations.Annotations, subset: str) -> Truth:
+  """Return a split's videos and all classes, without any segment of it."""
+  found = sorted(ground_truth.subset(subset).items())
+  none = np.zeros(0, int)
+  return Truth(
+    [name for name, _ in found],
+    list(ground_truth.classes),
+    Segments(none, none, *np.zeros((3, 0))),
+    np.array([video.duration or np.nan for _, video in found], float),
+  )
+
+
 def make_predictions(
   found: dict[str, localization.Found],
   classes: Sequence[str],

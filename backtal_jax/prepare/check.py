@@ -85,9 +85,12 @@ def check(root: epath.Path, config: run_config.Config) -> list[str]:
       except errors.InputError as e:
         problems.append(f'{config.clicks}: {e}')
   try:
-    segments.make_truth(truth, splits[1])
+    for split in splits[1:]:
+      segments.make_truth(truth, split)
   except errors.InputError as e:
     problems.append(str(e))
+  if not splits[1:]:
+    print("note: config.data.eval_split is '': there will be no mAP")
   problems = list(dict.fromkeys(problems))
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:

@@ -126,7 +126,8 @@ def _claim(output, given):
   text = repr((given.truth.videos, given.truth.classes, given.clicks, labels))
   made['annotations'] = f'{zlib.crc32(text.encode()):08x}'
   made, path = json.loads(json.dumps(made)), output / 'prepared.json'
-  splits = [output / s for s in (recipe.train_split, recipe.eval_split)]
+  splits = [recipe.train_split, recipe.eval_split]
+  splits = [output / split for split in splits if split]
   there = [p for folder in splits for p in files.listed(folder, '.npz')]
   before = files.read_json(path) if path.exists() else {} if there else made
   if before != made and recipe.overwrite:
@@ -217,7 +218,10 @@ def _write_config(output, given):
     'data.ground_truth': 'ground_truth.json',
     'data.features': feature_records.to_text(given.record),
   }
-  if not recipe.base:
+  if recipe.clicks and not recipe.eval_split:
+    # For a share of them to be kept aside (config.data.clicks_aside).
+    lines['data.clicks'] = 'clicks.csv'
+  if not recipe.base or not recipe.eval_split:
     # Nothing is chosen on the evaluation split.
     lines |= {'eval.best_metric': 'last', 'eval.published': ()}
   text = f'''"""{name}, made by backtal_jax.prepare."""

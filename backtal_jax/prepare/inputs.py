@@ -46,13 +46,16 @@ def read(recipe: options.Recipe) -> Inputs:
       )
   if record:
     truth = _with_times(truth, folders[0])
-  evaluated = truth.subset(recipe.eval_split)
-  videos = truth.subset(recipe.train_split) | evaluated
-  if not any(v.segments for v in evaluated.values()):
-    raise errors.InputError(
-      f'subset {recipe.eval_split!r} has no segments, expected some to '
-      'evaluate with; --eval_split names another subset'
-    )
+  recipe = _with_splits(recipe, truth, labels)
+  videos = truth.subset(recipe.train_split)
+  if recipe.eval_split:
+    evaluated = truth.subset(recipe.eval_split)
+    videos = videos | evaluated
+    if not any(v.segments for v in evaluated.values()):
+      raise errors.InputError(
+        f'subset {recipe.eval_split!r} has no segments, expected some to '
+        'evaluate with; --eval_split names another subset'
+      )
   opened = feature_folders.open_features(
     folders,
     names=recipe.video_names and files.path(recipe.video_names),
@@ -82,6 +85,38 @@ def read(recipe: options.Recipe) -> Inputs:
     {name: opened[name] for name in shapes},
     sum(dim for _, dim in next(iter(shapes.values()))),
   )
+
+
+def _with_splits(recipe, truth, labels):
+  """Return the recipe with the evaluation split, '' where there is none.
+
+  Then the training videos are all there is, and have to have what is learned.
+  """
+  split = recipe.train_split.casefold()
+  if recipe.eval_split or any(
+    video.subset.casefold() != split for video in truth.videos.values()
+  ):
+    return dataclasses.replace(
+      recipe, eval_split=recipe.eval_split or 'validation'
+    )
+  known = set().union(*labels.values())
+  if not known:
+    raise errors.InputError(
+      f'{truth.path}: no video has a label, expected the classes that are in '
+      'it, in --labels or --ground_truth'
+    )
+  for name in truth.classes:
+    if name not in known:
+      raise errors.InputError(
+        f'{truth.path}: class {name!r} has no training video, expected one or '
+        'more that have its label, or no such class'
+      )
+  print(
+    f'{len(truth.videos)} videos, all of subset {recipe.train_split!r}: '
+    "without an evaluation split (config.data.eval_split is ''), there will be "
+    'no mAP'
+  )
+  return recipe
 
 
 def _with_grid(recipe, record):

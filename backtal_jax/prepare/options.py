@@ -45,7 +45,10 @@ class Recipe:
     'configuration, 24 by default', None, type=annotation_formats.rate,
   )  # fmt: skip
   train_split: str = _option('subset', 'training')
-  eval_split: str = _option('subset, with segments', 'validation')
+  eval_split: str = _option(
+    'subset, with segments; default: validation, or none where all videos are '
+    'of the training split', '',
+  )  # fmt: skip
   num_snippets: int = _option('T', 100)
   fps: float | None = _option(
     'frames a second of the features', None, type=annotation_formats.rate

@@ -13,7 +13,7 @@ class Config(NamedTuple):
   ground_truth: str
   clicks: str  # these three as in config.data
   annotator: str
-  splits: tuple[str, str]  # (train_split, eval_split)
+  splits: tuple[str, ...]  # (train_split, eval_split), the latter if any
   shape: tuple[int, int, int]  # (T, D, C)
 
 
@@ -37,7 +37,7 @@ def read(path: str) -> Config:
       data.ground_truth,
       data.clicks,
       data.annotator,
-      (data.train_split, data.eval_split),
+      tuple(filter(None, (data.train_split, data.eval_split))),
       (data.num_snippets, model.feature_dim, model.num_classes),
     )
   except Exception as e:  # it runs any code

@@ -16,6 +16,7 @@ from matplotlib import figure as mpl_figure
 
 from backtal_jax import errors, files
 from backtal_jax.metrics import (
+  agreement,
   average_precision,
   bootstrap,
   diagnosis,
@@ -32,6 +33,22 @@ _VIDEOS = (
   'The best, median and worst videos by the AP of all their predictions: '
   'ground truth, class activation sequences (CAS), foreground weight and '
   'feature magnitude, predictions with their scores and kinds.'
+)
+_TRAINING_VIDEOS = (
+  'Training videos, which nobody annotated, by agreement with the clicks kept '
+  'aside if there are any: the clicks that were trained on, class activation '
+  'sequences (CAS), foreground weight and feature magnitude, found segments '
+  'with their scores.'
+)
+
+
+_WATCHED = (
+  'Without dropout: videos found to be of one of their classes, snippets by '
+  'their foreground weight, clicked background called so.'
+)
+_AGREED = (
+  'Of training videos: how often a random moment outranks a background click '
+  'that was not trained on, or an action click does.'
 )
 
 
@@ -74,20 +91,25 @@ def write(
     errors.InputError: See outputs.read.
   """
   run = outputs.read(workdir, ground_truth)
-  tiou, columns = run.metrics['tiou'], (run.truth, run.predictions)
-  result = diagnosis.diagnose(*columns, tiou, theta=timelines.THETA)
-  videos = timelines.select(*columns, run.curves, count=2)
+  columns = run.truth, run.predictions
+  sections = [_head(run), Section('Learning', charts=list(_learning(run)))]
+  if scores.named(run.metrics):
+    tiou = run.metrics['tiou']
+    result = diagnosis.diagnose(*columns, tiou, theta=timelines.THETA)
+    videos = timelines.select(*columns, run.curves, count=2)
+    sections += [_errors(result, len(run.truth.segments.label)),
+                 _classes(result)]  # fmt: skip
+    text = _VIDEOS
+  else:
+    videos = timelines.select_clicked(
+      *columns, run.curves, run.agreement, count=6
+    )
+    text = _TRAINING_VIDEOS
   return _render(
     output or workdir / 'report.html',
     f'{run.name}: {_what(run)}',
     run.name,
-    [
-      _head(run),
-      Section('Learning', charts=list(_learning(run))),
-      _errors(result, len(run.truth.segments.label)),
-      _classes(result),
-      Section('Videos', _VIDEOS, videos=list(videos.items())),
-    ],
+    [*sections, Section('Videos', text, videos=list(videos.items()))],
     json.dumps(run.config, indent=1, ensure_ascii=False),
   )
 
@@ -123,11 +145,44 @@ def _signed(value):
 
 
 def _what(run):
-  return f'{run.config["data"]["name"]} {run.config["data"]["eval_split"]}'
+  data = run.config['data']
+  return f'{data["name"]} {data["eval_split"] or data["train_split"]}'
+
+
+def _agreed(run):
+  """Say the click agreement, if there is one."""
+  found = run.metrics.get('click_agreement')
+  if not found:
+    return ''
+  line = scores.agreement_line(found)
+  return (
+    f' C{line[1:]}; 50 % is what segments get that have nothing to do with '
+    'them.'
+  )
+
+
+def _trained(run):
+  """Say why there is no mAP, and what there is."""
+  reach, epoch = run.metrics.get('reach', {}), run.metrics.get('epoch', -1)
+  told = ''
+  if reach:
+    told = (
+      f' {reach["clicks"]} clicks reach {reach["clicked"]} of the '
+      f'{reach["videos"]} training videos with a label.'
+    )
+  scores_none = scores.NO_MAP
+  return Section(text=(
+    f'{_what(run)}: {len(run.truth.videos)} training videos, '
+    f'{len(run.truth.labels)} classes, {len(run.predictions.label)} segments '
+    f'found in them' + (f', epoch {epoch}' if epoch >= 0 else '') + '. N'
+    f'{scores_none[1:]}.{told}{_agreed(run)}'
+  ))  # fmt: skip
 
 
 def _head(run):
   """Say what was run, and the mAP beside the published one."""
+  if not scores.named(run.metrics):
+    return _trained(run)
   published = run.config.get('eval', {}).get('published') or ()
   head, rows = ['metric', 'this run'], scores.beside(run.metrics, published)
   if published:
@@ -140,7 +195,7 @@ def _head(run):
     f'{_what(run)}: {len(truth.videos)} videos, {len(truth.labels)} classes, '
     f'{len(truth.segments.label)} segments, {len(run.predictions.label)} '
     f'predictions' + (f', epoch {epoch}' if epoch >= 0 else '') + '.'
-  )
+  ) + _agreed(run)
   table = Table('Mean average precision, %', head, rows)
   return Section(text=text, table=table)
 
@@ -153,29 +208,36 @@ def _learning(run):
   )
   maps = [k for k in ('average_mAP', *keys) if k in keys and 'mAP' in k]
   if maps:
-    percent = [
-      {k: v if k == 'step' else 100 * v for k, v in row.items()}
-      for row in run.log
-      if maps[0] in row
-    ]
-    drawn = figures.curves(percent, dict.fromkeys(maps), ylabel='%')
+    maps = dict.fromkeys(maps)
+    drawn = figures.curves(_percent(run.log, maps), maps, ylabel='%')
     yield Chart('mAP', 'On the evaluation split.', drawn)
-    if seen := [k for k in keys if k.startswith('training/')]:
-      drawn = figures.curves(percent, seen, ylabel='%')
-      caption = (
-        'Without dropout: videos found to be of one of their classes, snippets '
-        'by their foreground weight, clicked background called so.'
-      )
-      yield Chart('Training videos', caption, drawn)
+  for title, caption, prefix in (
+    ('Training videos', _WATCHED, 'training/'),
+    ('Click agreement', _AGREED, 'click_agreement'),
+  ):
+    if seen := [key for key in keys if key.startswith(prefix)]:
+      drawn = figures.curves(_percent(run.log, seen), seen, ylabel='%')
+      yield Chart(title, caption, drawn)
   if losses:
     drawn = figures.curves(run.log, losses, log=True)
     yield Chart('Losses', 'Every term, and their weighted sum.', drawn)
+  if not scores.named(run.metrics):
+    return
   tiou = run.metrics['tiou']
   values = average_precision.precision_recall(run.truth, run.predictions, tiou)
   drawn = figures.precision_recall(tiou, values)
   yield Chart(
     'Precision and recall', 'The mean of the classes’ envelopes.', drawn
   )
+
+
+def _percent(log, keys):
+  """Return the lines of the log that have one of some keys, in percent."""
+  return [
+    {k: v if k == 'step' else 100 * v for k, v in row.items()}
+    for row in log
+    if any(key in row for key in keys)
+  ]
 
 
 def _errors(result, segments):
@@ -262,6 +324,8 @@ def compare(
     errors.InputError: Their ground truth differs, or see outputs.read.
   """
   a, b = (outputs.read(path, ground_truth) for path in (before, after))
+  if not (scores.named(a.metrics) or scores.named(b.metrics)):
+    return _compare_trained(a, b, before, after, output)
   same = zip(a.truth.segments, b.truth.segments, strict=True)
   if a.truth[:2] != b.truth[:2] or not all(np.array_equal(*x) for x in same):
     raise errors.InputError(
@@ -295,6 +359,7 @@ def compare(
       text,
       table=table('Mean average precision, %', 'metric', result.metrics),
     ),
+    *_compare_agreement(a, b, names),
     Section('Kinds of errors', '', charts, table('Shares, %', 'kind', kinds)),
     Section(
       'Classes', '', [best], table(f'AP at {_AT}, %', 'class', dict(classes))
@@ -302,6 +367,35 @@ def compare(
   ]
   title = f'{a.name} and {b.name}'
   return _render(output or after / 'compare.html', title, title, sections)
+
+
+def _compare_trained(a, b, before, after, output):
+  """Write the page of two runs without an evaluation split."""
+  names = f'A: {a.name}', f'B: {b.name}'
+  text = f'A is {before}, B is {after}. N{scores.NO_MAP[1:]}.'
+  title = f'{a.name} and {b.name}'
+  sections = [Section('', text), *_compare_agreement(a, b, names)]
+  return _render(output or after / 'compare.html', title, title, sections)
+
+
+def _compare_agreement(a, b, names):
+  """Show both runs' agreement with clicks, where those are the same."""
+  if not a.agreement and not b.agreement:
+    return []
+  counts = lambda run: {
+    name: [count for _, count in parts] for name, parts in run.agreement.items()
+  }
+  if counts(a) != counts(b):
+    text = 'Not compared: the two runs kept other clicks aside.'
+    return [Section('Click agreement', text)]
+  values = (agreement.sampled(run.agreement) for run in (a, b))
+  rows = {'click agreement': bootstrap.interval(*values)}
+  text = (
+    'By the clicks that neither was trained on. Intervals hold 95 % of 1000 '
+    f'draws of the {len(a.agreement)} videos that have some.'
+  )
+  table = _differences(names, 'Click agreement, %', 'measure', rows)
+  return [Section('Click agreement', text, table=table)]
 
 
 def _difference_chart(title, rows, xlabel):

@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 from matplotlib import figure as mpl_figure
 
-from backtal_jax.metrics import average_precision, diagnosis, segments
+from backtal_jax.metrics import (
+  agreement,
+  average_precision,
+  diagnosis,
+  segments,
+)
 from backtal_jax.report import figures, style
 from backtal_jax.run import outputs
 
@@ -14,6 +19,7 @@ from backtal_jax.run import outputs
 THETA = 0.5
 # Curves of more classes than these could not be told apart.
 _MAX_CLASSES = 4
+_ORDINALS = 'first', 'second', 'third', 'fourth', 'fifth', 'sixth'
 
 
 def images(
@@ -22,9 +28,14 @@ def images(
   """Draw three videos of an evaluation.
 
   Returns:
-    {'best', 'median', 'worst': pixels [height, width, 3]}.
+    {'best', 'median', 'worst': pixels [height, width, 3]}; of training videos
+    without annotation {'first', 'second', 'third'}.
   """
-  drawn = select(truth, results.segments, results.curves)
+  columns = truth, results.segments, results.curves
+  if len(truth.segments.video):
+    drawn = select(*columns)
+  else:
+    drawn = select_clicked(*columns, results.agreement)
   return {title.split()[0]: style.image(f) for title, f in drawn.items()}
 
 
@@ -62,22 +73,72 @@ def select(
   return drawn
 
 
+def select_clicked(
+  truth: segments.Truth,
+  predictions: segments.Segments,
+  curves: Mapping[str, outputs.Shown],
+  agreed: agreement.ByVideo,
+  *,
+  count: int = 3,
+) -> dict[str, mpl_figure.Figure]:
+  """Draw training videos that nobody annotated, `count` at most.
+
+  They lie evenly between the first and the last by agreement with background
+  clicks that were kept aside; else by name, those with clicks if there are.
+
+  Returns:
+    {'first: VIDEO, 5 segments, agreement 71.3 %': Figure}, in that order.
+  """
+  shown = [name for name in truth.videos if _curves(curves, name)]
+  clicked = [name for name in shown if _has_clicks(_curves(curves, name))]
+  order = clicked or shown
+  ranked = {
+    name: total / number
+    for name in shown
+    if name in agreed and (number := agreed[name][0][1])
+    for total in agreed[name][0][:1]
+  }
+  if ranked:
+    order = sorted(ranked, key=lambda name: -ranked[name])
+  some = np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)
+  drawn, place = {}, {name: i for i, name in enumerate(truth.videos)}
+  for word, i in zip(_ORDINALS, some.tolist(), strict=False):
+    name = order[i]
+    video = place[name]
+    title = f'{word}: {name}, {(predictions.video == video).sum()} segments'
+    if name in ranked:
+      title += f', agreement {100 * ranked[name]:.1f} %'
+    drawn[title] = draw_column(truth, predictions, curves, video, None, title)
+  return drawn
+
+
+def _curves(curves, name):
+  return curves.get(name, curves.get(name.removeprefix('v_')))
+
+
+def _has_clicks(shown):
+  return bool(shown['background'].any() or (shown['action'] >= 0).any())
+
+
 def draw_column(
   truth: segments.Truth,
   predictions: segments.Segments,
   curves: Mapping[str, outputs.Shown],
   video: int,
-  kinds: np.ndarray,
+  kinds: np.ndarray | None,
   title: str,
 ) -> mpl_figure.Figure:
-  """Draw one of truth.videos, its predictions by kind, see error_kinds."""
+  """Draw one of truth.videos, its predictions by kind, see error_kinds.
+
+  Without kinds they are in the colours of their classes.
+  """
   name = truth.videos[video]
   return draw(
     title,
     float(np.nan_to_num(truth.durations[video])) or None,
     _listed(truth, predictions, video, kinds),
     _listed(truth, truth.segments, video),
-    curves.get(name, curves.get(name.removeprefix('v_'))),
+    _curves(curves, name),
   )
 
 
@@ -115,6 +176,8 @@ def draw(
     # Nothing found is worth a look, too.
     names = [n for n in names if n in shown['labels']] or shown['labels']
     clicked = np.flatnonzero(shown['background'])
+    middle = (np.arange(len(shown['background'])) + 0.5) * duration
+    middle /= len(shown['background'])
     curves = {
       'cas': {
         name: shown['cas'][shown['labels'].index(name)]
@@ -122,7 +185,11 @@ def draw(
       },
       'foreground': shown['foreground'],
       'magnitude': shown['magnitude'],
-      'clicks': (clicked + 0.5) / len(shown['background']) * duration,
+      'clicks': middle[clicked],
+      'action_clicks': [
+        {'label': shown['labels'][shown['action'][t]], 'time': middle[t]}
+        for t in np.flatnonzero(shown['action'] >= 0)
+      ],
     }
   return figures.timeline(
     title,

@@ -14,13 +14,16 @@ from etils import epath
 
 from backtal_jax import errors, files, localization
 from backtal_jax.data import annotations, npz
-from backtal_jax.metrics import scores, segments
+from backtal_jax.metrics import agreement, scores, segments
 from backtal_jax.run import hosts
 
 # Of a video's curves: what has one value a snippet.
-_ALONG: Sequence[Literal['foreground', 'magnitude', 'background']] = (
-  'foreground', 'magnitude', 'background'
-)  # fmt: skip
+_ALONG: Sequence[Literal['foreground', 'magnitude', 'background', 'action']] = (
+  'foreground',
+  'magnitude',
+  'background',
+  'action',
+)
 
 
 class Shown(TypedDict):
@@ -31,6 +34,7 @@ class Shown(TypedDict):
   foreground: np.ndarray  # [T]
   magnitude: np.ndarray  # [T] on the scale of the thresholds (method.md, 4.5)
   background: np.ndarray  # [T] bool: clicked
+  action: np.ndarray  # [T] which of the labels was clicked, -1 for none
 
 
 class Results(NamedTuple):
@@ -41,6 +45,7 @@ class Results(NamedTuple):
   classes: tuple[str, ...]  # that labels index
   segments: segments.Segments  # those of them that count
   curves: dict[str, Shown]  # by video
+  agreement: agreement.ByVideo  # of training videos with clicks kept aside
 
 
 class Run(NamedTuple):
@@ -53,6 +58,7 @@ class Run(NamedTuple):
   truth: segments.Truth
   predictions: segments.Segments
   curves: dict[str, Shown]  # by video
+  agreement: agreement.ByVideo
 
 
 def check_classes(
@@ -79,8 +85,30 @@ def write_classes(workdir: epath.Path, classes: Iterable[str]) -> None:
     files.write_json(workdir / 'classes.json', list(classes))
 
 
+def write_held(
+  workdir: epath.Path, clicks: Sequence[annotations.Click]
+) -> None:
+  """Record the clicks that are never trained on, if any, in clicks_aside.csv.
+
+  Raises:
+    errors.InputError: The run has kept other ones aside.
+  """
+  path = workdir / 'clicks_aside.csv'
+  if not clicks or not hosts.is_main_process():
+    return
+  if path.exists() and annotations.read_clicks(path)[0] != [*clicks]:
+    raise errors.InputError(
+      f'{path}: the run has kept other clicks aside than the click files give '
+      'now, so they have changed; choose another --workdir'
+    )
+  annotations.write_clicks(path, clicks)
+
+
 def write(workdir: epath.Path, results: Results) -> None:
-  """Write predictions.json, curves.npz, then metrics.json; process 0 does."""
+  """Write predictions.json, curves.npz, then metrics.json; process 0 does.
+
+  And agreement.json, where clicks were kept aside.
+  """
   if hosts.is_main_process():
     predictions = {
       name: localization.format_video(results.found[name], results.classes)
@@ -90,6 +118,8 @@ def write(workdir: epath.Path, results: Results) -> None:
       workdir / 'predictions.json', localization.format_results(predictions)
     )
     write_curves(workdir / 'curves.npz', results.curves)
+    if results.agreement:
+      files.write_json(workdir / 'agreement.json', results.agreement)
     files.write_json(workdir / 'metrics.json', results.metrics, indent=1)
 
 
@@ -107,12 +137,21 @@ def read(workdir: epath.Path, ground_truth: epath.PathLike = '') -> Run:
     data = config['data']
     path = files.find(ground_truth or data['ground_truth'], data['root'])
     split = data['eval_split']
-    _ = metrics['tiou'], metrics['mAP'], metrics['average_mAP']
+    if split:
+      _ = metrics['tiou'], metrics['mAP'], metrics['average_mAP']
   except (KeyError, TypeError) as e:
     raise errors.InputError(
       f'{workdir}: its config.json or metrics.json is not of a run: {e!r}'
     ) from e
-  truth, predictions = segments.read(path, split, workdir / 'predictions.json')
+  predicted, agreed = workdir / 'predictions.json', workdir / 'agreement.json'
+  if split:
+    truth, predictions = segments.read(path, split, predicted)
+  else:  # what is found in the training videos
+    known = annotations.read_ground_truth(path)
+    truth = segments.unannotated(known, data['train_split'])
+    predictions = segments.parse_predictions(
+      files.read_json(predicted), truth, str(predicted)
+    )
   return Run(
     name=workdir.resolve().name,
     config=config,
@@ -121,6 +160,7 @@ def read(workdir: epath.Path, ground_truth: epath.PathLike = '') -> Run:
     truth=truth,
     predictions=predictions,
     curves=read_curves(workdir / 'curves.npz'),
+    agreement=files.read_json(agreed) if agreed.exists() else {},
   )
 
 
@@ -149,7 +189,8 @@ def take(
     classes: C names.
     read: What of the CAS was localised, see localization.activation.
   """
-  index = sorted({*map(int, labels)})
+  clicked = np.where((click >= 0) & (click < len(classes)), click, -1)
+  index = sorted({*map(int, labels), *clicked[clicked >= 0].tolist()})
   magnitude = localization.normalize(curves['magnitude'][:, None]).clip(0, 1)
   limit = np.finfo(np.float16).max
   cas = localization.activation(curves['cas'], read).T
@@ -159,6 +200,9 @@ def take(
     'foreground': curves['foreground'].astype(np.float16),
     'magnitude': magnitude[:, 0].astype(np.float16),
     'background': click == len(classes),
+    'action': np.where(clicked < 0, -1, np.searchsorted(index, clicked)).astype(
+      np.int16
+    ),
   }
 
 
@@ -189,6 +233,9 @@ def read_curves(path: epath.Path) -> dict[str, Shown]:
   try:
     with path.open('rb') as f, np.load(f) as loaded:
       arrays = {key: loaded[key] for key in loaded}
+    # A run from before action clicks were kept has none.
+    none = np.full(arrays['background'].shape, -1, np.int16)
+    arrays.setdefault('action', none)
     videos = {}
     for i, name in enumerate(arrays['video'].tolist()):
       own = arrays['owner'] == i
@@ -198,6 +245,7 @@ def read_curves(path: epath.Path) -> dict[str, Shown]:
         foreground=arrays['foreground'][i],
         magnitude=arrays['magnitude'][i],
         background=arrays['background'][i],
+        action=arrays['action'][i],
       )
     return videos
   except (KeyError, IndexError, *npz.DAMAGED) as e:
