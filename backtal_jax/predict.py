@@ -274,7 +274,8 @@ def load(
     config: By default that of the workdir; a PyTorch file has none.
     classes: Names in index order; by default those of the workdir, else of
       the ground truth that the config names.
-    **weights: rgb, flow and preset, to predict videos, see video.reader.
+    **weights: rgb, flow, preset and flow_method, to predict videos, see
+      video.reader.
 
   Raises:
     errors.InputError: Something is missing, or the one does not fit the other.

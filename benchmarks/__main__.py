@@ -6,6 +6,7 @@ from backtal_jax import command_line, errors, files
 from benchmarks import (
   clicking,
   evaluation,
+  flow,
   loading,
   measure,
   network,
@@ -20,6 +21,7 @@ BENCHMARKS = {
   'input': loading.run_input,
   'epoch': loading.run_epoch,
   'i3d': video.run,
+  'flow': flow.run,
   'click': clicking.run,
   'review': clicking.run_review,
 }

@@ -17,7 +17,7 @@ import videos
 from backtal_jax import errors
 from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.run import sharding
-from backtal_jax.video import decode, extract, weights
+from backtal_jax.video import decode, encoder, extract, i3d, weights
 
 needs_av = pytest.mark.skipif(
   importlib.util.find_spec('av') is None, reason='needs the extra video: av'
@@ -28,7 +28,8 @@ def test_windows_and_strides():
   frames = [(np.full((2, 2), i),) for i in range(10)]
   for window, stride in ((4, 4), (4, 1), (3, 5), (10, 3), (1, 1)):
     found = [
-      c[0][:, 0, 0].tolist() for c in extract.windows(frames, window, stride)
+      np.stack(c[0])[:, 0, 0].tolist()
+      for c in encoder.windows(frames, window, stride)
     ]
     expected = [
       list(range(start, start + window))
@@ -36,12 +37,12 @@ def test_windows_and_strides():
     ]
     assert found == expected
     assert len(found) == (10 - window) // stride + 1
-  assert not list(extract.windows(frames, 11, 1))
+  assert not list(encoder.windows(frames, 11, 1))
 
 
 def test_cuts_the_centre():
   rows, columns = np.mgrid[:256, :341]
-  cut = extract.cut_centre(np.stack([rows, columns], -1))
+  cut = i3d.cut_centre(np.stack([rows, columns], -1))
   assert cut.shape == (224, 224, 2)
   np.testing.assert_array_equal(cut[0, 0], [16, 58])
 
@@ -65,7 +66,7 @@ def folder(tmp_path):
 def _run(folder, output, fake, **options):
   keys = ('preset', 'fps', 'window', 'stride')
   grid = {k: options.pop(k) for k in keys if k in options}
-  protocol, paths = extract.plan(rgb=fake, **grid)
+  protocol, paths = encoder.plan(rgb=fake, **grid)
   extract.extract(folder, output, protocol, paths, **options)
 
 
@@ -142,11 +143,44 @@ def test_shards_make_the_same(tmp_path, fake, folder):
 
 @needs_av
 def test_devices_and_workers_do_not_matter(tmp_path, fake, folder):
-  protocol, paths = extract.plan(rgb=fake, stride=4)
-  one = extract.Encoder(protocol, paths, sharding.make_mesh((1,)))
-  many = extract.Encoder(protocol, paths, sharding.make_mesh((4,)))
+  protocol, paths = encoder.plan(rgb=fake, stride=4)
+  one = encoder.Encoder(protocol, paths, sharding.make_mesh((1,)))
+  many = encoder.Encoder(protocol, paths, sharding.make_mesh((4,)))
   path = folder / 'c.mp4'
   np.testing.assert_array_equal(one(path), many(path))
+
+
+@needs_av
+@pytest.mark.parametrize(
+  'devices, preset, stride',
+  [(1, 'wtal', 16), (3, 'wtal', 24), (4, 'thumos14', 4)],
+)
+def test_both_streams(tmp_path, monkeypatch, fake, devices, preset, stride):
+  videos.fake_flow(monkeypatch)
+  # Brighter by 2 from each frame to the next; three times as much at last.
+  grays = np.array([40 + 2 * i for i in range(39)] + [122])
+  path = videos.write(
+    tmp_path / 'a.mp4', videos.gray(grays), encoder={'qp': '0'}
+  )
+  protocol, paths = encoder.plan(
+    rgb=fake, flow=fake, preset=preset, stride=stride
+  )
+  frames = []
+  found = encoder.Encoder(protocol, paths, sharding.make_mesh((devices,)))(
+    path, frames.append
+  )
+  assert sum(frames) == 40
+  read = decode.read_frames(path, fps=25, size=(64,))
+  shown = np.array([frame.mean() for frame in read])
+  steps = np.diff(shown)
+  steps = np.append(steps, steps[-1])
+  starts = np.arange(0, 40 - 16 + 1, stride)
+  assert found.shape == (len(starts), 2048)
+  mean = lambda values: [values[s : s + 16].mean() for s in starts]
+  np.testing.assert_allclose(found[:, 0], mean(shown * 2 / 255 - 1), atol=1e-5)
+  rounded = np.round((steps / 20 + 1) * 127.5) / 127.5 - 1
+  expected = rounded if preset == 'thumos14' else steps / 20
+  np.testing.assert_allclose(found[:, 1024], mean(expected), atol=1e-5)
 
 
 @needs_av
@@ -242,7 +276,7 @@ def test_a_task_of_slurms_array_knows_its_share(
   for name, value in env.items():
     monkeypatch.setenv(f'SLURM_ARRAY_TASK_{name}', str(value))
   shares = []
-  monkeypatch.setattr(extract, 'plan', lambda **_: (None, {}))
+  monkeypatch.setattr(encoder, 'plan', lambda **_: (None, {}))
   monkeypatch.setattr(
     extract, 'extract', lambda *_, shard, **__: shares.append(shard)
   )
@@ -254,6 +288,18 @@ def test_a_task_of_slurms_array_knows_its_share(
     prepare.main(command)
   prepare.main([*command, '--shard=2/7'])
   assert shares == [expected, (2, 7)][expected is None :]
+
+
+def test_flow_method_by_its_old_name(tmp_path, monkeypatch):
+  named = []
+  monkeypatch.setattr(extract, 'extract', lambda *_, **__: None)
+  monkeypatch.setattr(
+    encoder, 'plan', lambda **k: named.append(k['flow_method']) or (None, {})
+  )
+  command = ['video', '--videos=v', f'--output={tmp_path}']
+  for more in ('--flow_kind=dis', '--flow_method=opencv', '--lenient'):
+    prepare.main([*command, more])
+  assert named == ['dis', 'opencv', '']
 
 
 @needs_av
@@ -281,12 +327,13 @@ def test_full_disk(tmp_path, fake, folder):
     ({'preset': 'kinetics'}, '--preset kinetics has no window: say --window'),
     ({'stride': 0}, '--stride is 0, expected more than 0'),
     ({'fps': -1}, '--fps is -1, expected more than 0'),
+    ({'flow_method': 'tvl1'}, "--flow_method is 'tvl1', but no --flow"),
   ],
 )
 def test_impossible_protocols(tmp_path, options, message):
   (tmp_path / 'rgb.pt').touch()
   with pytest.raises(errors.InputError, match=message):
-    extract.plan(rgb=tmp_path / 'rgb.pt', **options)
+    encoder.plan(rgb=tmp_path / 'rgb.pt', **options)
 
 
 # Of the long jump, which is larger, the beginning.
@@ -303,12 +350,12 @@ def test_real_videos(shared, monkeypatch, name, count):
     frames = int(golden[f'{name}_frames'])
   path = shared / 'data' / 'video' / f'{name}.mp4'
   assert sum(1 for _ in decode.read_frames(path, fps=25, size=(32,))) == frames
-  windows = extract.windows
+  windows = encoder.windows
   monkeypatch.setattr(
-    extract, 'windows', lambda *args: itertools.islice(windows(*args), count)
+    encoder, 'windows', lambda *args: itertools.islice(windows(*args), count)
   )
-  encoder = extract.Encoder(*extract.plan(), sharding.make_mesh((1,)))
-  found = encoder(path)
+  encode = encoder.Encoder(*encoder.plan(), sharding.make_mesh((1,)))
+  found = encode(path)
   assert found.shape == expected.shape
   norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
   assert ((found * expected).sum(1) / norms).min() >= 0.99
@@ -319,19 +366,19 @@ import pathlib, sys, time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from backtal_jax.video import extract, i3d, weights
+from backtal_jax.video import encoder, extract, i3d, weights
 weights.load = lambda *_: {'a': np.ones(1)}
 def encode(params, clips, *, dtype):
   return jnp.zeros((len(clips), 1024)) + clips.mean()
 i3d.encode = jax.jit(encode, static_argnames='dtype')
-windows = extract.windows
+windows = encoder.windows
 def slow(*arguments):
   for clip in windows(*arguments):
     time.sleep(0.02)
     yield clip
-extract.windows = slow
+encoder.windows = slow
 folder, output, weight_file = map(pathlib.Path, sys.argv[1:])
-extract.extract(folder, output, *extract.plan(rgb=weight_file))
+extract.extract(folder, output, *encoder.plan(rgb=weight_file))
 """
 
 

@@ -12,7 +12,7 @@ from backtal_jax.data import feature_records
 from backtal_jax.prepare import check, custom, options, run_config
 from backtal_jax.report import figures
 from backtal_jax.run import sharding
-from backtal_jax.video import decode, extract, reader, weights
+from backtal_jax.video import decode, encoder, extract, reader, weights
 from configs import demo as demo_config
 
 pytest.importorskip('av', reason='needs the extra video: av')
@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 
 def _extract(folder, output, rgb, **grid):
-  protocol, paths = extract.plan(rgb=rgb, **grid)
+  protocol, paths = encoder.plan(rgb=rgb, **grid)
   extract.extract(folder, output, protocol, paths)
   return protocol.record()
 
@@ -197,17 +197,43 @@ def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
     feature_records.of_run(text, tmp_path)
 
 
+_FLOW = {'file': 'b', 'sha256': '2'}
+
+
+@pytest.mark.parametrize(
+  'found, problem',
+  [
+    ({'flow': 'tvl1'}, None),  # as old records have it
+    ({'flow': 'tvl1', 'flow_by': 'OpenCV 4.12.0'}, None),
+    (
+      {'flow': 'tvl1 of OpenCV 5', 'flow_by': 'OpenCV 5.0.0'},
+      'flow_method is tvl1 of OpenCV 5, expected tvl1',
+    ),
+    ({'flow': 'dis'}, 'flow_method is dis, expected tvl1'),
+  ],
+)
+def test_flow_is_comparable_by_its_values(found, problem):
+  record = {'weights': {'flow': _FLOW}, 'flow': 'tvl1', 'flow_by': 'ours 1'}
+  try:
+    feature_records.require(record, {'weights': {'flow': _FLOW}, **found}, 'F')
+  except errors.InputError as e:
+    assert str(e) == f'F: features made otherwise: {problem}'
+  else:
+    assert problem is None
+
+
 def test_two_streams_from_two_folders(tmp_path):
   common = {'encoder': 'I3D', 'preset': 'wtal', 'stride': 16}
-  rgb, flow = {'file': 'a', 'sha256': '1'}, {'file': 'b', 'sha256': '2'}
+  rgb = {'file': 'a', 'sha256': '1'}
+  made = {'flow': 'tvl1', 'flow_by': 'OpenCV 4.12.0'}
   records = [
     {**common, 'weights': {'rgb': rgb}, 'flow': None},
-    {**common, 'weights': {'flow': flow}, 'flow': 'tvl1'},
+    {**common, 'weights': {'flow': _FLOW}, **made},
   ]
   for name, record in zip('ab', records, strict=True):
     feature_records.claim(tmp_path / name, record)
   assert feature_records.read_joint((tmp_path / 'a', tmp_path / 'b')) == {
-    **common, 'weights': {'rgb': rgb, 'flow': flow}, 'flow': 'tvl1',
+    **common, 'weights': {'rgb': rgb, 'flow': _FLOW}, **made,
   }  # fmt: skip
   with pytest.raises(errors.InputError, match='no features.json, expected'):
     feature_records.read_joint((tmp_path / 'a', tmp_path / 'c'))

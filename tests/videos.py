@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from backtal_jax.video import i3d, weights
+from backtal_jax.video import i3d, tvl1, weights
 
 
 def write(
@@ -75,17 +75,27 @@ def noise(count, size=(96, 64), seed=0):
 def fake_i3d(monkeypatch, folder, width=1024):
   """Put a network in I3D's place that is quick; return its weight file.
 
-  A feature is the clip's mean red, green and blue in [−1, 1], then zeros.
+  A feature is the clip's mean of each channel in [−1, 1], then zeros.
   """
   path = folder / 'weights' / 'rgb.ckpt'
   path.parent.mkdir()
   path.write_bytes(b'weights')
 
   def encode(params, clips, *, dtype):
-    assert clips.shape[2:] == (224, 224, 3)
+    assert clips.shape[2:4] == (224, 224)
     means = i3d.to_unit(clips).mean((1, 2, 3))
-    return jnp.concatenate([means, jnp.zeros((len(clips), width - 3))], axis=1)
+    return jnp.pad(means, ((0, 0), (0, width - means.shape[1])))
 
   monkeypatch.setattr(i3d, 'encode', jax.jit(encode, static_argnames='dtype'))
   monkeypatch.setattr(weights, 'load', lambda *_: {'a': np.ones(1)})
   return path
+
+
+def fake_flow(monkeypatch):
+  """Put flow in TV-L1's place that is quick: along x, how much brighter."""
+
+  def estimate(before, after):
+    u = after.astype(jnp.float32) - before
+    return jnp.stack([u, 0 * u], axis=-1), jnp.zeros((len(u), 1), int)
+
+  monkeypatch.setattr(tvl1, 'estimate', estimate)

@@ -16,6 +16,7 @@ from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats, resampling
 
 NAME = 'features.json'
+_OF_FLOW = 'flow', 'flow_by'
 VIDEOS = 'videos.csv'  # annotation_formats.VideoTimes; fps of the snippets
 
 
@@ -75,7 +76,7 @@ def read_joint(folders: Sequence[epath.Path]) -> Record:
   """
   first, *others = (read(folder) for folder in folders)
   grid = lambda record: {
-    k: v for k, v in record.items() if k not in ('weights', 'flow')
+    k: v for k, v in record.items() if k not in ('weights', *_OF_FLOW)
   }
   for folder, other in zip(folders[1:], others, strict=True):
     if grid(first) != grid(other):
@@ -85,7 +86,9 @@ def read_joint(folders: Sequence[epath.Path]) -> Record:
       )
     if first:
       first['weights'] |= other['weights']
-      first['flow'] = first['flow'] or other['flow']
+      first |= {
+        k: other[k] for k in _OF_FLOW if not first.get(k) and k in other
+      }
   return first
 
 
@@ -145,7 +148,8 @@ def _from_text(text):
 def require(expected: Record, found: Record, where: object) -> None:
   """Refuse features that were made otherwise than expected.
 
-  Weights are told apart by their checksum, not by their file's name; a record
+  Weights are told apart by their checksum, not by their file's name, flow by
+  its values, not by the program (`flow_by`, which old records lack); a record
   {} is known of no features, and fits all.
 
   Raises:
@@ -154,10 +158,13 @@ def require(expected: Record, found: Record, where: object) -> None:
   """
   if not expected or not found:
     return
-  a, b = ({**r, **r.get('weights', {})} for r in (expected, found))
+  a, b = (
+    {**r, 'flow_method': r.get('flow'), 'flow': None, **r.get('weights', {})}
+    for r in (expected, found)
+  )
   different = [
     f'{key} is {_shown(b.get(key))}, expected {_shown(a.get(key))}'
-    for key in sorted({*a, *b} - {'weights'})
+    for key in sorted({*a, *b} - {'weights', 'flow_by'})
     if _identity(a.get(key)) != _identity(b.get(key))
   ]
   if different:

