@@ -1,10 +1,12 @@
 """How a user's mistake is told: one line, then a non-zero exit."""
 
 import contextlib
+import importlib
 import io
 import logging
 import os
 import sys
+import types
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -32,6 +34,20 @@ def tell(problems: Sequence[str], lenient: bool) -> None:
       f'{problems[0]} (1 of {len(problems)} problems, listed above; --lenient '
       'leaves out what is wrong)'
     )
+
+
+def need(module: str, extra: str, what: object) -> types.ModuleType:
+  """Import a module of an extra, late.
+
+  Raises:
+    InputError: It is not installed; says `what` needs it, and the extra.
+  """
+  try:
+    return importlib.import_module(module)
+  except ImportError as e:
+    raise InputError(
+      f"{what} needs {module}: pip install 'backtal-jax[{extra}]'"
+    ) from e
 
 
 @contextlib.contextmanager

@@ -32,8 +32,9 @@ _NO_LOCKS = (
 _FORMATS = (
   '.avi', '.csv', '.eaf', '.h5', '.hdf5', '.html', '.jpeg', '.jpg', '.json',
   '.jsonl', '.mkv', '.mp4', '.npy', '.npz', '.onnx', '.parquet', '.pdf', '.pkl',
-  '.png', '.pt', '.pth', '.py', '.safetensors', '.srt', '.svg', '.tsv', '.txt',
-  '.vtt', '.webm', '.xls', '.xlsx', '.xml', '.yaml', '.yml', '.zip',
+  '.png', '.pt', '.pth', '.py', '.safetensors', '.srt', '.stablehlo', '.svg',
+  '.tsv', '.txt', '.vtt', '.webm', '.xls', '.xlsx', '.xml', '.yaml', '.yml',
+  '.zip',
 )  # fmt: skip
 
 
@@ -178,21 +179,23 @@ def read_text(name: epath.Path) -> str:
     raise errors.InputError(f'{name}: not UTF-8 text: {e}') from e
 
 
-def require_ending(output: epath.Path, *endings: str) -> None:
+def require_ending(
+  output: epath.Path, *endings: str, folder: bool = False
+) -> None:
   """Refuse an output whose ending is that of a format that is not written.
 
   Any ending that is no format's is right. Without `endings` the output is a
-  folder.
+  `folder`, which it also may be where that is said.
 
   Raises:
     errors.InputError: Names the ending, and those that are right.
   """
   found = output.suffix.lower()
   if found in _FORMATS and found not in endings:
-    expected = ' or '.join(endings) or 'the name of a folder'
+    expected = [*endings, *['the name of a folder'] * (folder or not endings)]
     raise errors.InputError(
       f'{output}: ends in {output.suffix}, which is not what is written; '
-      f'expected {expected}'
+      f'expected {" or ".join(expected)}'
     )
 
 

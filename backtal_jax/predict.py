@@ -30,7 +30,7 @@ from backtal_jax.data import (
   pipeline,
   sources,
 )
-from backtal_jax.run import checkpoints, outputs, sharding
+from backtal_jax.run import checkpoints, model_folders, outputs, sharding
 from backtal_jax.stages import quality
 from backtal_jax.video import decode, reader
 
@@ -283,11 +283,11 @@ def load(
   checkpoint = files.path(checkpoint)
   workdir = checkpoints.workdir_of(checkpoint)
   if config is None:
-    config = _config_of(checkpoint, workdir)
+    config = config_of(checkpoint)
   data = config.data
   if classes is None:
     path = workdir and workdir / 'classes.json'
-    if path and path.exists():
+    if path and (path.exists() or model_folders.is_one(checkpoint)):
       classes = files.read_json(path)
     else:
       truth = annotations.find_ground_truth(data.ground_truth, data.root)
@@ -341,8 +341,13 @@ def read_head(
   )
 
 
-def _config_of(checkpoint, workdir):
-  """Return the config of a workdir, for the devices here."""
+def config_of(checkpoint: epath.Path) -> ml_collections.ConfigDict:
+  """Return the config of a checkpoint's workdir, for the devices here.
+
+  Raises:
+    errors.InputError: There is no checkpoint, or it has none.
+  """
+  workdir = checkpoints.workdir_of(checkpoint)
   if workdir is None:
     if not checkpoints.is_torch(checkpoint):
       checkpoints.locate(checkpoint)
@@ -350,13 +355,16 @@ def _config_of(checkpoint, workdir):
       f'{checkpoint}: holds no config; expected one beside it, say '
       'config=configs.thumos14.get_config()'
     )
-  config = ml_collections.ConfigDict(files.read_json(workdir / 'config.json'))
+  found = files.read_json(workdir / 'config.json')
+  if not isinstance(found, dict) or not {'model', 'data'} <= found.keys():
+    raise errors.InputError(f'{workdir / "config.json"}: holds no config')
+  config = ml_collections.ConfigDict(found)
   config.mesh = ()  # not those of the run
   return config
 
 
 def predict(
-  config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict | None,
   checkpoint: epath.PathLike,
   input: epath.PathLike,
   output: epath.PathLike,
@@ -369,7 +377,7 @@ def predict(
   """Predict a file or a folder: a JSON file, a table and, asked for, pictures.
 
   Args:
-    config: Config of the model.
+    config: Config of the model; None is that of the workdir.
     checkpoint: See `load`.
     input: A feature file (see feature_files.read_video), a video, or a folder
       of the ones or of the others.
@@ -387,6 +395,7 @@ def predict(
   files.require_ending(output, '.json')
   if output.is_dir():
     raise errors.InputError(f'{output}: a folder, expected a file to write')
+  config = config or config_of(files.path(checkpoint))
   model = load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
   paths = reader.find(input)

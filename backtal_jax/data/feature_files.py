@@ -17,10 +17,17 @@ from etils import epath
 from numpy import typing as npt
 
 from backtal_jax import IGNORED, errors, files
-from backtal_jax.data import arrays, feature_records, npz, resampling, sources
+from backtal_jax.data import (
+  arrays,
+  containers,
+  feature_records,
+  npz,
+  resampling,
+  sources,
+)
 
-SUFFIXES = ('.npy', '.npz')
-# Keys of an npz that hold the streams: BackTAL's, OpenTAD's, and plain words.
+SUFFIXES = ('.npy', '.npz', *containers.SUFFIXES)
+# Names of arrays that hold the streams: BackTAL's, OpenTAD's, and plain words.
 _KEYS = (('feat_spa', 'feat_tem'), ('feats',), ('rgb', 'flow'))
 _WAYS = False, True  # [T', D], and turned: [D, T']
 _I3D = 1024  # channels of a stream of nearly all published features
@@ -36,34 +43,48 @@ class Features(NamedTuple):
   """What a file holds."""
 
   streams: list[np.ndarray]  # one or two matrices of numbers, either way round
-  about: dict[str, np.ndarray]  # the other arrays of an npz by key
+  about: dict[str, np.ndarray]  # the other arrays by name
 
 
 def read(path: epath.Path, *, allow_pickle: bool = False) -> Features:
-  """Read a file; an .npy is mapped where it can be.
+  """Read a file, whatever its name; an .npy is mapped where it can be.
 
   Args:
-    path: .npy, or .npz with feat_spa and feat_tem (BackTAL), feats (OpenTAD),
-      rgb and flow, or one matrix of any name.
+    path: .npy, or a file of named arrays, see `choose`: .npz or one of those
+      of containers.py.
     allow_pickle: Whether to read pickled objects, which can run any code.
 
   Raises:
     errors.InputError: The file is damaged, pickled or holds no such matrices.
   """
-  if path.suffix != '.npz' and not _is_zip(path):
-    array = load(path, allow_pickle)
-    return Features([arrays.matrix(array, path, allow_pickle)], {})
-  about = npz.read(path)
+  if containers.kind(path):
+    return choose(containers.read(path), path)
+  if path.suffix == '.npz' or _is_zip(path):
+    return choose(npz.read(path), path)
+  array = load(path, allow_pickle)
+  return Features([arrays.matrix(array, path, allow_pickle)], {})
+
+
+def choose(about: dict[str, np.ndarray], where: object) -> Features:
+  """Tell the streams among the named arrays of a video.
+
+  They are feat_spa and feat_tem (BackTAL), feats (OpenTAD), rgb and flow, or
+  the one matrix of any name.
+
+  Raises:
+    errors.InputError: Names `where` there are no such arrays.
+  """
   keys = next((keys for keys in _KEYS if {*keys} <= about.keys()), None)
   if keys is None and not {*_KEYS[0]} & about.keys():
     # Of any name the only matrix.
     keys = [k for k, x in about.items() if x.ndim > 1 and x.dtype.kind in 'fiu']
   if not keys or (len(keys) != 1 and keys not in _KEYS):
     raise errors.InputError(
-      f'{path}: holds {", ".join(sorted(about)) or "nothing"}, expected '
+      f'{where}: holds {errors.few(sorted(about)) or "nothing"}, expected '
       f'{" or ".join(" and ".join(keys) for keys in _KEYS)}, or one matrix'
     )
-  return Features([arrays.matrix(about.pop(key), path) for key in keys], about)
+  streams = [arrays.matrix(about[key], where) for key in keys]
+  return Features(streams, {k: x for k, x in about.items() if k not in keys})
 
 
 def _is_zip(path):
@@ -147,7 +168,9 @@ def find(path: epath.Path) -> list[epath.Path]:
     return [path]
   found = files.listed(path, *SUFFIXES)
   if not found:
-    raise errors.InputError(f'{path}: no .npz or .npy file in it')
+    raise errors.InputError(
+      f'{path}: no feature file in it ({", ".join(SUFFIXES)})'
+    )
   return found
 
 

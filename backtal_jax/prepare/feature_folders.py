@@ -9,7 +9,12 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors
-from backtal_jax.data import annotation_formats, arrays, feature_files
+from backtal_jax.data import (
+  annotation_formats,
+  arrays,
+  containers,
+  feature_files,
+)
 
 # {video: function that returns its streams, matrices either way round}.
 Opened = dict[str, Callable[[], list[np.ndarray]]]
@@ -25,10 +30,11 @@ def open_features(
   """List the videos that there are features of.
 
   Args:
-    paths: One or two streams (RGB, flow), each a folder or one .npy with all
-      videos (W-TALC). A folder holds NAME.npy or NAME.npz of every video, or
-      folders of splits with these; files in folders `rgb` and `flow`, at any
-      level, or called NAME_rgb and NAME_flow, are two streams.
+    paths: One or two streams (RGB, flow), each a folder or one file with all
+      videos: an .npy (W-TALC), or one of containers.py. A folder holds NAME.npy
+      of every video, or other feature files, or folders of splits with these;
+      files in folders `rgb` and `flow`, at any level, or called NAME_rgb and
+      NAME_flow, are two streams.
     names: Path of such an .npy's videos' names, an .npy in the same order.
     allow_pickle: See feature_files.read.
 
@@ -62,7 +68,8 @@ def _list(path, allow_pickle):
     if file.suffix in feature_files.SUFFIXES and file.name[0] != '.'
   ]
   if not listed:
-    raise errors.InputError(f'{path}: no .npy or .npz file in it')
+    expected = ', '.join(feature_files.SUFFIXES)
+    raise errors.InputError(f'{path}: no feature file in it ({expected})')
   stems = {file.stem.casefold() for file in listed}
   read = lambda file: feature_files.read(file, allow_pickle=allow_pickle)
   for file in listed:
@@ -84,9 +91,18 @@ def _list(path, allow_pickle):
 
 
 def _open_joint(path, names, allow_pickle):
-  """Return {video: function} of a W-TALC file, which is read as a whole."""
+  """Return {video: function} of a file of all videos."""
   if not path.exists():
     raise errors.InputError(f'{path}: no such folder or file')
+  if containers.kind(path):
+    if names is not None:
+      raise errors.InputError(f'{path}: names its videos; no --video_names')
+    choose = lambda name, one: feature_files.choose(one(), f'{path}: {name}')
+    return {
+      name: lambda name=name, one=one: choose(name, one).streams
+      for name, one in containers.videos(path).items()
+    }
+  # A W-TALC file, which is read as a whole.
   if names is None:
     raise errors.InputError(
       f'{path}: no folder; one file of all videos needs --video_names'

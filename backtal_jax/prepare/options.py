@@ -22,9 +22,10 @@ class Recipe:
   """
 
   features: tuple[str, ...] = _option(
-    'a folder of .npy or .npz files, perhaps in folders of splits and of '
-    'streams called rgb and flow, or one .npy with all videos; a second one '
-    'for a second stream (RGB, then flow)', metavar='PATH',
+    'a folder of feature files (.npy, .npz, .pt, .h5, .parquet, '
+    '.safetensors), perhaps in folders of splits and of streams called rgb '
+    'and flow, or one file with all videos; a second one for a second stream '
+    '(RGB, then flow)', metavar='PATH',
   )  # fmt: skip
   output: str = _option('the data root')
   ground_truth: str = _option('of any format', '')

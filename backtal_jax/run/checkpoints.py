@@ -18,7 +18,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from backtal_jax import errors, files, models
-from backtal_jax.run import hosts, torch_checkpoints
+from backtal_jax.run import hosts, model_folders, torch_checkpoints
 
 
 class State(Protocol):
@@ -217,7 +217,8 @@ def restore_params(
 
   Args:
     checkpoint: A workdir (its best checkpoint), its checkpoints folder,
-      one of its steps, or a PyTorch file, told apart by what lies there.
+      one of its steps, an exported folder or a PyTorch file, told apart by
+      what lies there.
     params: Arrays or shapes to be filled; None: whatever is there.
 
   Returns:
@@ -229,6 +230,11 @@ def restore_params(
   """
   if is_torch(checkpoint):
     return _restore_official(checkpoint, params)
+  if model_folders.is_one(checkpoint):
+    found, epoch = model_folders.read(checkpoint)
+    params = found if params is None else params
+    _check_shapes(checkpoint, found, params)
+    return jax.tree.map(_place, found, params), epoch
   step = locate(checkpoint)
   try:
     found = ocp.StandardCheckpointHandler().metadata(step / 'params')
@@ -272,7 +278,7 @@ def locate(checkpoint: epath.Path) -> epath.Path:
     raise errors.InputError(f'{checkpoint}: no whole checkpoint in it')
   raise errors.InputError(
     f'{checkpoint}: no checkpoint there; expected a workdir with a checkpoints '
-    'folder, or a PyTorch file'
+    f'folder, an exported folder with {model_folders.NAME}, or a PyTorch file'
   )
 
 
@@ -314,10 +320,15 @@ def _restore_official(path, params):
     name: jax.ShapeDtypeStruct(x.shape[::-1], x.dtype) for name, x in leaves
   }
   _check_shapes(path, state, expected)
-  place = lambda name, x: jax.device_put(
-    state[name].T.astype(x.dtype), getattr(x, 'sharding', None)
-  )
+  place = lambda name, x: _place(state[name].T, x)
   return jax.tree.map(place, names, params), epoch
+
+
+def _place(array, like):
+  """Put an array where another one is, or will be, in its type."""
+  return jax.device_put(
+    array.astype(like.dtype), getattr(like, 'sharding', None)
+  )
 
 
 def _check_shapes(checkpoint, found, expected):
@@ -347,8 +358,11 @@ def export(
   checkpoint: epath.Path,
   output: epath.Path,
   params: models.Shapes | None = None,
-) -> None:
+) -> float:
   """Write a checkpoint of ours, see `restore_params`, as an official .pth file.
+
+  Returns:
+    The largest difference of a tensor that is read back.
 
   Raises:
     errors.InputError: torch is not installed, or there is no checkpoint.
@@ -372,3 +386,6 @@ def export(
       'program computes another affinity with these weights',
       file=sys.stderr,
     )
+  written, _ = restore_params(output, params)
+  apart = jax.tree.map(lambda a, b: abs(a - b).max(), written, params)
+  return float(max(jax.tree.leaves(apart)))

@@ -4,22 +4,15 @@ Only reading and writing a file needs torch, the extra of that name; the
 official weights [out, in, k] are our kernels [k, in, out] transposed.
 """
 
-import argparse
-import codecs
-import collections
-import datetime
-import pathlib
 import re
-import types
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from numpy._core import multiarray
 
 from backtal_jax import errors, files, models
+from backtal_jax.data import torch_files
 
 # In the order of the official files.
 _MODULES = {
@@ -35,14 +28,13 @@ _TENSORS = {'kernel': 'weight', 'bias': 'bias'}
 _INNER = re.compile(
   rf'(?:[^.]+\.)*?((?:{"|".join(map(re.escape, _MODULES.values()))})\..+)'
 )
-# How torch.save begins a file: a zip archive or, formerly, a pickled number.
-_BEGINS = b'PK', b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
 def is_saved(path: epath.Path) -> bool:
   """Tell by its first bytes whether torch.save wrote a file."""
+  begins = torch_files.BEGINS
   with path.open('rb') as f:
-    return f.read(max(map(len, _BEGINS))).startswith(_BEGINS)
+    return f.read(max(map(len, begins))).startswith(begins)
 
 
 def names(params: models.Params) -> dict[str, Any]:
@@ -71,10 +63,10 @@ def read(path: epath.Path) -> tuple[dict[str, np.ndarray], int]:
     errors.InputError: torch is not installed; no such file; the file is
       damaged, or holds something else than named tensors.
   """
-  torch = _import_torch(path)
+  torch = errors.need('torch', 'torch', path)
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')
-  content = _load(torch, path)
+  content = torch_files.load(path, 'a state_dict of tensors')
   state = _state_dict(torch, content)
   if state is None:
     found = list(content) if _is_dict(content) else type(content).__name__
@@ -91,57 +83,6 @@ def read(path: epath.Path) -> tuple[dict[str, np.ndarray], int]:
     {name: x.detach().float().numpy() for name, x in state.items()},
     int(epoch) if isinstance(epoch, (int, np.integer)) else -1,
   )
-
-
-def _load(torch, path):
-  """Load a file without running any code that it names."""
-  with path.open('rb') as f:
-    # A zip archive, or a pickle of protocol 2 or more.
-    if not f.read(2).startswith((b'PK', b'\x80')):
-      raise errors.InputError(
-        f'{path}: not a whole PyTorch checkpoint: begins as no such file does'
-      )
-    f.seek(0)
-    try:
-      with (
-        torch.serialization.safe_globals(_harmless()),
-        warnings.catch_warnings(action='ignore'),
-      ):
-        return torch.load(f, map_location='cpu', weights_only=True)
-    except Exception as e:  # torch has no error of its own for a bad file
-      named = re.search(r'GLOBAL (\S+) was not|got <class \'(\S+)\'>', str(e))
-      reason = 'it is damaged, cut off or of another kind'
-      if named:
-        reason = (
-          f'it holds {named[1] or named[2]}, which could run code; expected a '
-          'state_dict of tensors, and plain values beside it'
-        )
-      elif 'TorchScript' in str(e):
-        reason = 'it is a TorchScript archive, expected a state_dict'
-      elif 'Unsupported operand' in str(e):
-        reason = 'it is pickled as torch.save does not; save it by that'
-      raise errors.InputError(
-        f'{path}: not a whole PyTorch checkpoint: {reason}'
-      ) from e
-
-
-def _harmless() -> list[object]:
-  """List what may lie beside a state dict: it holds values and runs no code."""
-  numpy = multiarray
-  old = 'numpy.core.multiarray.'  # as NumPy 1 names them
-  return [
-    *{type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdgFDGSUMm'},
-    *(np.dtype, np.ndarray, numpy.scalar, numpy._reconstruct, codecs.encode),
-    (numpy.scalar, f'{old}scalar'),
-    (numpy._reconstruct, f'{old}_reconstruct'),
-    *(bool, int, float, complex, str, list, tuple, dict, set, frozenset),
-    *(slice, range),
-    # Containers that torch fills no others than these of.
-    (lambda *_: collections.OrderedDict(), 'collections.defaultdict'),
-    (lambda *_: [], 'collections.deque'),
-    *(argparse.Namespace, types.SimpleNamespace),
-    *(pathlib.PosixPath, datetime.datetime, datetime.timedelta),
-  ]
 
 
 def _state_dict(torch, content):
@@ -165,7 +106,7 @@ def write(path: epath.Path, params: models.Params, epoch: int) -> None:
 
   `epoch` is the number of epochs done.
   """
-  torch = _import_torch(path)
+  torch = errors.need('torch', 'torch', path)
   leaves = dict(
     zip(jax.tree.leaves(names(params)), jax.tree.leaves(params), strict=True)
   )
@@ -177,16 +118,6 @@ def write(path: epath.Path, params: models.Params, epoch: int) -> None:
   }
   with files.atomic(path) as f:
     torch.save({'epoch': epoch, 'state_dict': state}, f)
-
-
-def _import_torch(path):
-  try:
-    import torch
-  except ImportError as e:
-    raise errors.InputError(
-      f"{path}: PyTorch's files need torch: pip install 'backtal-jax[torch]'"
-    ) from e
-  return torch
 
 
 def _is_dict(value):

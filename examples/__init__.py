@@ -1,0 +1,1 @@
+"""Uses of what leaves home, run by tests."""
