@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backtal_jax import IGNORED
+from backtal_jax import IGNORED, errors
 from backtal_jax.data import sources
 
 # Columns of B videos, see `batches`.
@@ -76,7 +76,8 @@ def batches(
   Raises:
     errors.InputError: A video's file is wrong.
   """
-  import tensorflow as tf  # late: it takes seconds
+  # Late: it takes seconds.
+  tf = errors.need('tensorflow', 'train', 'training or evaluating')
 
   num_snippets, feature_dim, num_classes = source.shape
   shapes = (num_snippets, feature_dim), (num_classes,), (num_snippets,), (), ()

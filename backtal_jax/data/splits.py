@@ -46,7 +46,8 @@ def open(
   shape = (num_snippets, feature_dim, num_classes)
   if source == 'npz':
     return sources.NpzSource(root / split, shape)
-  from backtal_jax.data import builder  # TFDS takes seconds to import
+  errors.need('tensorflow_datasets', 'train', root)  # takes seconds
+  from backtal_jax.data import builder
 
   return builder.TfdsSource(root, split, shape)
 

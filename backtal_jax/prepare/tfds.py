@@ -4,7 +4,7 @@ import argparse
 
 from etils import epath
 
-from backtal_jax import files
+from backtal_jax import errors, files
 from backtal_jax.data import sources
 from backtal_jax.prepare import run_config
 
@@ -17,7 +17,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(folder: epath.Path, config: str, output: epath.Path | None) -> None:
   """Convert the splits of a config."""
-  from backtal_jax.data import builder  # TFDS takes seconds to import
+  errors.need('tensorflow_datasets', 'train', '`prepare tfds`')  # seconds
+  from backtal_jax.data import builder
 
   output = output or folder
   files.require_ending(output)

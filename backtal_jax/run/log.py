@@ -40,7 +40,8 @@ class Log:
     self._names, self._on_nan = names, on_nan
     self._main = hosts.is_main_process()
     if self._main:
-      import tensorflow as tf  # late: it takes seconds
+      # Late: it takes seconds.
+      tf = errors.need('tensorflow', 'train', 'training')
 
       lines = self._path.read_text().splitlines() if self._path.exists() else []
       kept = [line for line in lines if _is_until(line, start)]

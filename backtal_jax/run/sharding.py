@@ -9,6 +9,7 @@ import ctypes
 import errno
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from backtal_jax import errors, files
 from backtal_jax.run import hosts
 
 _AXIS = 'data'
+# The versions that the tests ran with, see setup.cfg: from, and below.
+_JAX = '0.10.2', '0.13'
 _T = TypeVar('_T')
 
 
@@ -27,8 +30,15 @@ def find_devices() -> list[jax.Device]:
   """Return all devices of all hosts.
 
   Raises:
-    errors.InputError: JAX_PLATFORMS names what is not there.
+    errors.InputError: JAX_PLATFORMS names what is not there; JAX is older or
+      newer than what was tried.
   """
+  number = lambda v: [int(n) for n in re.findall(r'\d+', v)[:3]]
+  if not number(_JAX[0]) <= number(jax.__version__) < number(_JAX[1]):
+    raise errors.InputError(
+      f'jax {jax.__version__} is installed, expected {_JAX[0]} or newer and '
+      f'below {_JAX[1]}: pip install "jax>={_JAX[0]},<{_JAX[1]}"'
+    )
   try:
     return jax.devices()
   except (RuntimeError, AssertionError) as e:

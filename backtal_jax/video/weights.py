@@ -182,7 +182,7 @@ def _read_torch(path):
 
 def _read_tensorflow(path):
   """Return {unit/array: array} of a checkpoint of kinetics-i3d."""
-  import tensorflow as tf
+  tf = errors.need('tensorflow', 'train', path)
 
   kinds = {'conv_3d/w': 'kernel', 'conv_3d/b': 'bias', 'batch_norm/beta':
            'beta', 'batch_norm/moving_mean': 'mean',
