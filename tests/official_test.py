@@ -185,7 +185,7 @@ def test_what_could_run_code_is_named_in_our_words(torch, tmp_path):
     torch.save(content, path)
     with pytest.raises(errors.InputError) as e:
       torch_checkpoints.read(path)
-    assert f'checkpoint: it holds {name}, which could run' in str(e.value)
+    assert f'file: it holds {name}, which could run' in str(e.value)
     assert '\x1b' not in str(e.value) and 'weights_only' not in str(e.value)
   torch.save({'state_dict': {}}, path, pickle_protocol=4)
   with pytest.raises(errors.InputError, match='pickled as torch.save does not'):

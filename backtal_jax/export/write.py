@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
 
 import jax
 import ml_collections
@@ -26,9 +25,6 @@ PLATFORMS = 'cpu', 'cuda', 'tpu'
 # How far an output may be from JAX's, relative to its largest value above 1.
 TOLERANCE = 1e-4
 _VIDEOS = 3  # that are compared
-
-# Features [B, T, D] -> what predict.predict_step computes.
-Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 def export(
@@ -175,7 +171,7 @@ def _step(model, feature):
   return predict.predict_step(model.params, feature, model=model.network)
 
 
-def _compare(output, model: predict.Model, network: Network) -> float:
+def _compare(output, model, network):
   """Return how far a network's outputs are from JAX's, see `TOLERANCE`.
 
   Raises:
