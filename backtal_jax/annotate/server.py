@@ -100,8 +100,9 @@ class Proposer:
         video = self._model.read(path, store.duration(name))
         (found,) = self._model.predict_videos([video])
         self._found[name] = [
-          reviews.Proposal(*x['segment'], x['label'], x['score'])
+          reviews.Proposal(start, end, x['label'], x['score'])
           for x in found.segments
+          for start, end in [x['segment']]
         ]
     return self._found[name]
 
