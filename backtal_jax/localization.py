@@ -250,7 +250,7 @@ def fade(
   scores, alive = np.array(scores, float), np.ones(len(scores), bool)
   kept, values = [], []
   while alive.any():
-    best = int(np.where(alive, scores, -np.inf).argmax())
+    best = int(np.argmax(np.where(alive, scores, -np.inf)))
     kept.append(best)
     values.append(scores[best])
     alive[best] = False

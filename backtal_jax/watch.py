@@ -120,7 +120,7 @@ def watch(trained: Trained, params: models.Params) -> dict[str, float]:
     'foreground_above_0.9': high.mean(),
   }
   if clicked.any():
-    measured['clicks_background'] = right.sum() / clicked.sum()
+    measured['clicks_background'] = float(right.sum()) / clicked.sum()
   return {name: float(value) for name, value in measured.items()}
 
 
@@ -138,7 +138,7 @@ def _measure(video: proposals.Observed):
 
 def is_found(video: proposals.Observed) -> bool:
   """Check that a video's best class, background too, is one of its own."""
-  return bool(np.append(video.label, 0)[video.score.argmax()] == 1)
+  return bool(np.append(video.label, 0)[np.argmax(video.score)] == 1)
 
 
 def warning(measured: dict[str, float]) -> str:

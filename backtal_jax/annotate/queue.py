@@ -98,7 +98,7 @@ def rank(
   for click in clicks:
     far &= np.abs(times - click.time) >= DISTANCE
   fresh = []
-  for start, end in _runs(curve >= curve.max() / 2):
+  for start, end in _runs(curve >= np.max(curve) / 2):
     if any(start * step <= click.time <= end * step for click in clicks):
       continue
     (free,) = np.nonzero(far[start:end])

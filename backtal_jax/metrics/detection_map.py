@@ -27,7 +27,8 @@ def detection_map(
   cuts = np.searchsorted(predictions.label[order], cuts)
   hits = np.split(matched >= 0, cuts, axis=1)
   count = np.bincount(truth.segments.label)
-  ap = np.stack([*map(average_precision, hits, count)])
+  both = zip(hits, count.tolist(), strict=True)
+  ap = np.stack([average_precision(h, n) for h, n in both])
   return {
     'tiou': [float(t) for t in tiou],
     'mAP': ap.mean(0).tolist(),
