@@ -46,7 +46,7 @@ for _name, _help in {
   'workdir': 'Folder of the run. Default: runs/<config.data.name>.',
   'checkpoint': 'A workdir, one step of its checkpoints, a folder that was '
   'exported, or a .pth file.',
-  'input': 'To predict: a feature file (.npz, .npy), a video, or a folder of '
+  'input': 'To predict: a feature file, a video, or a folder of '
   'them.',
   'output': 'To predict: a JSON file. To export: .pth, .onnx or .stablehlo, '
   'else a folder.',
