@@ -53,6 +53,8 @@ def export(
     difference = checkpoints.export(checkpoint, output, shapes)
   else:
     config = config or predict.config_of(checkpoint)
+    config = config.copy_and_resolve_references()
+    config.mesh = ()  # for the devices of whoever reads it
     model = predict.load(checkpoint, config=config)
     if kind in ENDINGS:
       write = _onnx if kind == '.onnx' else _stablehlo
