@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from backtal_jax import command_line, errors
 from backtal_jax.prepare import (
+  agreement,
   check,
   click_stats,
   convert_clicks,
@@ -22,6 +23,7 @@ _COMMANDS = {
   'hapt': (hapt, 'the real recordings of "HAPT Data Set.zip"'),
   'video': (video, 'I3D features of your videos'),
   'click-stats': (click_stats, 'how click files and ground truth agree'),
+  'agreement': (agreement, 'do annotators agree, and where not'),
   'convert-clicks': (convert_clicks, 'click files of one tool for another'),
   'simulate-clicks': (simulate_clicks, 'clicks sampled from ground truth'),
   'custom': (custom, 'any features, annotations and clicks'),

@@ -1,0 +1,288 @@
+"""What click agreement is worth: does it rank runs as mAP does?
+
+  python -m backtal_jax.prepare demo --output data/demo
+  python -m backtal_jax.prepare hapt --archive "HAPT Data Set.zip" \\
+      --output data/HAPT
+  python -m experiments.agreement --demo data/demo --hapt data/HAPT \\
+      --workdir runs/agreement [--seeds 3] \\
+      [--output docs/pictures/agreement.png]
+
+Trains narrow networks by good and bad recipes, with simulated background clicks
+of which a share is wrong. A quarter of each video's clicks is kept aside, wrong
+ones like the others, and the segments found in the training videos are held
+against them; average mAP is measured on other videos: the demo's test split,
+and of HAPT five of the 21 training people (its test people are not touched).
+Neither chooses anything here. Four checkpoints of a run are four points, which
+share the run's start, clicks and order. What is whole is not run again; with
+`--table` it only shows what is there.
+"""
+
+import functools
+import itertools
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from backtal_jax import command_line, errors, files, train
+from backtal_jax.data import annotations
+from backtal_jax.prepare import simulate_clicks
+from backtal_jax.run import sharding
+from configs import demo, hapt
+
+# The five people of HAPT's training split whose clips are evaluated.
+PEOPLE = 3, 8, 16, 22, 27
+# The config, epochs, and where its clicks may be: seconds from actions,
+# shortest gap.
+SETS = {'demo': (demo, 12, 0.0, 0.0), 'hapt': (hapt, 20, 0.25, 1.0)}
+WRONG = 0.0, 0.1, 0.2, 0.4
+_VIDEO_LABELS = {'loss.click': 0.0, 'loss.separation': 0.0,
+                 'loss.embedding': 0.0}  # fmt: skip
+# Recipe: that of configs.recipes, and what is changed.
+RECIPES = {
+  'robust': ('robust', {}),
+  'published': ('published', {}),
+  'robust, a tenth of the rate': ('robust', {'train.learning_rate': 2e-4}),
+  'robust, clicks not used': ('robust', _VIDEO_LABELS),
+}
+_ASIDE = 0.25
+_CHECKPOINTS = 4
+
+
+class Point(NamedTuple):
+  """A checkpoint of a run: what was measured."""
+
+  dataset: str
+  recipe: str
+  wrong: float
+  seed: int
+  epoch: int
+  agreement: float
+  average_map: float
+
+
+def make_folds(root, output) -> None:
+  """Link HAPT's training clips into `train` and, of PEOPLE, `held`."""
+  truth = files.read_json(root / 'ground_truth.json')
+  users = tuple(f'user{number:02d}' for number in PEOPLE)
+  database = {}
+  for path in files.listed(root / 'train', '.npz'):
+    split = 'held' if path.stem.split('_')[1] in users else 'train'
+    database[path.stem] = truth['database'][path.stem] | {'subset': split}
+    link = output / split / path.name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+      os.symlink(os.path.abspath(path), link)
+  files.write_json(output / 'ground_truth.json', truth | {'database': database})
+
+
+def config_of(name, root, clicks, recipe, seed):
+  """Return the config of a run."""
+  module, epochs, *_ = SETS[name]
+  base, changes = RECIPES[recipe]
+  config = module.get_config(base)
+  with config.unlocked():
+    config.update_from_flattened_dict(
+      {
+        'data.root': str(root), 'data.clicks': str(clicks),
+        'data.clicks_aside': _ASIDE, 'data.generate': False,
+        'data.eval_split': 'held' if name == 'hapt' else 'test',
+        'model.hidden_dim': 64, 'model.reduce_dim': 32,
+        'model.embedding_dim': 16, 'train.num_epochs': epochs,
+        'train.eval_every': epochs // _CHECKPOINTS, 'train.seed': seed,
+      } | changes
+    )  # fmt: skip
+  return config
+
+
+def folder(workdir, name, recipe, wrong, seed):
+  """Return a run's workdir."""
+  words = recipe.replace(',', '').replace(' ', '_')
+  return workdir / name / words / f'wrong_{wrong:g}' / str(seed)
+
+
+def run(name, root, workdir, recipe, wrong, seed) -> None:
+  """Train one run, unless it is whole."""
+  where = folder(workdir, name, recipe, wrong, seed)
+  *_, margin, min_gap = SETS[name]
+  if len(read_run(where)) == _CHECKPOINTS:
+    return
+  truth = annotations.read_ground_truth(root / 'ground_truth.json')
+  found = simulate_clicks.simulate_background(
+    truth, 'train', seed=seed, gap_share=1.0, wrong_share=wrong,
+    margin=margin, min_gap=min_gap,
+  )  # fmt: skip
+  clicks = workdir / name / f'clicks_{wrong:g}_{seed}.csv'
+  annotations.write_clicks(clicks, found)
+  print(f'{name}, {recipe}, {wrong:.0%} wrong, seed {seed}', flush=True)
+  config = config_of(name, root, clicks, recipe, seed)
+  train.train_and_evaluate(config, where)
+
+
+def read_run(workdir) -> list[tuple[int, float, float]]:
+  """Return (epoch, agreement, average mAP) of a run's evaluations."""
+  path = workdir / 'metrics.jsonl'
+  rows = {}
+  for line in path.read_text().splitlines() if path.exists() else ():
+    row = files.parse_json(line, path)
+    if 'click_agreement' in row:
+      rows[row['epoch']] = row['click_agreement'], row['average_mAP']
+  return [(epoch, *values) for epoch, values in sorted(rows.items())]
+
+
+def read(workdir) -> list[Point]:
+  """Return the points of all whole runs."""
+  points = []
+  for name, recipe, wrong in itertools.product(SETS, RECIPES, WRONG):
+    parent = folder(workdir, name, recipe, wrong, 0).parent
+    for seed in sorted(int(p.name) for p in parent.glob('[0-9]*')):
+      rows = read_run(parent / str(seed))
+      if len(rows) == _CHECKPOINTS:
+        points += [Point(name, recipe, wrong, seed, *row) for row in rows]
+  return points
+
+
+def _spearman(points):
+  """Return the rank correlation of the two measures over points."""
+  from scipy import stats
+
+  if len(points) < 3:
+    return np.nan
+  a, b = zip(*((p.agreement, p.average_map) for p in points), strict=True)
+  return stats.spearmanr(a, b).statistic
+
+
+def _last(points):
+  last = max(point.epoch for point in points)
+  return [point for point in points if point.epoch == last]
+
+
+def _regret(groups):
+  """Return the mean mAP lost by choosing in each group, and by chance."""
+  lost, chance = [], []
+  for group in groups:
+    best = max(p.average_map for p in group)
+    chosen = max(group, key=lambda p: p.agreement)
+    lost.append(best - chosen.average_map)
+    chance.append(best - np.mean([p.average_map for p in group]))
+  return 100 * np.mean(lost), 100 * np.mean(chance), len(lost)
+
+
+def _groups(points, *keys):
+  """Group points by some of their fields, those of one alone left out."""
+  found = {}
+  for point in points:
+    key = tuple(getattr(point, name) for name in keys)
+    found.setdefault(key, []).append(point)
+  return [group for group in found.values() if len(group) > 1]
+
+
+def table(points) -> str:
+  """Lay out rank correlations, and the mAP lost where agreement chooses."""
+  lines = [
+    '| | demo | HAPT |', '| --- | --- | --- |',
+  ]  # fmt: skip
+  rows = {}
+  for name in SETS:
+    own = [point for point in points if point.dataset == name]
+    if not own:
+      continue
+    last = _last(own)
+    cells = {
+      'runs': str(len(last)),
+      'average mAP of the last epoch, lowest to highest, %': '{:.1f} to {:.1f}'
+      .format(*(100 * f(p.average_map for p in last) for f in (min, max))),
+      'ρ, last epochs': f'{_spearman(last):.2f}',
+      f'ρ, all {_CHECKPOINTS} checkpoints': f'{_spearman(own):.2f}',
+    }  # fmt: skip
+    for wrong in WRONG:
+      part = [point for point in last if point.wrong == wrong]
+      cells[f'ρ, last epochs, {wrong:.0%} of the clicks wrong'] = (
+        f'{_spearman(part):.2f} ({len(part)})'
+      )
+    for what, groups in (
+      ('recipe, of the same clicks', _groups(last, 'wrong', 'seed')),
+      ('epoch of a run', _groups(own, 'recipe', 'wrong', 'seed')),
+      (
+        'epoch of a run by the robust recipe',
+        _groups(
+          [p for p in own if p.recipe == 'robust'], 'recipe', 'wrong', 'seed'
+        ),
+      ),
+    ):
+      lost, chance, count = _regret(groups)
+      cells[f'mAP lost by choosing the {what}'] = (
+        f'{lost:.1f}, at random {chance:.1f} ({count})'
+      )
+    groups = _groups(own, 'recipe', 'wrong', 'seed')
+    kept = [max(p.average_map for p in g) - _last(g)[0].average_map
+            for g in groups]  # fmt: skip
+    cells['mAP lost by taking the last epoch'] = f'{100 * np.mean(kept):.1f}'
+    rows[name] = cells
+  for key in next(iter(rows.values()), {}):
+    values = [rows.get(name, {}).get(key, 'not run') for name in SETS]
+    lines.append(f'| {key} | {" | ".join(values)} |')
+  return '\n'.join(lines)
+
+
+def draw(points, path) -> None:
+  """Draw every checkpoint: agreement along, average mAP upwards."""
+  from matplotlib import figure as figures
+
+  figure = figures.Figure(figsize=(9, 4), layout='constrained')
+  for axes, name in zip(figure.subplots(1, 2), SETS, strict=True):
+    for color, wrong in zip(('C0', 'C2', 'C1', 'C3'), WRONG, strict=True):
+      for marker, recipe in zip('os^x', RECIPES, strict=True):
+        own = [p for p in points if (p.dataset, p.recipe, p.wrong) ==
+               (name, recipe, wrong)]  # fmt: skip
+        label = None
+        if recipe == 'robust':
+          label = f'{wrong:.0%} of the clicks wrong'
+        elif not wrong:
+          label = recipe
+        axes.scatter(
+          [100 * p.agreement for p in own], [100 * p.average_map for p in own],
+          s=14, marker=marker, color=color, alpha=0.7, label=label,
+        )  # fmt: skip
+    axes.set(title=name, xlabel='click agreement, %')
+    axes.grid(alpha=0.3)
+  figure.axes[0].set_ylabel('average mAP@0.1:0.7, %')
+  handles, labels = figure.axes[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc='outside upper center', ncols=4,
+                fontsize='small')  # fmt: skip
+  with files.atomic(path) as f:
+    figure.savefig(f, format='png', dpi=110)
+
+
+def main(argv=None):
+  """Run what is not whole yet, then print the table and draw it."""
+  command_line.quiet_tensorflow()
+  parser = command_line.Parser(description=__doc__.split('\n')[0])
+  add = functools.partial(parser.add_argument, type=files.path)
+  add('--demo', help='prepared demo')
+  add('--hapt', help='prepared HAPT')
+  add('--workdir', required=True, help='of the runs')
+  add('--output', help='a picture')
+  parser.add_argument('--seeds', type=int, default=3)
+  parser.add_argument('--table', action='store_true', help='run nothing')
+  args = parser.parse_args(argv)
+  with errors.one_line():
+    sharding.use_compilation_cache()
+    roots = {}
+    if args.demo:
+      roots['demo'] = args.demo
+    if args.hapt:
+      roots['hapt'] = args.workdir / 'hapt_folds'
+      make_folds(args.hapt, roots['hapt'])
+    # Seeds outside: what is there after a while has every condition.
+    for seed in range(0 if args.table else args.seeds):
+      for wrong, name, recipe in itertools.product(WRONG, roots, RECIPES):
+        run(name, roots[name], args.workdir, recipe, wrong, seed)
+    points = read(args.workdir)
+    print(table(points))
+    if args.output:
+      draw(points, args.output)
+
+
+if __name__ == '__main__':
+  main()
