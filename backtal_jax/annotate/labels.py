@@ -9,7 +9,7 @@ from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations
+from backtal_jax.data import annotations, tables
 
 _COLUMNS = 'video_id', 'subset', 'label', 'duration', 'fps'
 
@@ -27,7 +27,7 @@ class Labels:
     self._names = {}  # of the videos in the file
     self._rows = collections.defaultdict(list)
     if self.path.exists():
-      for where, row in formats.read_table(
+      for where, row in tables.read_table(
         self.path, _COLUMNS[:3], _COLUMNS[3:]
       ):
         if not row['video_id']:

@@ -1,29 +1,24 @@
-"""Text, CSV and JSON files of annotations, down to plain values.
+"""Text and JSON files of annotations, down to plain values.
 
 What the values mean is up to `annotations`; the formats are those of
-formats.md. Those of clicks stand in `click_formats`.
+formats.md. Those of clicks stand in `click_formats`, tables in `tables`.
 """
 
 import collections
-import csv
-import io
 import math
 import re
 import reprlib
-import string
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from etils import epath
 
 from backtal_jax import errors, files
+from backtal_jax.data import tables
 
 _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?', re.ASCII | re.I)
-# A cell that is a number, of a spreadsheet that writes decimals with commas.
-_DECIMAL = re.compile(r'([-+]?\d+),(\d+)', re.ASCII)
 _CLOCK = re.compile(r'(?:(\d+):)?(\d+):([0-5]?\d(?:[.,]\d*)?)', re.ASCII)
-_EDGES = string.whitespace + '\ufeff\xa0'  # Byte-order marks, hard spaces.
 
 
 class VideoTimes(NamedTuple):
@@ -58,7 +53,7 @@ def number(value: Any, what: str, expected: str = 'a finite number') -> float:
 def seconds(value: Any, what: str) -> float:
   """Return seconds of a number, or of a text like 1:02:03.5 or 2:03.5."""
   if isinstance(value, str) and (
-    found := _CLOCK.fullmatch(value.strip(_EDGES))
+    found := _CLOCK.fullmatch(value.strip(tables.EDGES))
   ):
     hours, minutes, rest = found.groups()
     whole = 60 * int(hours or 0) + int(minutes)
@@ -78,7 +73,7 @@ def rate(value: Any, what: str = 'fps') -> float:
 def is_number(value: Any) -> bool:
   """Return whether a value is a number or a text that says one."""
   if isinstance(value, str):
-    return bool(_NUMBER.fullmatch(value.strip(_EDGES)))
+    return bool(_NUMBER.fullmatch(value.strip(tables.EDGES)))
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -305,7 +300,7 @@ def read_thumos14(path: epath.Path) -> tuple[list, tuple[str, ...]]:
   videos = {}
   for (name, subset), file in sorted(texts.items()):
     for line, text in enumerate(files.read_text(file).split('\n'), 1):
-      video, *bounds = text.strip(_EDGES).split() or ['']
+      video, *bounds = text.strip(tables.EDGES).split() or ['']
       where = f'{file}:{line}'
       if not video:
         continue
@@ -321,98 +316,6 @@ def read_thumos14(path: epath.Path) -> tuple[list, tuple[str, ...]]:
   none = VideoTimes()
   rows = [(v, s, none, found) for v, (s, found) in sorted(videos.items())]
   return rows, tuple(sorted({name for name, _ in texts}))
-
-
-def split(
-  path: epath.Path,
-  text: str,
-  fits: Callable[[list[str]], bool] = lambda _: True,
-  *,
-  lines: int = 1,
-) -> list[tuple[int, list[str]]]:
-  """Split CSV into (line number, cells); blank lines are left out.
-
-  Its delimiter is a comma, a semicolon or a tab: the first by which one of the
-  first lines fits, or the one that a spreadsheet's `sep=` tells. Where it is
-  no comma, decimals may have one, and are given back with a point.
-
-  Args:
-    path: What errors name.
-    text: Of the file.
-    fits: Whether lower-case cells are those of a header.
-    lines: So many lines, but blank ones, may be the header.
-  """
-  first = re.match(r'sep=([^\r\n])[\r\n]', text)
-  if first:  # the blank line keeps the numbers of the others
-    delimiter, text = first[1], text[first.end(1) :]
-  else:
-    heads = [line for line in text.splitlines() if line.strip()][:lines]
-    found = (d for h in heads for d in ',;\t' if fits(_header(h, d)))
-    delimiter = next(found, ',')
-  reader = csv.reader(
-    io.StringIO(text, newline=''), delimiter=delimiter, strict=True
-  )
-  rows, line = [], 1
-  try:
-    for cells in reader:
-      cells = [' '.join(re.split('[\r\n]+', c)) for c in cells]
-      cells = _stripped(cells, delimiter)
-      if any(cells):
-        rows.append((line, cells))
-      line = reader.line_num + 1
-  except csv.Error as e:
-    raise errors.InputError(f'{path}:{line}: not CSV: {e}') from e
-  return rows
-
-
-def _header(line: str, delimiter: str) -> list[str]:
-  """Return the lower-case cells of one line."""
-  cells = next(csv.reader([line], delimiter=delimiter))
-  return lower(_stripped(cells, delimiter))
-
-
-def _stripped(cells: Sequence[str], delimiter: str) -> list[str]:
-  """Return the cells without blanks around, decimals with a point."""
-  cells = [cell.strip(_EDGES) for cell in cells]
-  if delimiter == ',':
-    return cells
-  decimal = lambda cell: _DECIMAL.fullmatch(cell)
-  return ['.'.join(m.groups()) if (m := decimal(x)) else x for x in cells]
-
-
-def lower(cells: Sequence[str]) -> list[str]:
-  """Return the cells of a header, whose letter case says nothing."""
-  return [cell.casefold() for cell in cells]
-
-
-def read_table(
-  path: epath.Path, required: Sequence[str], optional: Sequence[str] = ()
-) -> list[tuple[str, dict[str, str]]]:
-  """Read CSV whose header names its columns, in any order.
-
-  Columns that are neither required nor optional are an error.
-
-  Returns:
-    [('FILE:LINE', {column: cell})].
-  """
-  text, fits = files.read_text(path), lambda x: set(required) <= set(x)
-  (_, header), *rows = split(path, text, fits) or [(0, [])]
-  header, known = lower(header), {*required, *optional}
-  unique = len(set(header)) == len(header)
-  if not unique or not set(required) <= set(header) <= known:
-    raise errors.InputError(
-      f'{path}: header {",".join(header)[:200]!r}, expected '
-      f'{",".join(required)}{"".join(f"[,{c}]" for c in optional)}'
-    )
-  for line, cells in rows:
-    if len(cells) != len(header):
-      raise errors.InputError(
-        f'{path}:{line}: {len(cells)} columns, expected {len(header)}'
-      )
-  return [
-    (f'{path}:{line}', dict(zip(header, cells, strict=True)))
-    for line, cells in rows
-  ]
 
 
 def video_times(row: Mapping[str, str], where: str) -> VideoTimes:
@@ -433,7 +336,7 @@ def read_video_list(path: epath.Path) -> dict[str, VideoTimes]:
   """
   told = {}
   optional = 'fps', 'first_picture'
-  for where, row in read_table(path, ('video_id', 'duration'), optional):
+  for where, row in tables.read_table(path, ('video_id', 'duration'), optional):
     if row['video_id'] in told:
       raise errors.InputError(f'{where}: duplicate video {row["video_id"]!r}')
     told[row['video_id']] = video_times(row, where)

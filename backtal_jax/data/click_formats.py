@@ -10,7 +10,7 @@ from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import click_tools, marks
+from backtal_jax.data import click_tools, marks, tables
 
 # Of each format with a header: where video, time and label stand. `frames` is
 # LACP's and HR-Pro's; its columns of ground-truth boundaries are never looked
@@ -39,10 +39,10 @@ def read(path: epath.Path) -> marks.Marks:
 
 def _read_table(path: epath.Path, text: str) -> marks.Marks:
   """Read a table with a header, or SF-Net's, which has none."""
-  rows = formats.split(path, text, _is_first)
+  rows = tables.split(path, text, _is_first)
   if not rows:
     raise errors.InputError(f'{path}: empty, expected clicks')
-  (first, cells), header = rows[0], formats.lower(rows[0][1])
+  (first, cells), header = rows[0], tables.lower(rows[0][1])
   if _is_sfnet(cells):
     format, header, columns = 'sfnet', None, (0, 1, 2)
   else:
@@ -54,7 +54,7 @@ def _read_table(path: epath.Path, text: str) -> marks.Marks:
   found, complaints = [], []
   for line, cells in rows:
     other = _header_format(cells)
-    if other and formats.lower(cells) != header:
+    if other and tables.lower(cells) != header:
       raise errors.InputError(
         f'{path}:{line}: the header of {other} clicks in a file of {format} '
         'clicks; expected one format a file'
@@ -82,7 +82,7 @@ def _is_first(cells: Sequence[str]) -> bool:
 
 def _header_format(cells):
   """Return the click format whose header this is, or None."""
-  names = set(formats.lower(cells))
+  names = set(tables.lower(cells))
   return next((k for k, v in COLUMNS.items() if names >= set(v)), None)
 
 
@@ -90,7 +90,7 @@ def _format(where, cells):
   """Return the click format of a header, or say what it lacks of one."""
   if found := _header_format(cells):
     return found
-  header = set(formats.lower(cells))
+  header = set(tables.lower(cells))
   nearest = max(COLUMNS.values(), key=lambda v: len(header.intersection(v)))
   missing = ', '.join(c for c in nearest if c not in header)
   raise errors.InputError(

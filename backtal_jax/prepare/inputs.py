@@ -12,6 +12,7 @@ from backtal_jax.data import (
   annotations,
   clicks,
   feature_records,
+  tables,
 )
 from backtal_jax.prepare import feature_folders, options, scan
 
@@ -157,7 +158,7 @@ def read_labels(
     {video: AnnotatedVideo without segments}, {video: set of labels}.
   """
   videos, labels = {}, collections.defaultdict(set)
-  for where, row in annotation_formats.read_table(
+  for where, row in tables.read_table(
     path, ('video_id', 'subset', 'label'), ('duration', 'fps')
   ):
     name = row['video_id']

@@ -7,7 +7,7 @@ from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import marks
+from backtal_jax.data import marks, tables
 
 
 def fits_bento(text: str) -> bool:
@@ -54,7 +54,7 @@ def read_deepethogram(path: epath.Path, text: str) -> marks.Marks:
 
   The file's name is the video's, with _labels or _predictions behind it.
   """
-  (_, header), *rows = formats.split(path, text)
+  (_, header), *rows = tables.split(path, text)
   video = re.sub('_(labels|predictions)$', '', path.stem)
   found = []
   for column, label in enumerate(header[1:], 1):

@@ -14,7 +14,7 @@ from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import marks
+from backtal_jax.data import marks, tables
 
 _COLUMNS = {'media file name', 'behavior'}
 _ROUNDING = 0.05  # seconds
@@ -37,10 +37,10 @@ def fits(text: str) -> bool:
 
 def read(path: epath.Path, text: str) -> marks.Marks:
   """Read a table, a row a POINT, START or STOP, or both ends of a state."""
-  table = formats.split(path, text, lambda x: set(x) >= _COLUMNS, lines=50)
-  heads = [set(formats.lower(cells)) >= _COLUMNS for _, cells in table]
+  table = tables.split(path, text, lambda x: set(x) >= _COLUMNS, lines=50)
+  heads = [set(tables.lower(cells)) >= _COLUMNS for _, cells in table]
   at = heads.index(True) if True in heads else 0
-  line, header = table[at][0], formats.lower(table[at][1])
+  line, header = table[at][0], tables.lower(table[at][1])
   if not heads[at] or not {'time', 'start (s)'} & set(header):
     raise errors.InputError(
       f"{path}:{line}: no column Time or Start (s), expected BORIS's events"

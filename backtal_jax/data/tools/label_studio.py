@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import marks
+from backtal_jax.data import marks, tables
 
 _TASK = {'annotations', 'completions', 'predictions'}  # and data
 _ROW = {'annotation_id', 'annotator', 'lead_time'}
@@ -95,7 +94,7 @@ def fits_csv(text: str) -> bool:
 
 def read_csv(path: epath.Path, text: str) -> marks.Marks:
   """Read a CSV or TSV export, whose cells are those of JSON-MIN."""
-  (_, header), *rows = formats.split(path, text, lambda x: set(x) >= _ROW)
+  (_, header), *rows = tables.split(path, text, lambda x: set(x) >= _ROW)
   cells = lambda row: (json.loads(x) if x[:2] == '[{' else x for x in row)
   return read(
     path, [dict(zip(header, cells(row), strict=True)) for _, row in rows]

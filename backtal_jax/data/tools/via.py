@@ -8,8 +8,7 @@ from typing import Any
 from etils import epath
 
 from backtal_jax import files
-from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import marks
+from backtal_jax.data import marks, tables
 
 _CHECKBOX = 2  # an attribute of several options
 _HEADER = '# CSV_HEADER = '
@@ -56,7 +55,7 @@ def read_csv(path: epath.Path, text: str) -> marks.Marks:
     if line.startswith('#'):
       lines[i] = ''
   columns, found, complaints = header.split(','), [], []
-  for line, cells in formats.split(path, '\n'.join(lines)):
+  for line, cells in tables.split(path, '\n'.join(lines)):
     row = dict(zip(columns, cells, strict=True))
     video = marks.video_name(json.loads(row['file_list'])[0])
     chosen, named = json.loads(row['metadata']), attributes

@@ -1,0 +1,107 @@
+"""Tables: CSV and its relatives, down to cells."""
+
+import csv
+import io
+import re
+import string
+from collections.abc import Callable, Sequence
+
+from etils import epath
+
+from backtal_jax import errors, files
+
+EDGES = string.whitespace + '\ufeff\xa0'  # byte-order marks, hard spaces
+# A cell that is a number, of a spreadsheet that writes decimals with commas.
+_DECIMAL = re.compile(r'([-+]?\d+),(\d+)', re.ASCII)
+
+
+def split(
+  path: epath.Path,
+  text: str,
+  fits: Callable[[list[str]], bool] = lambda _: True,
+  *,
+  lines: int = 1,
+) -> list[tuple[int, list[str]]]:
+  """Split CSV into (line number, cells); blank lines are left out.
+
+  Its delimiter is a comma, a semicolon or a tab: the first by which one of the
+  first lines fits, or the one that a spreadsheet's `sep=` tells. Where it is
+  no comma, decimals may have one, and are given back with a point.
+
+  Args:
+    path: What errors name.
+    text: Of the file.
+    fits: Whether lower-case cells are those of a header.
+    lines: So many lines, but blank ones, may be the header.
+  """
+  first = re.match(r'sep=([^\r\n])[\r\n]', text)
+  if first:  # the blank line keeps the numbers of the others
+    delimiter, text = first[1], text[first.end(1) :]
+  else:
+    heads = [line for line in text.splitlines() if line.strip()][:lines]
+    found = (d for h in heads for d in ',;\t' if fits(_header(h, d)))
+    delimiter = next(found, ',')
+  reader = csv.reader(
+    io.StringIO(text, newline=''), delimiter=delimiter, strict=True
+  )
+  rows, line = [], 1
+  try:
+    for cells in reader:
+      cells = [' '.join(re.split('[\r\n]+', c)) for c in cells]
+      cells = _stripped(cells, delimiter)
+      if any(cells):
+        rows.append((line, cells))
+      line = reader.line_num + 1
+  except csv.Error as e:
+    raise errors.InputError(f'{path}:{line}: not CSV: {e}') from e
+  return rows
+
+
+def _header(line: str, delimiter: str) -> list[str]:
+  """Return the lower-case cells of one line."""
+  cells = next(csv.reader([line], delimiter=delimiter))
+  return lower(_stripped(cells, delimiter))
+
+
+def _stripped(cells: Sequence[str], delimiter: str) -> list[str]:
+  """Return the cells without blanks around, decimals with a point."""
+  cells = [cell.strip(EDGES) for cell in cells]
+  if delimiter == ',':
+    return cells
+  decimal = lambda cell: _DECIMAL.fullmatch(cell)
+  return ['.'.join(m.groups()) if (m := decimal(x)) else x for x in cells]
+
+
+def lower(cells: Sequence[str]) -> list[str]:
+  """Return the cells of a header, whose letter case says nothing."""
+  return [cell.casefold() for cell in cells]
+
+
+def read_table(
+  path: epath.Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> list[tuple[str, dict[str, str]]]:
+  """Read CSV whose header names its columns, in any order.
+
+  Columns that are neither required nor optional are an error.
+
+  Returns:
+    [('FILE:LINE', {column: cell})].
+  """
+  text, fits = files.read_text(path), lambda x: set(required) <= set(x)
+  (_, header), *rows = split(path, text, fits) or [(0, [])]
+  header, known = lower(header), {*required, *optional}
+  unique = len(set(header)) == len(header)
+  if not unique or not set(required) <= set(header) <= known:
+    raise errors.InputError(
+      f'{path}: header {",".join(header)[:200]!r}, expected '
+      f'{",".join(required)}{"".join(f"[,{c}]" for c in optional)}'
+    )
+  for line, cells in rows:
+    if len(cells) != len(header):
+      raise errors.InputError(
+        f'{path}:{line}: {len(cells)} columns, expected {len(header)}'
+      )
+  return [
+    (f'{path}:{line}', dict(zip(header, cells, strict=True)))
+    for line, cells in rows
+  ]
