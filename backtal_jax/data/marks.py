@@ -31,6 +31,16 @@ class Click:
   annotator: str
 
 
+class Segment(NamedTuple):
+  """A segment of a video, in seconds from its first picture on."""
+
+  video: str
+  start: float
+  end: float
+  label: str
+  score: float | None = None  # None of what somebody drew
+
+
 class Mark(NamedTuple):
   """A moment or an interval, as it stands in a file.
 

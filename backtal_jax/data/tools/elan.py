@@ -4,14 +4,27 @@ import collections
 import os
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from etils import epath
 
 from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import marks
 
 _SCHEMA = '{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation'
+# Types of our tiers: of annotators' clicks, and of classes' segments.
+_CLICKS, _SEGMENTS = 'clicks', 'segments'
+
+
+class _Entry(NamedTuple):
+  """An annotation: seconds of the player, whose its tier is, and its text."""
+
+  start: float
+  end: float
+  who: str
+  text: str
 
 
 def fits(root: ElementTree.Element) -> bool:
@@ -22,8 +35,9 @@ def fits(root: ElementTree.Element) -> bool:
 def read(path: epath.Path, root: ElementTree.Element) -> marks.Marks:
   """Read the intervals of all tiers, in seconds of the video.
 
-  An annotation without text is of its tier's name. Annotations between others,
-  whose ends have no times of their own, are left out.
+  An annotation without text is of its tier's name, and so are those of
+  `write_segments` whose text is a score. Annotations between others, whose ends
+  have no times of their own, are left out.
   """
   header = root.find('HEADER')
   units = 'milliseconds' if header is None else header.get('TIME_UNITS')
@@ -38,6 +52,8 @@ def read(path: epath.Path, root: ElementTree.Element) -> marks.Marks:
   }
   found, unaligned = [], 0
   for tier in root.iterfind('TIER'):
+    name = tier.get('TIER_ID', '')
+    is_class = tier.get('LINGUISTIC_TYPE_REF') == _SEGMENTS
     for item in tier.iterfind('ANNOTATION/ALIGNABLE_ANNOTATION'):
       ends = [slots[item.get(f'TIME_SLOT_REF{i}')] for i in (1, 2)]
       if None in ends:
@@ -45,7 +61,10 @@ def read(path: epath.Path, root: ElementTree.Element) -> marks.Marks:
         continue
       start, end = (float(end or 0) / 1000 for end in ends)
       label = (item.findtext('ANNOTATION_VALUE') or '').strip()
-      label = label or tier.get('TIER_ID', '')
+      if is_class:  # of write_segments, whose texts are scores
+        name = tier.get('PARTICIPANT') or name
+        label = '' if formats.is_number(label) else label
+      label = label or name
       time, who = marks.moment(start, end), tier.get('ANNOTATOR', '')
       mark = marks.Mark(len(found) + 1, video, time, label, who)
       found.append(mark._replace(shift=origin))
@@ -93,18 +112,58 @@ def write(
   """
   by_video = collections.defaultdict(list)
   for click in sorted(clicks, key=lambda c: c.time):
-    by_video[click.video].append(click)
+    first = first_pictures.get(click.video, 0.0)
+    span = marks.span(click.time + first)
+    entry = _Entry(*span, click.annotator, click.label)
+    by_video[click.video].append(entry)
   for video, found in by_video.items():
-    document = _document(found, video, suffix, first_pictures.get(video, 0.0))
-    text = ElementTree.tostring(document, 'UTF-8', xml_declaration=True)
-    with files.atomic(folder / f'{video}.eaf') as f:
-      f.write(text)
+    path = folder / f'{video}.eaf'
+    _write(path, found, video, suffix, _CLICKS, 'ANNOTATOR')
+
+
+def write_segments(
+  path: epath.Path,
+  segments: Iterable[marks.Segment],
+  video: str,
+  suffix: str,
+  first_picture: float,
+) -> None:
+  """Write a video's segments as an .eaf, a tier a class.
+
+  The text of an annotation is its score, or its class where it has none. As
+  ELAN's tiers hold no two at a time, a further tier takes what overlaps.
+
+  Args:
+    path: Where it is written.
+    segments: Of the one video, in seconds.
+    video, suffix: Name and ending of the video's file, which the file names.
+    first_picture: Seconds on the player's clock.
+  """
+  entries = [
+    _Entry(
+      segment.start + first_picture, segment.end + first_picture,
+      segment.label,
+      segment.label if segment.score is None else f'{segment.score:.4g}',
+    )
+    for segment in sorted(segments, key=lambda s: s.start)
+  ]  # fmt: skip
+  _write(path, entries, video, suffix, _SEGMENTS, 'PARTICIPANT')
+
+
+def _write(path, entries, video, suffix, kind, owner):
+  document = _document(entries, video, suffix, kind, owner)
+  text = ElementTree.tostring(document, 'UTF-8', xml_declaration=True)
+  with files.atomic(path) as f:
+    f.write(text)
 
 
 def _document(
-  clicks: Sequence[marks.Click], video: str, suffix: str, first: float
+  entries: Sequence[_Entry], video: str, suffix: str, kind: str, owner: str
 ) -> ElementTree.Element:
-  """Return the document of a video's clicks, which are in time order."""
+  """Return the document of a video's entries, which are in time order.
+
+  Of each tier `owner` is the attribute that says whose it is, `kind` its type.
+  """
   new, add = ElementTree.Element, ElementTree.SubElement
   root = new('ANNOTATION_DOCUMENT', {
     'AUTHOR': '', 'DATE': '1970-01-01T00:00:00+00:00', 'FORMAT': '3.0',
@@ -116,16 +175,17 @@ def _document(
   add(header, 'MEDIA_DESCRIPTOR', MEDIA_URL=url, MIME_TYPE=mime,
       RELATIVE_MEDIA_URL=url)  # fmt: skip
   order, tiers, ends, slots = add(root, 'TIME_ORDER'), {}, {}, []
-  for count, click in enumerate(clicks, 1):
-    start, end = (round(1000 * x) for x in marks.span(click.time + first))
-    who, number = click.annotator, 1
+  for count, entry in enumerate(entries, 1):
+    start = round(1000 * entry.start)
+    end = max(round(1000 * entry.end), start + 1)
+    who, number = entry.who, 1
     while (tier := who if number == 1 else f'{who}-{number}') in tiers and (
-      ends[tier] > start or tiers[tier].get('ANNOTATOR') != who
+      ends[tier] > start or tiers[tier].get(owner) != who
     ):
       number += 1
     if tier not in tiers:
       tiers[tier] = new(
-        'TIER', LINGUISTIC_TYPE_REF='clicks', TIER_ID=tier, ANNOTATOR=who
+        'TIER', {'LINGUISTIC_TYPE_REF': kind, 'TIER_ID': tier, owner: who}
       )
     ends[tier] = end
     names = f'ts{2 * count}', f'ts{2 * count + 1}'
@@ -135,11 +195,11 @@ def _document(
       ANNOTATION_ID=f'a{count}', TIME_SLOT_REF1=names[0],
       TIME_SLOT_REF2=names[1],
     )  # fmt: skip
-    add(aligned, 'ANNOTATION_VALUE').text = click.label
+    add(aligned, 'ANNOTATION_VALUE').text = entry.text
   for time, name in sorted(slots):
     add(order, 'TIME_SLOT', TIME_SLOT_ID=name, TIME_VALUE=str(time))
   root.extend(tiers.values())
-  add(root, 'LINGUISTIC_TYPE', LINGUISTIC_TYPE_ID='clicks',
+  add(root, 'LINGUISTIC_TYPE', LINGUISTIC_TYPE_ID=kind,
       TIME_ALIGNABLE='true', GRAPHIC_REFERENCES='false')  # fmt: skip
   ElementTree.indent(root)
   return root

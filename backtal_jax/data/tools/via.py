@@ -115,15 +115,40 @@ def write(
     suffix: Ending of the videos' files, which the project names.
     first_pictures: {video: seconds on the player's clock}, 0 where missing.
   """
-  clicks = list(clicks)
-  videos = sorted({click.video for click in clicks})
+  entries = [
+    (click.video, click.label, click.annotator,
+     marks.span(click.time + first_pictures.get(click.video, 0.0)))
+    for click in clicks
+  ]  # fmt: skip
+  _write(path, entries, suffix, 'annotator', 'clicks')
+
+
+def write_segments(
+  path: epath.Path,
+  segments: Iterable[marks.Segment],
+  suffix: str,
+  first_pictures: Mapping[str, float],
+) -> None:
+  """Write segments of any videos as a VIA 3 project, with their scores."""
+  entries = []
+  for segment in segments:
+    first = first_pictures.get(segment.video, 0.0)
+    score = '' if segment.score is None else f'{segment.score:.4g}'
+    span = segment.start + first, segment.end + first
+    entries.append((segment.video, segment.label, score, span))
+  _write(path, entries, suffix, 'score', 'segments')
+
+
+def _write(path, entries, suffix, second, name):
+  """Write [(video, label, value of the second attribute, interval)]."""
+  videos = sorted({video for video, *_ in entries})
   numbers = {name: str(i) for i, name in enumerate(videos, 1)}
-  labels = sorted({click.label for click in clicks})
+  labels = sorted({label for _, label, *_ in entries})
   text = {'anchor_id': 'FILE1_Z2_XY0', 'desc': '', 'default_option_id': ''}
   project = {
     'project': {
       'pid': '__VIA_PROJECT_ID__', 'rev': '__VIA_PROJECT_REV_ID__',
-      'data_format_version': '3.1.1', 'pname': 'clicks',
+      'data_format_version': '3.1.1', 'pname': name,
       'vid_list': list(numbers.values()),
     },
     'config': {'file': {'loc_prefix': {'1': '', '2': '', '3': '', '4': ''}},
@@ -131,21 +156,20 @@ def write(
     'attribute': {
       '1': text | {'aname': 'label', 'type': 4,
                    'options': {str(i): x for i, x in enumerate(labels)}},
-      '2': text | {'aname': 'annotator', 'type': 1, 'options': {}},
+      '2': text | {'aname': second, 'type': 1, 'options': {}},
     },
     'file': {
-      n: {'fid': n, 'fname': f'{name}{suffix}', 'type': 4, 'loc': 1,
-          'src': f'{name}{suffix}'}
-      for name, n in numbers.items()
+      n: {'fid': n, 'fname': f'{video}{suffix}', 'type': 4, 'loc': 1,
+          'src': f'{video}{suffix}'}
+      for video, n in numbers.items()
     },
     'view': {n: {'fid_list': [n]} for n in numbers.values()},
     'metadata': {
-      f'{numbers[c.video]}_{i}': {
-        'vid': numbers[c.video], 'flg': 0, 'xy': [],
-        'z': marks.span(c.time + first_pictures.get(c.video, 0.0)),
-        'av': {'1': str(labels.index(c.label)), '2': c.annotator},
+      f'{numbers[video]}_{i}': {
+        'vid': numbers[video], 'flg': 0, 'xy': [], 'z': span,
+        'av': {'1': str(labels.index(label)), '2': value},
       }
-      for i, c in enumerate(clicks)
+      for i, (video, label, value, span) in enumerate(entries)
     },
   }  # fmt: skip
   files.write_json(path, project)

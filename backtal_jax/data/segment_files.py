@@ -1,0 +1,380 @@
+"""Files of segments, found or drawn: written by their ending, read by content.
+
+What players show (VIA, ELAN, subtitles) is written in their time, to which
+the first picture's is added; all else in ours.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from etils import epath
+
+from backtal_jax import errors, files, localization
+from backtal_jax.data import annotation_formats as formats
+from backtal_jax.data import annotations, click_formats, marks, tables
+from backtal_jax.data.tools import elan, via
+
+# Endings of what is written; of the last three a file holds one video.
+ENDINGS = '.json', '.via.json', '.csv', '.eaf', '.vtt', '.srt'
+ONE_VIDEO = ENDINGS[3:]
+PLACE = '{video}'  # stands in an output for the name of the video
+_HEADER = 'video_id', 'label', 'start', 'end'
+Times = Mapping[str, formats.VideoTimes]
+
+
+class Found(NamedTuple):
+  """What a file of segments holds.
+
+  Attributes:
+    segments: [(where it stands, segment)].
+    videos: All videos that the file names, those without segments, too; of
+      ground truth with subset and times.
+    classes: In the order of their indices, where the file tells.
+  """
+
+  segments: list[tuple[str, marks.Segment]]
+  videos: dict[str, annotations.AnnotatedVideo]
+  classes: tuple[str, ...]
+
+
+def require_output(output: epath.Path, frames: bool = False) -> None:
+  """Refuse an output of another form than the ones that are written.
+
+  Raises:
+    errors.InputError: Names the ending, or says that `frames` are a CSV.
+  """
+  files.require_ending(output, *ENDINGS)
+  if frames and _form(output) != '.csv':
+    raise errors.InputError(
+      f'{output}: --frames makes a table, expected an output that ends in .csv'
+    )
+
+
+def require_videos(output: epath.Path, count: int) -> None:
+  """Refuse a file of one video for several.
+
+  Raises:
+    errors.InputError: Says how to name a file each.
+  """
+  form = _form(output)
+  if form in ONE_VIDEO and count > 1 and PLACE not in str(output):
+    raise errors.InputError(
+      f'{output}: {count} videos, but such a file is of one; expected {PLACE} '
+      f'in its name, for a file each: {PLACE}{form}'
+    )
+
+
+def is_activitynet(output: epath.Path) -> bool:
+  """Return whether ActivityNet's JSON is to be written."""
+  return _form(output) == '.json'
+
+
+def _form(output):
+  """Return the ending that says the form, .json where none does."""
+  name = output.name.casefold()
+  known = [ending for ending in ENDINGS if name.endswith(ending)]
+  return max(known, key=len, default='.json')
+
+
+def write(
+  output: epath.Path,
+  segments: Iterable[marks.Segment],
+  videos: Sequence[str],
+  times: Times,
+  *,
+  suffix: Mapping[str, str] | str = '.mp4',
+  classes: Sequence[str] = (),
+  frames: bool = False,
+) -> list[epath.Path]:
+  """Write segments in the form that the output's ending says.
+
+  ActivityNet's JSON (.json) of predictions, VIA 3's (.via.json), a table
+  (.csv), or a file of one video for ELAN (.eaf) or with subtitles (.vtt, .srt).
+
+  Args:
+    output: The file; with PLACE in its name one a video.
+    segments: Of any of the videos.
+    videos: Names of all videos, those without segments, too.
+    times: What is known of the videos.
+    suffix: Ending of the videos' files, of all or by name.
+    classes: Columns of a table of frames; by default those of the segments.
+    frames: Whether a table has a row a frame.
+
+  Returns:
+    The files.
+
+  Raises:
+    errors.InputError: Several videos for a file of one; no rate or duration
+      for frames.
+  """
+  form, segments = _form(output), list(segments)
+  first = {
+    name: (told.first_picture if (told := times.get(name)) else 0.0)
+    for name in videos
+  }
+  ending = lambda name: suffix if isinstance(suffix, str) else suffix[name]
+  if form not in ONE_VIDEO and PLACE not in str(output):
+    if form == '.via.json':
+      endings = {ending(name) for name in videos}
+      only = min(endings) if len(endings) == 1 else '.mp4'
+      via.write_segments(output, segments, only, first)
+    elif form == '.csv':
+      text = (
+        _frames(segments, videos, times, classes)
+        if frames
+        else _table(segments)
+      )
+      _write_text(output, text)
+    else:
+      files.write_json(output, _results(segments, videos))
+    return [output]
+  require_videos(output, len(videos))
+  written = []
+  for name in videos:
+    path = files.path(str(output).replace(PLACE, name.replace('/', '_')))
+    own = [segment for segment in segments if segment.video == name]
+    if form == '.eaf':
+      elan.write_segments(path, own, name, ending(name), first[name])
+    elif form in ('.vtt', '.srt'):
+      _write_text(path, _subtitles(own, first[name], form))
+    else:
+      write(
+        path, own, [name], times, suffix=ending(name), classes=classes,
+        frames=frames,
+      )  # fmt: skip
+    written.append(path)
+  return written
+
+
+def _write_text(path, text):
+  with files.atomic(path) as f:
+    f.write(text.encode())
+
+
+def _results(segments, videos):
+  """Return ActivityNet's predictions."""
+  found = {name: [] for name in videos}
+  for s in segments:
+    entry = {'label': s.label, 'segment': [s.start, s.end]}
+    found[s.video].append(entry | {'score': s.score})
+  return localization.format_results(found)
+
+
+def _csv(rows):
+  text = io.StringIO()
+  csv.writer(text, lineterminator='\n').writerows(rows)
+  return text.getvalue()
+
+
+def _table(segments):
+  """Return a row a segment, with a column of scores if they have some."""
+  scored = any(s.score is not None for s in segments) or not segments
+  head = (*_HEADER, 'score') if scored else _HEADER
+  rows = [(s.video, s.label, s.start, s.end, s.score) for s in segments]
+  return _csv([head, *(row[: len(head)] for row in rows)])
+
+
+def _frames(segments, videos, times, classes):
+  """Return a row a frame: of each class the highest score over its middle."""
+  classes = list(classes) or sorted({s.label for s in segments})
+  rows = [('video_id', 'frame', 'time', *classes)]
+  for name in videos:
+    told = times.get(name, formats.VideoTimes())
+    if not (told.fps and told.duration):
+      raise errors.InputError(
+        f'video {name!r}: duration {told.duration}, frames a second '
+        f'{told.fps}, expected both for --frames'
+      )
+    own = [segment for segment in segments if segment.video == name]
+    for frame in range(max(1, round(told.duration * told.fps))):
+      time = frame / told.fps
+      best = dict.fromkeys(classes, 0.0)
+      for s in own:
+        if s.start <= time + 0.5 / told.fps < s.end:
+          score = 1.0 if s.score is None else s.score
+          best[s.label] = max(best[s.label], score)
+      rows.append((name, frame, round(time, 6), *best.values()))
+  return _csv(rows)
+
+
+def _subtitles(segments, first, form):
+  """Return cues in the order of their starts, WebVTT's or SubRip's."""
+  mark = ',' if form == '.srt' else '.'
+  cues = ['WEBVTT\n'] if form == '.vtt' else []
+  for number, s in enumerate(sorted(segments, key=lambda s: s.start), 1):
+    start, end = (round(1000 * (x + first)) for x in (s.start, s.end))
+    text = ' '.join(s.label.split())
+    if form == '.vtt':
+      for sign, name in (('&', 'amp'), ('<', 'lt'), ('>', 'gt')):
+        text = text.replace(sign, f'&{name};')
+    text += '' if s.score is None else f' {s.score:.2f}'
+    span = ' --> '.join(_clock(x, mark) for x in (start, max(end, start + 1)))
+    cues.append(f'{number}\n{span}\n{text}\n')
+  return '\n'.join(cues)
+
+
+def _clock(milliseconds, mark):
+  seconds, rest = divmod(milliseconds, 1000)
+  minutes, seconds = divmod(seconds, 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours:02d}:{minutes:02d}:{seconds:02d}{mark}{rest:03d}'
+
+
+def read(
+  path: epath.Path, times: Times, fps: float | None = None
+) -> tuple[Found, list[str]]:
+  """Read segments of any form: predictions, ground truth, tables, tools' files.
+
+  Of annotation tools (click_tools) the intervals are taken, in our time.
+
+  Args:
+    path: Of the file.
+    times: What is known of the videos, for frames and players' clocks.
+    fps: Frames a second of frames, see annotations.read_clicks.
+
+  Returns:
+    What is in it, of which nothing has been checked; and complaints.
+
+  Raises:
+    errors.InputError: The file is of no known form.
+  """
+  text = '' if path.is_dir() else files.read_text(path)
+  if re.match(r'\s*\{', text):
+    data = files.parse_json(text, path)
+    if isinstance(data.get('results'), dict):
+      return _read_predictions(path, data['results'])
+  if path.is_dir() or _is_ground_truth(text, path):
+    return _read_truth(path), []
+  first = tables.lower(text.partition('\n')[0].strip(tables.EDGES).split(','))
+  if {*_HEADER} <= {*first}:
+    return _read_table(path)
+  return _read_tool(path, times, fps)
+
+
+def _is_ground_truth(text, path):
+  if not re.match(r'\s*[\[{]', text):
+    return False
+  data = files.parse_json(text, path)
+  if isinstance(data, list):
+    return bool(data) and 'annotations' in data[0] and 'data' not in data[0]
+  entries = data.values()
+  return 'database' in data or any(
+    isinstance(entry, dict) and 'annotations' in entry for entry in entries
+  )
+
+
+def _bare(name):
+  return annotations.AnnotatedVideo(name, '', None, None, ())
+
+
+def _read_predictions(path, results):
+  """Read predictions of ActivityNet's form."""
+  found, complaints = [], []
+  for video, items in results.items():
+    where = f'{path}: video {video!r}'
+    try:
+      for item in formats.listed(items):
+        start, end, label = formats.read_segment(item)
+        score = formats.number(item.get('score'), 'score')
+        found.append((where, marks.Segment(video, start, end, label, score)))
+    except errors.InputError as e:
+      complaints.append(f'{where}: {e}')
+  videos = {name: _bare(name) for name in results}
+  return Found(found, videos, ()), complaints
+
+
+def _read_truth(path):
+  truth = annotations.read_ground_truth(path)
+  found = [
+    (f'{path}: video {name!r}', marks.Segment(name, s.start, s.end, s.label))
+    for name, video in truth.videos.items()
+    for s in video.segments
+  ]
+  return Found(found, truth.videos, truth.classes)
+
+
+def _read_table(path):
+  """Read our own table, with scores or without."""
+  found, complaints = [], []
+  for where, row in tables.read_table(path, _HEADER, ('score',)):
+    try:
+      start, end = (formats.seconds(row[k], k) for k in ('start', 'end'))
+      score = formats.number(row['score'], 'score') if 'score' in row else None
+      label = formats.class_name(row['label'])
+      segment = marks.Segment(row['video_id'], start, end, label, score)
+      found.append((where, segment))
+    except errors.InputError as e:
+      complaints.append(f'{where}: {e}')
+  return Found(
+    found, {s.video: _bare(s.video) for _, s in found}, ()
+  ), complaints
+
+
+def _read_tool(path, times, fps):
+  """Read the intervals of an annotation tool's file."""
+  read = click_formats.read(path)
+  found, videos = [], {}
+  complaints = [f'{path}:{line}: {text}' for line, text in read.complaints]
+  names, _ = annotations.match_names(
+    [mark.video for mark in read.found], times, read.respell
+  )
+  for mark in read.found:
+    where = f'{path}:{mark.line}'
+    name = names.get(mark.video, mark.video)
+    videos[name] = _bare(name)
+    try:
+      known = times.get(name, formats.VideoTimes())
+      span = marks.measure(mark, known, fps, read.is_played)
+      if span.start == span.end:
+        raise errors.InputError(
+          f'a moment of {mark.label!r} at {span.start:g}, expected a segment'
+        )
+      label = formats.class_name(mark.label)
+      start, end = span.ours(span.start), span.ours(span.end)
+      found.append((where, marks.Segment(name, start, end, label)))
+    except errors.InputError as e:
+      complaints.append(f'{where}: {e}')
+  return Found(found, videos, ()), complaints
+
+
+def check(
+  found: Found, times: Times, classes: Sequence[str]
+) -> tuple[list[marks.Segment], list[str]]:
+  """Give segments the known names, and hold them against what is known.
+
+  Args:
+    found: What was read.
+    times: Of the known videos; with none any video is right.
+    classes: Known ones; with none any class is right.
+
+  Returns:
+    The segments that are right, ends that are behind a video's by rounding
+    (marks.BEYOND) cut off; and a line on each other one.
+  """
+  names, _ = annotations.match_names(found.videos, times)
+  right, problems = [], []
+  for where, s in found.segments:
+    name = names.get(s.video, '' if times else s.video)
+    duration = times[name].duration if name in times else None
+    text = f'{where}: {s.label} {s.start:g}–{s.end:g} s'
+    if not name:
+      near = annotations.nearest(s.video, times)
+      problems.append(f'{where}: video {s.video!r} is unknown{near}')
+    elif classes and s.label not in classes:
+      problems.append(
+        f'{where}: class {s.label!r} is unknown, expected one of '
+        f'{errors.few(classes)}'
+      )
+    elif not s.start < s.end:
+      problems.append(f'{text}, expected the end after the start')
+    elif s.start < 0:
+      problems.append(f'{text}, expected a start of 0 or later')
+    elif duration is not None and s.end > duration + marks.BEYOND:
+      problems.append(f'{text}, but the video ends at {duration:g} s')
+    else:
+      end = s.end if duration is None else min(s.end, duration)
+      right.append(s._replace(video=name, end=end))
+  return right, problems

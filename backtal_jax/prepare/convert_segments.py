@@ -1,0 +1,129 @@
+"""The command `prepare convert-segments`: segments of one form in another."""
+
+import argparse
+import dataclasses
+
+from etils import epath
+
+from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats, annotations, segment_files
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Add the options of `run`."""
+  add = parser.add_argument
+  add('--segments', required=True, nargs='+', metavar='FILE',
+      help='of predictions, annotations, or annotation tools')  # fmt: skip
+  add('--output', type=files.path, required=True,
+      help='.json (ActivityNet), .via.json (VIA 3), .csv, .eaf, .vtt or .srt; '
+      '{video} in its name makes a file a video')  # fmt: skip
+  add('--ground_truth', type=files.path,
+      help='tells videos and classes; of any format')  # fmt: skip
+  add('--video_list', type=files.path,
+      help='CSV video_id,duration[,fps][,first_picture]')  # fmt: skip
+  add('--fps', type=annotation_formats.rate,
+      help='frames a second where nothing else tells them')  # fmt: skip
+  add('--subset', default='training',
+      help='of what becomes ground truth (default %(default)s)')  # fmt: skip
+  add('--suffix', default='.mp4', help='of the videos')
+  add('--frames', action='store_true', help='a CSV with one row a frame')
+  add('--lenient', action='store_true', help='leave out what is wrong')
+
+
+def run(
+  segments: list[str],
+  output: epath.Path,
+  ground_truth: epath.Path | None = None,
+  video_list: epath.Path | None = None,
+  fps: float | None = None,
+  subset: str = 'training',
+  suffix: str = '.mp4',
+  frames: bool = False,
+  lenient: bool = False,
+) -> None:
+  """Read files of segments, and write them in the form of the output.
+
+  Segments with scores are predictions. Those without are annotations: as .json
+  they are ground truth, of the subset that they had or else of `subset`.
+  """
+  segment_files.require_output(output, frames)
+  truth, times = None, {}
+  if ground_truth:
+    truth = annotations.read_ground_truth(ground_truth, video_list=video_list)
+    times = {name: video.times for name, video in truth.videos.items()}
+  elif video_list:
+    times = annotations.read_lengths(video_list)
+  right, videos, problems, classes = [], {}, [], []
+  for path in map(files.path, segments):
+    found, complaints = segment_files.read(path, times, fps)
+    told = {name: video.times for name, video in found.videos.items()}
+    named = truth.classes if truth else ()
+    good, wrong = segment_files.check(found, times or _told(told), named)
+    right += good
+    problems += complaints + wrong
+    classes += [name for name in found.classes if name not in classes]
+    names, _ = annotations.match_names(found.videos, times)
+    for name, video in found.videos.items():
+      known = names.get(name, '' if times else name)
+      if known:
+        videos[known] = dataclasses.replace(video, name=known)
+  errors.tell(problems, lenient)
+  scored = {segment.score is not None for segment in right}
+  if len(scored) > 1:
+    raise errors.InputError(
+      f'{", ".join(segments)}: some segments have scores, others none; '
+      'expected predictions or annotations alone'
+    )
+  times = {
+    name: _complete(times.get(name), video.times, fps)
+    for name, video in videos.items()
+  }
+  classes = list(truth.classes if truth else classes) or sorted(
+    {segment.label for segment in right}
+  )
+  if scored == {False} and segment_files.is_activitynet(output):
+    if segment_files.PLACE in str(output):
+      raise errors.InputError(
+        f'{output}: ground truth is one file of all videos, expected no '
+        f'{segment_files.PLACE} in its name'
+      )
+    _write_truth(output, right, videos, times, classes, subset)
+    written = [output]
+  else:
+    written = segment_files.write(
+      output, right, [*videos], times, suffix=suffix, classes=classes,
+      frames=frames,
+    )  # fmt: skip
+  print(f'{errors.few(written)}: {len(right)} segments of {len(videos)} videos')
+
+
+def _told(times):
+  """Return the times that a file itself tells, if it tells of all videos."""
+  return times if all(told.duration for told in times.values()) else {}
+
+
+def _complete(known, told, fps):
+  """Return what is known of a video's times, else what its file tells."""
+  known = known or annotation_formats.VideoTimes()
+  return annotation_formats.VideoTimes(
+    known.duration or told.duration,
+    known.fps or told.fps or fps,
+    known.first_picture or told.first_picture,
+  )
+
+
+def _write_truth(output, segments, videos, times, classes, subset):
+  """Write annotations as ground truth."""
+  found = {}
+  for name, video in sorted(videos.items()):
+    own = sorted(
+      (s for s in segments if s.video == name), key=lambda s: (s.start, s.end)
+    )
+    listed = tuple(annotations.Segment(s.start, s.end, s.label) for s in own)
+    found[name] = annotations.AnnotatedVideo(
+      name, video.subset or subset, times[name].duration, times[name].fps,
+      listed, times[name].first_picture,
+    )  # fmt: skip
+  annotations.write_ground_truth(
+    output, annotations.Annotations(found, tuple(classes), str(output))
+  )
