@@ -279,6 +279,20 @@ def test_command_line(tmp_path, capsys, undrawn):
     pages.compare(a, other)
 
 
+def test_agreement_is_compared_on_the_same_clicks_only(tmp_path, undrawn):
+  a, b = (make_workdir(tmp_path / name, num_videos=3) for name in 'ab')
+  assert 'Click agreement' not in pages.compare(a, b).read_text()
+  of = lambda total: {f'v{i}': [[total, 2.0], [0.0, 0.0]] for i in range(9)}
+  files.write_json(a / 'agreement.json', of(1.0))
+  files.write_json(b / 'agreement.json', of(1.5))
+  text = pages.compare(a, b).read_text()
+  assert '<td>click agreement</td><td>50.0</td><td>75.0</td><td>+25.0' in text
+  files.write_json(b / 'agreement.json', of(1.5) | {'w': [[1, 1], [0, 0]]})
+  assert (
+    'Not compared: the two runs kept other' in pages.compare(a, b).read_text()
+  )
+
+
 def test_curves_come_back_as_they_were(tmp_path):
   rng = np.random.default_rng(0)
   classes = ['run', 'éa', 'c']

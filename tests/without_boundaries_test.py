@@ -7,15 +7,17 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from train_test import _run_until, assert_same, saved, tiny_config
 
 import backtal_jax
-from backtal_jax import errors, evaluate, train
-from backtal_jax.data import annotations, builder, sources
+from backtal_jax import errors, evaluate, models, train
+from backtal_jax.data import annotations, builder, sources, splits
 from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.report import pages
+from backtal_jax.run import sharding
 
 _SCRIPT = pathlib.Path(__file__).parents[1] / 'launch/multi_process.sh'
 _HALF = 25  # training videos: an epoch is a step
@@ -173,6 +175,30 @@ def test_tfds_gives_the_same(root, tmp_path, finished):
   assert train.train_and_evaluate(config, tmp_path / 'w') == json.loads(
     (finished / 'metrics.json').read_text()
   )
+
+
+def test_with_an_evaluation_split_there_are_both(demo_root):
+  config = tiny_config(demo_root)
+  truth = annotations.read_ground_truth(demo_root / 'ground_truth.json')
+  source = evaluate.make_source(config, demo_root, 'train')
+  held = [
+    annotations.Click(f'train_{i:03d}', 1.0, 'background', 'b')
+    for i in range(40)
+  ]
+  evaluator = evaluate.Evaluator(
+    config,
+    model := models.BackTAL(**config.model),
+    evaluate.open_evaluated(config, demo_root),
+    truth,
+    sharding.make_mesh((1,)),
+    (source, splits.Supervision(None, '', {}, held)),
+  )
+  results = evaluator(models.init(model, jax.random.key(0)), 3)
+  assert 0 <= results.metrics['average_mAP'] <= 1
+  assert results.metrics['click_agreement']['videos'] == 40
+  assert sorted(results.agreement) == [click.video for click in held]
+  assert all(name.startswith('test_') for name in results.found)
+  assert 'reach' not in results.metrics
 
 
 @pytest.mark.slow
