@@ -126,6 +126,7 @@ FIELDS = {
   'model.topk_ratio': _SHARE,
   'model.topk_by': _one_of('logits', 'probabilities'),
   'model.dropout_rate': _BELOW_ONE,
+  'model.standardize': _SWITCH,
   'model.dtype': _one_of('float32', 'bfloat16'),
   'loss.base': _WEIGHT,
   'loss.supp': _WEIGHT,

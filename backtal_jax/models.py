@@ -11,6 +11,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -90,6 +91,32 @@ leaky_relu = nn.leaky_relu  # its own slope is the official one
 def _full(x: Float[Array, '...']) -> Float[Array, '...']:
   """Go back to float32 (or float64), where `dtype` does not reach."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class Standard(nn.Module):
+  """Shift and scale every channel; both are given, not learned."""
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+    channels = self.param(
+      'channels', lambda _, n: standard(np.zeros(n), np.ones(n)), x.shape[-1]
+    )
+    channels = jax.lax.stop_gradient(channels)
+    return (x - channels['mean']) * channels['scale']
+
+
+def standard(mean: np.ndarray, deviation: np.ndarray) -> dict[str, jax.Array]:
+  """Return what `Standard` has, of means and standard deviations [D].
+
+  Channels that hardly change, by less than a hundredth of what all change on
+  average, count as if they changed by that much.
+  """
+  least = 0.01 * np.sqrt(np.mean(np.square(deviation)))
+  scale = 1 / np.maximum(deviation, least or 1)
+  return {
+    'mean': jnp.asarray(mean, jnp.float32),
+    'scale': jnp.asarray(scale, jnp.float32),
+  }
 
 
 class Embedding(nn.Module):
@@ -178,6 +205,7 @@ class BackTAL(nn.Module):
   topk_ratio: float = 0.125  # snippets whose mean is the video score
   topk_by: str = 'logits'  # or 'probabilities', see `choose`
   dropout_rate: float = 0.7  # of the second layer, in training
+  standardize: bool = False  # the channels, before all else
   dtype: DTypeLike = jnp.float32  # of activations and products, or bfloat16
 
   @nn.compact
@@ -187,7 +215,10 @@ class BackTAL(nn.Module):
     Features are of any float type; dropout needs an rng of that name.
     """
     dtype = jnp.dtype(self.dtype)
-    x = feature.astype(dtype)
+    x = feature
+    if self.standardize:
+      x = Standard(name='standard')(_full(x))
+    x = x.astype(dtype)
     embedding = Embedding(
       self.reduce_dim, self.embedding_dim, dtype, name='embedding'
     )(x)

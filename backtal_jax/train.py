@@ -62,7 +62,8 @@ class Program(NamedTuple):
   """What trains."""
 
   model: models.BackTAL
-  new_state: Callable[[], TrainState]  # samples a first state
+  # Samples a first state; of models.standard, what a network standardises by.
+  new_state: Callable[..., TrainState]
   layout: TrainState  # where a state's arrays live: their shardings
   # Jitted; reuses the old state's memory.
   step: Step
@@ -165,6 +166,8 @@ def train_step(
   new = state._replace(
     params=optax.apply_updates(state.params, updates), opt_state=opt_state
   )
+  if model.standardize:  # given: without a gradient, there is decay to undo
+    new.params['standard'] = state.params['standard']
   finite = jnp.isfinite(total) & jnp.isfinite(norm)
   new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
   metrics = {f'loss/{name}': term for name, term in terms.items()}
@@ -189,8 +192,10 @@ def build(
     options.learning_rate, options.weight_decay, options.betas
   )
 
-  def sample(rng):
+  def sample(rng, channels=None):
     params = models.init(model, rng)
+    if channels is not None:
+      params['standard'] = {'channels': channels}
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, optimizer.init(params), rng)
 
@@ -257,6 +262,15 @@ def open_training(
     if line := splits.inseparable(source.labels()[labelled], truth.classes):
       print(line)
   return Videos(source, labelled, plan, truth, supervision)
+
+
+def _measure_channels(videos):
+  """Return the models.standard of the training split, of all processes one."""
+  measured = []
+  if hosts.is_main_process():
+    found = sources.measure_channels(videos.source, videos.labelled)
+    measured.append(found)
+  return models.standard(*hosts.gather_objects(measured)[0][0])
 
 
 def load(
@@ -430,6 +444,8 @@ def train_and_evaluate(
   per_epoch = len(videos.plan) // options.most_epochs
   num_steps = per_epoch * config.train.num_epochs
   model, new_state, layout, step_fn = build(config, mesh, num_steps)
+  if config.model.standardize:
+    new_state = functools.partial(new_state, _measure_channels(videos))
   evaluator = evaluate.Evaluator(
     config,
     model,

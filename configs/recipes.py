@@ -26,6 +26,7 @@ def apply(config: ml_collections.ConfigDict, name: str):
     raise ValueError(f'recipe {name!r}, expected one of {", ".join(NAMES)}')
   c = config.unlock()
   if name in ('robust', 'staged'):
+    c.model.standardize = True
     c.model.topk_by = 'probabilities'
     c.loss.click = 1.0
     c.loss.label_warmup = 0.1

@@ -31,6 +31,9 @@ def get_config(recipe='published'):
   c.model.topk_by = 'logits'  # that choose them: logits | probabilities
   # Share dropped before the classifier; at least 0, less than 1.
   c.model.dropout_rate = 0.7
+  # Shift and scale every channel of the features to mean 0, deviation 1 over
+  # the training split; kept with the parameters: False | True.
+  c.model.standardize = False
   c.model.dtype = 'float32'  # of activations, products: float32 | bfloat16
 
   c.loss = ml_collections.ConfigDict()

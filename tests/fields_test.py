@@ -22,6 +22,7 @@ _REFUSED = {
   'model.affinity': ('cosine', '', None),
   'model.topk_ratio': (0, 1.01),
   'model.topk_by': ('scores', None),
+  'model.standardize': (1, 'yes'),
   'model.dropout_rate': (1, 1.0),
   'model.dtype': ('float16', None, 'f32'),
   'loss.separation_topk_ratio': (0, 2),

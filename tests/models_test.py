@@ -161,3 +161,28 @@ def test_zero_features_have_finite_gradients():
 
   gradients = jax.jit(jax.grad(total))(params)
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+def test_a_standardising_network_is_the_plain_one_on_standardised_features():
+  rng, options = np.random.default_rng(0), (4, 6, 8, 4, 4)
+  mean, deviation = rng.normal(size=6), rng.uniform(0.5, 2, size=6)
+  x = rng.normal(size=(2, 10, 6)).astype(np.float32)
+  plain = models.BackTAL(*options, dropout_rate=0.0)
+  params = models.init(plain, jax.random.key(0))
+  apply = lambda m, x: m.apply({'params': params}, jnp.asarray(x), train=True)
+  expected = apply(plain, ((x - mean) / deviation).astype(np.float32))
+  model = models.BackTAL(*options, dropout_rate=0.0, standardize=True)
+  assert models.shapes(model).keys() == {*params, 'standard'}
+  params['standard'] = {'channels': models.standard(mean, deviation)}
+  found = apply(model, x)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, 1e-4, 1e-5)
+
+
+def test_channels_that_hardly_change_are_not_blown_up():
+  # The root of the mean square is 5 / sqrt(2): the least is a hundredth.
+  found = models.standard(np.array([1, 2]), np.array([5, 0]))
+  np.testing.assert_allclose(found['mean'], [1, 2])
+  np.testing.assert_allclose(found['scale'], [0.2, 100 * 2**0.5 / 5])
+  still = models.standard(np.zeros(2), np.zeros(2))
+  np.testing.assert_allclose(still['scale'], 1)

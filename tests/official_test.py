@@ -18,7 +18,7 @@ import pytest
 from etils import epath
 from golden import FOLDER, KINDS, Case
 
-from backtal_jax import errors, predict, train
+from backtal_jax import errors, models, predict, train
 from backtal_jax.data import feature_files, sources
 from backtal_jax.run import checkpoints, torch_checkpoints
 from configs import activitynet12, hacs, thumos14
@@ -211,6 +211,20 @@ def test_import_then_export_changes_no_bit(torch, tmp_path, kind):
     assert other.dtype == torch.float32 and other.is_contiguous()
     assert tensor.shape == other.shape
     assert tensor.numpy().tobytes() == other.numpy().tobytes()
+
+
+def test_what_a_network_standardises_by_is_exported_too(torch, tmp_path):
+  params = Case('thumos14').params
+  size = params['filter']['conv_1']['kernel'].shape[1]
+  channels = models.standard(np.arange(size), np.arange(1, size + 1))
+  params = params | {'standard': {'channels': channels}}
+  torch_checkpoints.write(tmp_path / 'x.pth', params, 3)
+  read, _ = checkpoints.restore_params(epath.Path(tmp_path / 'x.pth'), params)
+  assert jax.tree.structure(read) == jax.tree.structure(params)
+  for ours, theirs in zip(
+    jax.tree.leaves(read), jax.tree.leaves(params), strict=True
+  ):
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_training_goes_on_the_same_after_export_and_import(

@@ -67,6 +67,23 @@ def test_videos_come_in_name_order_and_clicks_may_be_missing(tmp_path):
   assert (source[1].click == IGNORED).all()
 
 
+def test_channels_are_measured_over_all_snippets_of_some_videos(tmp_path):
+  rng, streams = np.random.default_rng(0), {}
+  for name in 'abc':
+    streams[name] = rng.normal(3, 2, size=(5, 7)).astype(np.float32)
+    spa, tem = np.split(streams[name], [2])
+    np.savez(
+      tmp_path / f'{name}.npz',
+      **_arrays(vid_name=np.array(name), feat_spa=spa, feat_tem=tem),
+    )
+  mean, deviation = sources.measure_channels(
+    _source(tmp_path), np.array([0, 2])
+  )
+  both = np.concatenate([streams['a'], streams['c']], axis=1)
+  np.testing.assert_allclose(mean, both.mean(axis=1), 1e-6)
+  np.testing.assert_allclose(deviation, both.std(axis=1), 1e-6)
+
+
 _BAD = {
   'missing key': (
     {'feat_tem': None}, 'no feat_tem in it; found cls_label, duration'),

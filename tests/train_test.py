@@ -258,6 +258,20 @@ def test_one_batch_on_eight_devices_is_the_same_batch_on_one():
     np.testing.assert_allclose(one_metrics[key], eight_metrics[key], 1e-5)
 
 
+def test_what_a_network_standardises_by_is_measured_and_stays(
+  demo_root, whole_run
+):
+  paths = sorted((demo_root / 'train').glob('*.npz'))
+  streams = [np.load(path) for path in paths]
+  x = np.concatenate(
+    [np.concatenate([s['feat_spa'], s['feat_tem']]) for s in streams], axis=1
+  )
+  params, _ = checkpoints.restore_params(whole_run, None)
+  found = params['standard']['channels']  # after 16 steps, with decay
+  np.testing.assert_allclose(found['mean'], x.mean(axis=1), atol=1e-6)
+  np.testing.assert_allclose(found['scale'], 1 / x.std(axis=1), 1e-5)
+
+
 def test_the_steps_trace_once(traced_run):
   # 160 videos in batches of 48: the last one is padded, not smaller.
   _, traces = traced_run

@@ -23,8 +23,13 @@ _MODULES = {
   'backbone.classifier': 'classifier_module.conv',
   'embedding.conv_1': 'embedding_module.conv_1',
   'embedding.conv_2': 'embedding_module.conv_2',
+  # No module of the official program, which stops at it: it could not compute
+  # what this network does.
+  'standard.channels': 'standard_module.channels',
 }
-_TENSORS = {'kernel': 'weight', 'bias': 'bias'}
+_TENSORS = {
+  'kernel': 'weight', 'bias': 'bias', 'mean': 'mean', 'scale': 'scale'
+}  # fmt: skip
 _INNER = re.compile(
   rf'(?:[^.]+\.)*?((?:{"|".join(map(re.escape, _MODULES.values()))})\..+)'
 )

@@ -1,0 +1,171 @@
+"""Which learning rates hold, on raw features and on standardised ones.
+
+  python -m experiments.rates --workdir runs/rates [--hapt data/HAPT] \\
+      [--seeds 3] [--set short] [--recipe robust]
+
+Trains small networks on made raw features (`prepare demo --kind raw`), short
+videos of 2 classes and long ones of 20, on the demo, and on HAPT without five
+of its training people, who are what is evaluated (its test people are not
+read). Each with clicks and with video labels alone, at every rate of RATES.
+The same command goes on where it was stopped; with `--table` it only shows
+what is there. A run's workdir is WORKDIR/SET/RECIPE/FEATURES/CLICKS/RATE/SEED.
+"""
+
+import dataclasses
+import itertools
+import runpy
+import shutil
+import sys
+
+
+from backtal_jax import command_line, errors, files, train
+from backtal_jax.data import annotations, demo, raw_demo
+from backtal_jax.prepare import __main__ as prepare
+from backtal_jax.run import sharding
+from configs import demo as demo_config
+from configs import hapt as hapt_config
+from experiments import supervision
+
+RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3)
+FEATURES = {'raw': False, 'standardised': True}
+CLICKS = ('clicks', 'labels')
+_SMALL = {'model.hidden_dim': 128, 'model.reduce_dim': 64}
+# Made raw sets, T, and what of a config is changed to be quick.
+RAW = {
+  'short': (raw_demo.Shape(2, 512, 350, (2.0, 4.0)), 32),
+  'long': (raw_demo.Shape(20, 512, 260, (2.0, 180.0)), 100),
+}
+EPOCHS = {'short': 20, 'long': 20, 'demo': 20, 'hapt': 15}
+_HELD_OUT = ('03', '08', '16', '22', '27')  # of HAPT's training people
+
+
+def make(name, workdir, hapt):
+  """Make a set where it is missing; return its root and get_config."""
+  root = workdir / 'data' / name
+  whole = root / 'ground_truth.json'
+  if name == 'demo':
+    if not whole.exists():
+      demo.prepare(root)
+    return root, demo_config.get_config
+  if name == 'hapt':
+    if not whole.exists():
+      _hold_out(hapt, root)
+    return root, hapt_config.get_config
+  if not whole.exists():
+    shape, num_snippets = RAW[name]
+    made = workdir / 'data' / f'{name}_made'
+    raw_demo.prepare(made, shape)
+    prepare.main(
+      ['custom', '--features', f'{made}/features', '--output', f'{root}',
+       '--ground_truth', f'{made}/annotations.json',
+       '--clicks', f'{made}/clicks.csv', '--num_snippets', f'{num_snippets}',
+       '--fps', f'{raw_demo.FPS}', '--stride', f'{raw_demo.STRIDE}',
+       '--window', f'{raw_demo.WINDOW}']
+    )  # fmt: skip
+  return root, runpy.run_path(str(root / 'config.py'))['get_config']
+
+
+def _hold_out(hapt, root):
+  """Copy HAPT's training people to a root of which some are the test split."""
+  truth, videos = annotations.read_ground_truth(hapt / 'ground_truth.json'), {}
+  for path in sorted((hapt / 'train').glob('*.npz')):
+    person = path.stem.split('user')[1][:2]
+    split = 'test' if person in _HELD_OUT else 'train'
+    (root / split).mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, root / split / path.name)
+    video = truth.videos[path.stem]
+    videos[path.stem] = dataclasses.replace(video, subset=split)
+  held = annotations.Annotations(videos, truth.classes)
+  annotations.write_ground_truth(root / 'ground_truth.json', held)
+
+
+def run(workdir, name, root, get_config, recipe, features, clicks, rate, seed):
+  """Train one run, unless it is whole."""
+  where = folder(workdir, name, recipe, features, clicks, rate, seed)
+  if supervision.is_whole(where, EPOCHS[name]):
+    return
+  fields = {
+    'data.root': str(root), 'data.placement': 'device',
+    'model.standardize': FEATURES[features],
+    'train.learning_rate': rate, 'train.seed': seed,
+    'train.num_epochs': EPOCHS[name], 'train.eval_every': EPOCHS[name],
+    'eval.watch': True,
+  }  # fmt: skip
+  if name != 'demo':
+    fields |= _SMALL
+  if clicks == 'labels':
+    for term in ('click', 'separation', 'embedding'):
+      fields[f'loss.{term}'] = 0.0
+  config = get_config(recipe).unlock()
+  config.update_from_flattened_dict(fields)
+  metrics = train.train_and_evaluate(config.lock(), where)
+  shutil.rmtree(where / 'checkpoints')  # hundreds of runs
+  print(where, f'{100 * metrics["average_mAP"]:.1f}', flush=True)
+
+
+def folder(workdir, name, recipe, features, clicks, rate, seed):
+  """Return a run's workdir."""
+  return (
+    workdir / name / recipe / features / clicks / f'{rate:g}' / str(seed)
+  )
+
+
+def table(workdir, name) -> str:
+  """Lay out mean, standard deviation (n − 1) and number of each cell's runs."""
+  columns = ' | '.join(f'{rate:g}' for rate in RATES)
+  lines = [
+    f'| {name} | {columns} |', f'| --- |{" --- |" * len(RATES)}',
+  ]  # fmt: skip
+  for recipe, features, clicks in itertools.product(
+    ('published', 'robust', 'staged'), FEATURES, CLICKS
+  ):
+    cells = []
+    for rate in RATES:
+      parent = folder(workdir, name, recipe, features, clicks, rate, 0).parent
+      whole = [
+        p
+        for p in sorted(parent.glob('*'))
+        if supervision.is_whole(p, EPOCHS[name])
+      ]
+      found = [files.read_json(p / 'metrics.json') for p in whole]
+      values = [100 * m['average_mAP'] for m in found]
+      cells.append(supervision.cell(values) if values else '')
+    if any(cells):
+      lines.append(
+        f'| {recipe}, {features}, {clicks} | {" | ".join(cells)} |'
+      )
+  return '\n'.join(lines)
+
+
+def main(argv=None):
+  """Run what is not whole yet, then print the tables."""
+  command_line.quiet_tensorflow()
+  parser = command_line.Parser(description=__doc__.split('\n')[0])
+  add = parser.add_argument
+  add('--workdir', type=files.path, required=True, help='of data and runs')
+  add('--hapt', type=files.path, help='its prepared data')
+  add('--set', choices=EPOCHS, nargs='+', default=[*EPOCHS])
+  add('--recipe', choices=('published', 'robust', 'staged'), nargs='+',
+      default=['robust'])  # fmt: skip
+  add('--features', choices=FEATURES, nargs='+', default=[*FEATURES])
+  add('--rates', type=float, nargs='+', default=list(RATES))
+  add('--seeds', type=int, default=3)
+  add('--table', action='store_true', help='run nothing')
+  args = parser.parse_args(argv)
+  with errors.one_line():
+    sharding.use_compilation_cache()
+    names = [n for n in args.set if n != 'hapt' or args.hapt is not None]
+    for seed in range(0 if args.table else args.seeds):
+      # Seeds outside: what is there after a while has every cell.
+      for name in names:
+        root, get_config = make(name, args.workdir, args.hapt)
+        for row in itertools.product(
+          args.recipe, args.features, CLICKS, args.rates
+        ):
+          run(args.workdir, name, root, get_config, *row, seed)
+    for name in names:
+      print(table(args.workdir, name), end='\n\n')
+
+
+if __name__ == '__main__':
+  sys.exit(main())
