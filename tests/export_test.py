@@ -37,6 +37,9 @@ def _run(config, tmp_path_factory):
   """Make a workdir as a training leaves it."""
   workdir = files.path(tmp_path_factory.mktemp('runs') / 'run')
   params = models.init(models.BackTAL(**config.model), jax.random.key(1))
+  rng = np.random.default_rng(1)
+  channels = models.standard(rng.normal(size=32), rng.uniform(0.5, 2, size=32))
+  params['standard'] = {'channels': channels}
   with checkpoints.manager(workdir) as manager:
     state = _State(np.array(7), params)
     checkpoints.save(manager, state, epoch=3, value=0.5)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import re
 import shutil
 
 import kills
@@ -581,3 +582,28 @@ def test_simulated_clicks_and_their_statistics(given, capsys):
     'simulate-clicks', '--actions', **truth, subset='training', output=output
   )
   assert '2 clicks on 2 videos' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'count, batch_size, num_epochs',
+  # At least 4 batches an epoch, 400 steps and 40 epochs.
+  [(1, 1, 400), (12, 3, 100), (64, 16, 100), (265, 16, 40), (1000, 16, 40)],
+)
+def test_a_config_fits_the_number_of_training_videos(
+  count, batch_size, num_epochs
+):
+  text = custom._fit(count)
+  assert f'# For {count} training videos.' in text
+  found = dict(re.findall(r'^  c\.(\S+) = (\S+)$', text, re.MULTILINE))
+  assert found == {
+    'model.hidden_dim': '256', 'model.reduce_dim': '128',
+    'train.learning_rate': '5e-4', 'train.batch_size': str(batch_size),
+    'train.num_epochs': str(num_epochs), 'train.eval_every': '10',
+  }  # fmt: skip
+  steps = -(-count // batch_size)
+  assert steps * num_epochs >= 400
+
+
+def test_a_config_of_more_videos_than_were_tried_says_so():
+  text = custom._fit(1001)
+  assert 'no set of 1001 training' in text and 'c.' not in text

@@ -30,6 +30,7 @@ _TENSORS = {
   }.items()
   for tensor in tensors
 }  # fmt: skip
+_STANDARD = {'standard.channels.mean', 'standard.channels.scale'}
 
 
 class _Graph:
@@ -97,7 +98,8 @@ def build(
       'float32; --config C.py --config.model.dtype=float32 computes so'
     )
   tensors = flatten(params)
-  if different := tensors.keys() ^ _TENSORS:
+  known = _TENSORS | (_STANDARD if model.standardize else set())
+  if different := tensors.keys() ^ known:
     raise errors.InputError(
       f'an .onnx file has no place for a network with or without '
       f'{errors.few(sorted(different))}; expected a folder as --output'
@@ -135,6 +137,9 @@ def _network(graph, names, tensors, model, num_snippets):
 
   leaky = lambda x: graph('LeakyRelu', x, alpha=0.01)
   x = 'feature'
+  if model.standardize:
+    x = graph('Sub', x, names['standard.channels.mean'])
+    x = graph('Mul', x, names['standard.channels.scale'])
   e = conv(leaky(conv(x, 'embedding.conv_1')), 'embedding.conv_2')
   square = graph.total(graph('Mul', e, e))
   e = graph('Div', e, graph('Sqrt', graph('Max', square, 1e-24)))

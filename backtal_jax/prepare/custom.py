@@ -45,6 +45,10 @@ _KINDS: dict[Any, dict[str, Any]] = {
 # What decides, beside the annotations, what lies in the files.
 _MADE_BY = ('features', 'train_split', 'eval_split', 'num_snippets', 'fps',
             'stride', 'window', 'video_names', 'channels_first')  # fmt: skip
+# Training videos of the largest set that docs/recipe.md has the rates of.
+_MANY = 1000
+# Steps that a training has at least.
+_STEPS = 400
 _HERE = 'str(pathlib.Path(__file__).parent)'
 
 
@@ -105,10 +109,12 @@ def prepare(recipe: options.Recipe) -> dict[str, int]:
     annotations.write_clicks(output / 'clicks.csv', given.clicks)
   if given.record:
     feature_records.claim(output, given.record)
-  _write_config(output, given)
   counts = collections.Counter(
     truth.videos[name].subset for name, p in problems.items() if not p
   )
+  train = recipe.train_split.casefold()
+  num_training = sum(n for k, n in counts.items() if k.casefold() == train)
+  _write_config(output, given, num_training)
   clicked = collections.Counter(
     truth.videos[click.video].subset for click in given.clicks
   )
@@ -200,7 +206,7 @@ def _resample(array, video, recipe):
   return resampling.resample(array, recipe.num_snippets)
 
 
-def _write_config(output, given):
+def _write_config(output, given, num_training):
   recipe = given.recipe
   name = os.path.basename(os.path.abspath(output))
   base = recipe.base or 'thumos14'
@@ -237,5 +243,31 @@ def get_config(recipe={default!r}):
   c.data.root = {root}
 '''
   text += ''.join(f'  c.{key} = {value!r}\n' for key, value in lines.items())
+  if not recipe.base:
+    text += _fit(num_training)
   with files.atomic(output / 'config.py', 'w') as f:
     f.write(text + '  return recipes.apply(c, recipe)\n')
+
+
+def _fit(count):
+  """Return lines of a config that fit a set of so many training videos."""
+  if count > _MANY:
+    return (
+      f'  # Widths and rate are those of THUMOS14: no set of {count} training\n'
+      '  # videos was tried.\n'
+    )
+  batch_size = min(max(count // 4, 1), 16)
+  epochs = max(40, -(-_STEPS // -(-count // batch_size)))
+  return f'''\
+  # For {count} training videos. The rate, which the recipes robust and staged
+  # double, is far from those at which trainings fail on sets of up to
+  # {_MANY} videos, of raw features too; wider networks found no more in them
+  # (docs/recipe.md, "Which rate").
+  c.model.hidden_dim = 256
+  c.model.reduce_dim = 128
+  c.train.learning_rate = 5e-4
+  # At least {_STEPS} steps.
+  c.train.batch_size = {batch_size}
+  c.train.num_epochs = {epochs}
+  c.train.eval_every = 10
+'''

@@ -386,6 +386,12 @@ def export(
       'program computes another affinity with these weights',
       file=sys.stderr,
     )
+  if 'standard' in params:
+    print(
+      f'{output}: with config.model.standardize, which the official program '
+      'does not know: it refuses standard_module',
+      file=sys.stderr,
+    )
   written, _ = restore_params(output, params)
   apart = jax.tree.map(lambda a, b: abs(a - b).max(), written, params)
   return float(max(jax.tree.leaves(apart)))
