@@ -17,7 +17,6 @@ import runpy
 import shutil
 import sys
 
-
 from backtal_jax import command_line, errors, files, train
 from backtal_jax.data import annotations, demo, raw_demo
 from backtal_jax.prepare import __main__ as prepare
@@ -105,9 +104,7 @@ def run(workdir, name, root, get_config, recipe, features, clicks, rate, seed):
 
 def folder(workdir, name, recipe, features, clicks, rate, seed):
   """Return a run's workdir."""
-  return (
-    workdir / name / recipe / features / clicks / f'{rate:g}' / str(seed)
-  )
+  return workdir / name / recipe / features / clicks / f'{rate:g}' / str(seed)
 
 
 def table(workdir, name) -> str:
@@ -131,9 +128,7 @@ def table(workdir, name) -> str:
       values = [100 * m['average_mAP'] for m in found]
       cells.append(supervision.cell(values) if values else '')
     if any(cells):
-      lines.append(
-        f'| {recipe}, {features}, {clicks} | {" | ".join(cells)} |'
-      )
+      lines.append(f'| {recipe}, {features}, {clicks} | {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 

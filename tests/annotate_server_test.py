@@ -176,7 +176,7 @@ def test_click_is_in_the_file_when_it_is_answered(site):
   clicks, _ = annotations.read_clicks(site.folder / 'clicks.csv')
   assert annotations.Click('b b', 2.5, 'background', 'A1') in clicks
   state = json.loads(site.client.ask('/api/state').body)
-  assert ['b b', 1, False] in state['videos']
+  assert ['b b', 1, False, False] in state['videos']
   assert TOKEN not in json.dumps(state)
 
 

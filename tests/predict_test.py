@@ -371,7 +371,7 @@ def test_folders_that_cannot_be_used_are_refused(
 ):
   output = tmp_path / 'predictions.json'
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(errors.InputError, match=r'no \.npz or \.npy file in it'):
+  with pytest.raises(errors.InputError, match=r'no feature file in it'):
     predict.predict(config, run, tmp_path / 'empty', output)
   twice = link(demo_root, tmp_path / 'twice', ['test_000'])
   (twice / 'b.npz').symlink_to(demo_root / 'test' / 'test_000.npz')

@@ -72,7 +72,7 @@ def prepare(output: epath.Path, shape: Shape, seed: int = 0) -> None:
       ]
   annotations.write_clicks(output / 'clicks.csv', clicks)
   annotations.write_ground_truth(
-    output / 'annotations.json', annotations.Annotations(videos, labels)
+    output / 'annotations.json', annotations.Annotations(videos, tuple(labels))
   )
 
 

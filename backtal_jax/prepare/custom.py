@@ -258,7 +258,7 @@ def _fit(count):
     )
   batch_size = min(max(count // 4, 1), 16)
   epochs = max(40, -(-_STEPS // -(-count // batch_size)))
-  return f'''\
+  return f"""\
   # For {count} training videos. The rate, which the recipes robust and staged
   # double, is far from those at which trainings fail on sets of up to
   # {_MANY} videos, of raw features too; wider networks found no more in them
@@ -270,4 +270,4 @@ def _fit(count):
   c.train.batch_size = {batch_size}
   c.train.num_epochs = {epochs}
   c.train.eval_every = 10
-'''
+"""

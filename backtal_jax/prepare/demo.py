@@ -17,9 +17,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--output', type=files.path, required=True, help='the data root')
   add('--seed', type=command_line.seed, default=0)
-  add('--kind', choices=('classic', 'raw'), default='classic', help=
-      'the data root of configs/demo.py; or raw features with annotations and '
-      'clicks, for `prepare custom`, to which the options below belong')  # fmt: skip
+  add(
+    '--kind',
+    choices=('classic', 'raw'),
+    default='classic',
+    help='the data root of configs/demo.py; or raw features with annotations '
+    'and clicks, for `prepare custom`, to which the options below belong',
+  )
   for name, low in (('classes', 1), ('channels', 1), ('videos', 4)):
     default = getattr(_RAW, name)
     add(f'--{name}', type=_at_least(low), help=f'by default {default}')
