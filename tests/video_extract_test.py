@@ -9,7 +9,9 @@ import resource
 import signal
 import subprocess
 import sys
+import weakref
 
+import jax
 import numpy as np
 import pytest
 import videos
@@ -181,6 +183,29 @@ def test_both_streams(tmp_path, monkeypatch, fake, devices, preset, stride):
   rounded = np.round((steps / 20 + 1) * 127.5) / 127.5 - 1
   expected = rounded if preset == 'thumos14' else steps / 20
   np.testing.assert_allclose(found[:, 1024], mean(expected), atol=1e-5)
+
+
+def test_memory_does_not_depend_on_the_length(monkeypatch, fake, tmp_path):
+  videos.fake_flow(monkeypatch)
+  alive, most, before = set(), [], len(jax.live_arrays())
+
+  def read(path, **_):
+    for i in range(320):
+      frame = np.full((224, 224, 3), i % 256, np.uint8)
+      alive.add(i)
+      weakref.finalize(frame, alive.discard, i)
+      most.append((len(alive), len(jax.live_arrays()) - before))
+      yield frame
+      del frame
+
+  monkeypatch.setattr(decode, 'read_frames', read)
+  protocol, paths = encoder.plan(rgb=fake, flow=fake)
+  encode = encoder.Encoder(protocol, paths, sharding.make_mesh((1,)))
+  assert len(encode(tmp_path)) == 320 // 16
+  # Of two windows, and as many frames ahead as a third has; on the device the
+  # flow of two windows, what they are stacked from and to, and the weights.
+  assert np.max(most, axis=0)[0] <= 3 * 16 + 4
+  assert np.max(most, axis=0)[1] <= 3 * 16 + 16
 
 
 @needs_av
