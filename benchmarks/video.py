@@ -172,7 +172,7 @@ def _extract(path, output):
   imported = _memory('VmRSS')
   package, load = weights.PACKAGE, weights.load
   protocol, paths = encoder.plan(
-    rgb=package, flow=package, fps=_FPS, stride=50 * 16
+    rgb=package, flow=package, fps=_FPS, stride=200 * 16
   )
 
   def load_or_draw(path, stream, sha256):
