@@ -163,6 +163,7 @@ FIELDS = {
   'train.batch_size': _integer(1),
   'train.num_epochs': _integer(1),
   'train.learning_rate': _POSITIVE,
+  'train.rate_warmup': _FRACTION,
   'train.weight_decay': _NOT_NEGATIVE,
   'train.betas': _tuple(
     'two numbers, each at least 0 and less than 1',

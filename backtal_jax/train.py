@@ -121,6 +121,8 @@ def train_step(
   first_step: int = 0,
   layout: tuple[Shardings, Shardings] | None = None,
   remat: bool = False,
+  rate: float = 0.0,
+  rate_warmup: float = 0.0,
 ) -> tuple[TrainState, Arrays]:
   """Do one step of Adam.
 
@@ -132,11 +134,13 @@ def train_step(
     layout: (of use, of storage) shardings of the parameters, where they
       differ; the compiler gathers the ones and scatters the gradients.
     remat: Whether to compute what is wide between layers again.
+    rate: Rate of the optimizer, which is only told in the scalars.
+    rate_warmup: Share of the training over which it grows from nothing.
 
   Returns:
     The new state (all but its step is the old one where the loss or the
     gradient is not finite), and scalars: each term, the sum, the gradient's
-    norm, and `finite`.
+    norm, `finite` and, where it changes, the rate.
   """
   rng = jax.random.fold_in(state.rng, state.step)
   if num_steps:
@@ -163,6 +167,11 @@ def train_step(
     grads = jax.lax.with_sharding_constraint(grads, layout[1])
   norm = optax.tree.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  warming = {}
+  if num_steps and rate_warmup:
+    share = jnp.minimum((done + 1) / max(rate_warmup * num_steps, 1), 1.0)
+    updates = jax.tree.map(lambda update: share * update, updates)
+    warming['learning_rate'] = share * rate
   new = state._replace(
     params=optax.apply_updates(state.params, updates), opt_state=opt_state
   )
@@ -172,6 +181,7 @@ def train_step(
   new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
   metrics = {f'loss/{name}': term for name, term in terms.items()}
   metrics |= {'loss/total': total, 'gradient_norm': norm, 'finite': finite}
+  metrics |= warming
   return new._replace(step=state.step + 1), metrics
 
 
@@ -211,6 +221,8 @@ def build(
     first_step=first_step,
     layout=(whole, layout.params) if options.shard_state else None,
     remat=options.remat,
+    rate=options.learning_rate,
+    rate_warmup=options.rate_warmup,
   )
   # The key is an argument: what is compiled, and kept, serves every seed.
   new_state = functools.partial(jax.jit(sample, out_shardings=layout), rng)

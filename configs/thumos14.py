@@ -96,6 +96,9 @@ def get_config(recipe='published'):
   c.train.batch_size = 16  # over all devices; at least 1
   c.train.num_epochs = 40  # at least 1
   c.train.learning_rate = 1e-4  # more than 0
+  # It grows from nothing over this share of the training; at least 0, at most
+  # 1.
+  c.train.rate_warmup = 0.0
   c.train.weight_decay = 5e-4  # added to the gradient before Adam; at least 0
   c.train.betas = (0.9, 0.999)  # of Adam; each at least 0, less than 1
   # Of parameters, order, dropout and clicks; from 0 to 4294967295.

@@ -49,6 +49,7 @@ _REFUSED = {
   'train.batch_size': (0, 16.0),
   'train.num_epochs': (0,),
   'train.learning_rate': (0,),
+  'train.rate_warmup': (-0.1, 1.1),
   'train.betas': ((), (0.9,), (0.9, 1.0), (-0.1, 0.9), ('a', 'b'), 0.9),
   'train.seed': (2**32, 0.5),
   'train.eval_every': (0,),

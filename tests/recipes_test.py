@@ -38,6 +38,8 @@ def test_the_recipe_sets_the_same_values_everywhere():
     assert published['localization.read'] == 'logits'
     assert published['loss.label_warmup'] == published['loss.click_trim'] == 0
     assert published['loss.click_doubt_from'] == 1
+    assert not published['model.standardize']
+    assert published['train.rate_warmup'] == 0
 
 
 def test_staged_adds_the_same_to_robust_everywhere():

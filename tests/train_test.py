@@ -222,12 +222,12 @@ def test_a_new_best_must_be_strictly_greater(demo_root, tmp_path):
     assert sorted(manager.all_steps()) == [8, 12, 16]
 
 
-def _step_and_batch(mesh, count=13, batch_size=16):
+def _step_and_batch(mesh, count=13, batch_size=16, **fields):
   """Return a jitted step, its first state and a padded batch."""
   rng = np.random.default_rng(0)
   # Clicks are left out from the second step on, of the whole batch and each
   # video.
-  fields = {'loss.click_trim': 0.5, 'loss.click_trim_from': 0.1}
+  fields |= {'loss.click_trim': 0.5, 'loss.click_trim_from': 0.1}
   fields['loss.click_doubt_from'] = 0.1
   config = tiny_config('none', **{'model.dropout_rate': 0.5}, **fields)
   _, new_state, layout, step = train.build(config, mesh, num_steps=10)
@@ -256,6 +256,25 @@ def test_one_batch_on_eight_devices_is_the_same_batch_on_one():
     assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(a)
   for key in one_metrics:
     np.testing.assert_allclose(one_metrics[key], eight_metrics[key], 1e-5)
+
+
+def test_the_rate_grows_over_its_share_of_the_training():
+  moved, rates = [], []
+  for warmup in (0.0, 0.5):  # over 5 of 10 steps
+    step, first, batch = _step_and_batch(
+      sharding.make_mesh((1,)), **{'train.rate_warmup': warmup}
+    )
+    before = jax.device_get(first.params)
+    state, metrics = step(first, batch)
+    moved.append(jax.tree.map(lambda a, b: a - b, state.params, before))
+    rates.append(metrics.get('learning_rate'))
+  for whole, part in zip(*map(jax.tree.leaves, moved), strict=True):
+    np.testing.assert_allclose(part, 0.2 * whole, atol=2e-7)
+  rate = tiny_config('none').train.learning_rate
+  assert rates[0] is None and rates[1] == pytest.approx(0.2 * rate)
+  for expected in (0.4, 0.6, 0.8, 1, 1):
+    state, metrics = step(state, batch)
+    assert metrics['learning_rate'] == pytest.approx(expected * rate)
 
 
 def test_what_a_network_standardises_by_is_measured_and_stays(

@@ -17,6 +17,7 @@ from backtal_jax.data import annotations
 FPS = 25.0
 WINDOW, STRIDE = 16, 4  # frames
 _TEST_SHARE = 0.25
+_COMPONENTS = 60
 
 
 class Shape(NamedTuple):
@@ -102,15 +103,21 @@ def _shares(duration, segments):
 
 
 def _sample_scale(rng, channels):
-  """Sample every channel's mean and, next to 1, its spread [2, D].
+  """Sample channels: means [D], spreads next to 1 [D], scenery [60, D].
 
   Held against RGB features that `prepare video` made of 65 clips: mean 0.29,
   0.05 to 0.73 in nine of ten channels, spread 0.2 to 1.2 of the mean, largest
-  3.7, 2 % zeros; what all snippets have in common is 0.9 of their length.
+  3.7, 2 % zeros; what all snippets have in common is 0.9 of their length, and
+  of the rest, each channel divided by its deviation, the first component holds
+  26 %, eight 63 %, 32 87 %.
   """
   mean = np.minimum(0.24 * np.exp(0.75 * rng.normal(size=channels)), 0.9)
   spread = np.minimum(0.45 * np.exp(0.4 * rng.normal(size=channels)), 1)
-  return mean, spread
+  # Channels change together: the i-th component has 1 / i of the variance.
+  strength = 1 / np.arange(1, _COMPONENTS + 1)
+  strength = 0.9 * np.sqrt(strength / strength.sum())
+  scenery = strength[:, None] * rng.normal(size=(_COMPONENTS, channels))
+  return mean, spread, scenery
 
 
 def _sample(rng, scale, looks, seen):
@@ -120,14 +127,14 @@ def _sample(rng, scale, looks, seen):
   scene, noise that overlapping windows share, and the looks [2, D] of action
   and context, where these are seen. Below 0 nothing is left.
   """
-  mean, spread = scale
+  mean, spread, scenery = scale
   action, context = seen
   context = np.maximum(context - action, 0)
   overlap = WINDOW // STRIDE
   noise = rng.normal(size=(len(action) + overlap - 1, len(mean)))
   noise = sum(noise[i : i + len(action)] for i in range(overlap)) / overlap
   strength, around = rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.5)
-  x = 0.9 * rng.normal(size=len(mean)) + 0.5 * noise
+  x = rng.normal(size=len(scenery)) @ scenery + 0.4 * noise
   x += 0.3 * strength * action[:, None] * looks[0]
   x += 0.3 * around * context[:, None] * looks[1]
   return np.maximum(mean * (1 + spread * x), 0).astype(np.float32)

@@ -92,7 +92,10 @@ class Log:
     batch: pipeline.Batch,
     **others: float,
   ) -> None:
-    """Remember a step's metrics, still on the device; look once a period."""
+    """Remember a step's metrics, still on the device; look once a period.
+
+    They stand in the place of `others` of their names.
+    """
     self._pending.append((step, metrics, batch['video_index'], others))
     self._bar.update(int(batch['mask'].sum()) * jax.process_count())
     if len(self._pending) >= _PERIOD:
@@ -112,7 +115,7 @@ class Log:
       if not finite:
         self._not_finite(step, scalars, videos)
       else:
-        self.write(step, scalars | others)
+        self.write(step, others | scalars)
         terms = {k[5:]: f'{v:.3g}' for k, v in scalars.items() if 'loss/' in k}
         self._bar.set_postfix(terms, refresh=False)
 
