@@ -35,6 +35,8 @@ from backtal_jax.run import (
   workdirs,
 )
 
+# Terms of the loss.
+_OF_CLICKS = 'click', 'separation', 'embedding'
 _TRAIN_KEYS = ('feature', 'label', 'click', 'mask', 'video_index')
 
 # By name, on the devices: a batch, or scalars.
@@ -94,7 +96,7 @@ def make_loss(config: ml_collections.ConfigDict, clicks: bool = True) -> Loss:
   options = dict(config.loss)
   weights = {name: options.pop(name) for name in losses.TERMS}
   if not clicks:
-    weights |= dict.fromkeys(('click', 'separation', 'embedding'), 0.0)
+    weights |= dict.fromkeys(_OF_CLICKS, 0.0)
   model = config.model
   return functools.partial(
     losses.total, weights=weights, topk_ratio=model.topk_ratio,
@@ -325,9 +327,11 @@ def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
   """Unpack config.stages."""
   options, epochs = config.stages, config.train.num_epochs
   again = options.retrain and max(1, round(options.retrain * epochs))
+  clicks = any(config.loss[name] for name in _OF_CLICKS)
   return staging.Options(
     epochs,
-    options.without_clicks_below,
+    # What was trained without clicks is not done so again.
+    options.without_clicks_below if clicks else 0.0,
     options.names,
     int(again),
     options.quality,
@@ -372,8 +376,10 @@ def make_end_of_epoch(
       final, head = stages.finish(part, state.params, run_log.say)
     results, step = evaluator(state.params, epoch, head), int(state.step)
     if config.eval.watch:
-      results.metrics['training'] = watch.watch(trained, state.params)
-      line = watch.warning(results.metrics['training'])
+      measured = watch.watch(trained, state.params)
+      results.metrics['training'] = measured
+      run_log.say(watch.told(measured))
+      line = watch.warning(measured)
       if last and line:
         run_log.say(line)
     run_log.write(step, scores.scalars(results.metrics))

@@ -141,6 +141,15 @@ def is_found(video: proposals.Observed) -> bool:
   return bool(np.append(video.label, 0)[np.argmax(video.score)] == 1)
 
 
+def told(measured: dict[str, float]) -> str:
+  """Lay out in a line what `watch` measured."""
+  shares = ', '.join(
+    f'{name.replace("_", " ")} {100 * value:.0f} %'
+    for name, value in measured.items()
+  )
+  return f'training videos without dropout: {shares}'
+
+
 def warning(measured: dict[str, float]) -> str:
   """Say in a line what is wrong with what `watch` measured, if it is."""
   found = measured['labels_found']
@@ -148,13 +157,15 @@ def warning(measured: dict[str, float]) -> str:
   if found < _FEW:
     return (
       f'warning: without dropout only {100 * found:.0f} % of the training '
-      'videos are found to be of one of their classes; too many clicks may be '
-      'wrong, or the learning rate too large'
+      'videos are found to be of one of their classes; config.model.standardize '
+      'and config.train.rate_warmup=0.2 help features as extractors give them, '
+      'then a smaller learning rate; or too many clicks are wrong'
     )
   if max(low, high) > _NEARLY_ALL:
     side = 'below 0.1' if low > high else 'above 0.9'
     return (
       f'warning: the foreground weight is {side} at nearly every snippet and '
-      'tells nothing; a smaller learning rate may help, or more clicks'
+      'tells nothing; config.model.standardize, config.train.rate_warmup=0.2 '
+      'or a smaller learning rate may help'
     )
   return ''

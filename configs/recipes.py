@@ -38,7 +38,7 @@ def apply(config: ml_collections.ConfigDict, name: str):
   if name == 'staged':
     c.localization.probability_power = 0.5
     c.localization.nms_sigma = 0.5
-    c.stages.without_clicks_below = 0.5
+    c.stages.without_clicks_below = 0.2
     c.stages.retrain = 0.33
     c.stages.quality = True
     c.eval.watch = True

@@ -294,6 +294,10 @@ def test_measures_by_hand():
     'foreground_above_0.9': 0.5,
   }  # fmt: skip
   assert watch.warning(fine) == ''
+  assert watch.told(fine) == (
+    'training videos without dropout: labels found 90 %, '
+    'foreground below 0.1 40 %, foreground above 0.9 50 %'
+  )
   assert 'only 30 %' in watch.warning(fine | {'labels_found': 0.3})
   one = fine | {'foreground_above_0.9': 1.0}
   assert 'above 0.9 at nearly every snippet' in watch.warning(one)

@@ -49,6 +49,13 @@ _MADE_BY = ('features', 'train_split', 'eval_split', 'num_snippets', 'fps',
 _MANY = 1000
 # Steps that a training has at least.
 _STEPS = 400
+_GUARD = """\
+  if recipe != 'published':
+    # Look at training videos at every evaluation, and do without the clicks
+    # where fewer than a fifth of them are found to be of one of their classes.
+    c.eval.watch = True
+    c.stages.without_clicks_below = 0.2
+"""
 _HERE = 'str(pathlib.Path(__file__).parent)'
 
 
@@ -244,7 +251,7 @@ def get_config(recipe={default!r}):
 '''
   text += ''.join(f'  c.{key} = {value!r}\n' for key, value in lines.items())
   if not recipe.base:
-    text += _fit(num_training)
+    text += _fit(num_training) + _GUARD
   with files.atomic(output / 'config.py', 'w') as f:
     f.write(text + '  return recipes.apply(c, recipe)\n')
 
