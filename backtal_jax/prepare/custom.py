@@ -45,7 +45,8 @@ _KINDS: dict[Any, dict[str, Any]] = {
 # What decides, beside the annotations, what lies in the files.
 _MADE_BY = ('features', 'train_split', 'eval_split', 'num_snippets', 'fps',
             'stride', 'window', 'video_names', 'channels_first')  # fmt: skip
-# Training videos of the largest set that docs/recipe.md has the rates of.
+# Training videos up to which a set counts as small; those that the rates were
+# tried on have 32 to 262.
 _MANY = 1000
 # Steps that a training has at least.
 _STEPS = 400
@@ -267,9 +268,8 @@ def _fit(count):
   epochs = max(40, -(-_STEPS // -(-count // batch_size)))
   return f"""\
   # For {count} training videos. The rate, which the recipes robust and staged
-  # double, is far from those at which trainings fail on sets of up to
-  # {_MANY} videos, of raw features too; wider networks found no more in them
-  # (docs/recipe.md, "Which rate").
+  # double, is a quarter of that at which trainings begin to fail on small sets
+  # of raw features (docs/recipe.md, "Which rate"); wider was not tried there.
   c.model.hidden_dim = 256
   c.model.reduce_dim = 128
   c.train.learning_rate = 5e-4
