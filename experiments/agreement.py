@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtal_jax import command_line, errors, files, train
+from backtal_jax import command_line, errors, evaluate, files, train
 from backtal_jax.data import annotations
 from backtal_jax.prepare import simulate_clicks
 from backtal_jax.run import sharding
@@ -34,7 +34,7 @@ from configs import demo, hapt
 PEOPLE = 3, 8, 16, 22, 27
 # The config, epochs, and where its clicks may be: seconds from actions,
 # shortest gap.
-SETS = {'demo': (demo, 12, 0.0, 0.0), 'hapt': (hapt, 20, 0.25, 1.0)}
+SETS = {'demo': (demo, 16, 0.0, 0.0), 'hapt': (hapt, 20, 0.25, 1.0)}
 WRONG = 0.0, 0.1, 0.2, 0.4
 _VIDEO_LABELS = {'loss.click': 0.0, 'loss.separation': 0.0,
                  'loss.embedding': 0.0}  # fmt: skip
@@ -95,17 +95,20 @@ def config_of(name, root, clicks, recipe, seed):
   return config
 
 
-def folder(workdir, name, recipe, wrong, seed):
-  """Return a run's workdir."""
+def result(workdir, name, recipe, wrong, seed):
+  """Return the file of what was measured of a run."""
   words = recipe.replace(',', '').replace(' ', '_')
-  return workdir / name / words / f'wrong_{wrong:g}' / str(seed)
+  return workdir / name / words / f'wrong_{wrong:g}' / f'{seed}.json'
 
 
-def run(name, root, workdir, recipe, wrong, seed) -> None:
-  """Train one run, unless it is whole."""
-  where = folder(workdir, name, recipe, wrong, seed)
+def run(name, root, workdir, recipe, wrong, seed, steps) -> None:
+  """Train one run, unless it is whole, and write [[epoch, agreement, mAP]].
+
+  `steps` keeps what is compiled of each recipe.
+  """
+  where = result(workdir, name, recipe, wrong, seed)
   *_, margin, min_gap = SETS[name]
-  if len(read_run(where)) == _CHECKPOINTS:
+  if where.exists():
     return
   truth = annotations.read_ground_truth(root / 'ground_truth.json')
   found = simulate_clicks.simulate_background(
@@ -116,29 +119,44 @@ def run(name, root, workdir, recipe, wrong, seed) -> None:
   annotations.write_clicks(clicks, found)
   print(f'{name}, {recipe}, {wrong:.0%} wrong, seed {seed}', flush=True)
   config = config_of(name, root, clicks, recipe, seed)
-  train.train_and_evaluate(config, where)
+  files.write_json(where, _train(config, root, steps, (name, recipe)))
 
 
-def read_run(workdir) -> list[tuple[int, float, float]]:
-  """Return (epoch, agreement, average mAP) of a run's evaluations."""
-  path = workdir / 'metrics.jsonl'
-  rows = {}
-  for line in path.read_text().splitlines() if path.exists() else ():
-    row = files.parse_json(line, path)
-    if 'click_agreement' in row:
-      rows[row['epoch']] = row['click_agreement'], row['average_mAP']
-  return [(epoch, *values) for epoch, values in sorted(rows.items())]
+def _train(config, root, steps, key):
+  """Train as train.train_and_evaluate does, keeping no checkpoint on disk."""
+  mesh, epochs = sharding.make_mesh(config.mesh), config.train.num_epochs
+  videos = train.open_training(config, root, mesh, epochs)
+  program = train.build(config, mesh, len(videos.plan))
+  step = steps.setdefault(key, program.step)
+  evaluator = evaluate.Evaluator(
+    config, program.model, evaluate.open_evaluated(config, root), videos.truth,
+    mesh, (videos.source, videos.supervision),
+  )  # fmt: skip
+  state, rows = program.new_state(), []
+  per_epoch = len(videos.plan) // epochs
+  batches = train.load(
+    config, videos.source, videos.plan, mesh, videos.supervision.labeller
+  )
+  for done, (on_device, _) in enumerate(batches, 1):
+    state, _ = step(state, on_device)
+    epoch, rest = divmod(done, per_epoch)
+    if not rest and epoch % config.train.eval_every == 0:
+      metrics = evaluator(state.params, epoch).metrics
+      agreed = metrics['click_agreement']['value']
+      rows.append([epoch, agreed, metrics['average_mAP']])
+  return rows
 
 
 def read(workdir) -> list[Point]:
   """Return the points of all whole runs."""
   points = []
   for name, recipe, wrong in itertools.product(SETS, RECIPES, WRONG):
-    parent = folder(workdir, name, recipe, wrong, 0).parent
-    for seed in sorted(int(p.name) for p in parent.glob('[0-9]*')):
-      rows = read_run(parent / str(seed))
-      if len(rows) == _CHECKPOINTS:
-        points += [Point(name, recipe, wrong, seed, *row) for row in rows]
+    parent = result(workdir, name, recipe, wrong, 0).parent
+    for path in files.listed(parent, '.json'):
+      points += [
+        Point(name, recipe, wrong, int(path.stem), *row)
+        for row in files.read_json(path)
+      ]
   return points
 
 
@@ -168,59 +186,72 @@ def _regret(groups):
   return 100 * np.mean(lost), 100 * np.mean(chance), len(lost)
 
 
-def _groups(points, *keys):
-  """Group points by some of their fields, those of one alone left out."""
+def _groups(points, *keys, alone=False):
+  """Group points by some of their fields; those of one `alone` may stay."""
   found = {}
   for point in points:
     key = tuple(getattr(point, name) for name in keys)
     found.setdefault(key, []).append(point)
-  return [group for group in found.values() if len(group) > 1]
+  return [group for group in found.values() if alone or len(group) > 1]
+
+
+def _correlated(points) -> str:
+  """Lay out the rank correlation, and where 95 % of 1000 draws of runs lie."""
+  runs = _groups(points, 'recipe', 'wrong', 'seed', alone=True)
+  rng = np.random.default_rng(0)
+  draws = rng.integers(0, len(runs), (1000, len(runs)))
+  values = [_spearman([p for i in d for p in runs[i]]) for d in draws]
+  low, high = np.nanquantile(values, [0.025, 0.975])
+  return f'{_spearman(points):.2f} ({low:.2f} to {high:.2f})'
+
+
+def _lost(groups) -> str:
+  if not groups:
+    return 'not run'
+  lost, chance, count = _regret(groups)
+  return f'{lost:.1f}, at random {chance:.1f} ({count} choices)'
+
+
+def _column(own) -> dict[str, str]:
+  """Return what the table says of a data set, by heading."""
+  last, epochs = _last(own), ('recipe', 'wrong', 'seed')
+  maps = [100 * point.average_map for point in last]
+  cells = {
+    'runs': str(len(last)),
+    'average mAP after the last epoch, %': f'{min(maps):.1f} to {max(maps):.1f}',
+    'ρ, last epochs': _correlated(last),
+    f'ρ, all {_CHECKPOINTS} checkpoints of each': _correlated(own),
+  }
+  for wrong in WRONG:
+    part = [point for point in last if point.wrong == wrong]
+    cells[f'ρ, last epochs, {wrong:.0%} of the clicks wrong'] = (
+      f'{_spearman(part):.2f} ({len(part)} runs)'
+    )
+  robust = [point for point in own if point.recipe == 'robust']
+  groups = _groups(own, *epochs)
+  cells['lost: choosing a recipe, of the same clicks'] = _lost(
+    _groups(last, 'wrong', 'seed')
+  )
+  cells['lost: choosing an epoch of a run'] = _lost(groups)
+  cells['the same, robust recipe alone'] = _lost(_groups(robust, *epochs))
+  kept = [
+    max(p.average_map for p in group) - _last(group)[0].average_map
+    for group in groups
+  ]
+  cells['lost: taking the last epoch'] = f'{100 * np.mean(kept):.1f}'
+  return cells
 
 
 def table(points) -> str:
   """Lay out rank correlations, and the mAP lost where agreement chooses."""
-  lines = [
-    '| | demo | HAPT |', '| --- | --- | --- |',
-  ]  # fmt: skip
-  rows = {}
-  for name in SETS:
-    own = [point for point in points if point.dataset == name]
-    if not own:
-      continue
-    last = _last(own)
-    cells = {
-      'runs': str(len(last)),
-      'average mAP of the last epoch, lowest to highest, %': '{:.1f} to {:.1f}'
-      .format(*(100 * f(p.average_map for p in last) for f in (min, max))),
-      'ρ, last epochs': f'{_spearman(last):.2f}',
-      f'ρ, all {_CHECKPOINTS} checkpoints': f'{_spearman(own):.2f}',
-    }  # fmt: skip
-    for wrong in WRONG:
-      part = [point for point in last if point.wrong == wrong]
-      cells[f'ρ, last epochs, {wrong:.0%} of the clicks wrong'] = (
-        f'{_spearman(part):.2f} ({len(part)})'
-      )
-    for what, groups in (
-      ('recipe, of the same clicks', _groups(last, 'wrong', 'seed')),
-      ('epoch of a run', _groups(own, 'recipe', 'wrong', 'seed')),
-      (
-        'epoch of a run by the robust recipe',
-        _groups(
-          [p for p in own if p.recipe == 'robust'], 'recipe', 'wrong', 'seed'
-        ),
-      ),
-    ):
-      lost, chance, count = _regret(groups)
-      cells[f'mAP lost by choosing the {what}'] = (
-        f'{lost:.1f}, at random {chance:.1f} ({count})'
-      )
-    groups = _groups(own, 'recipe', 'wrong', 'seed')
-    kept = [max(p.average_map for p in g) - _last(g)[0].average_map
-            for g in groups]  # fmt: skip
-    cells['mAP lost by taking the last epoch'] = f'{100 * np.mean(kept):.1f}'
-    rows[name] = cells
-  for key in next(iter(rows.values()), {}):
-    values = [rows.get(name, {}).get(key, 'not run') for name in SETS]
+  found = {
+    name: _column(own)
+    for name in SETS
+    if (own := [point for point in points if point.dataset == name])
+  }
+  lines = ['| | demo | HAPT |', '| --- | --- | --- |']
+  for key in next(iter(found.values()), {}):
+    values = [found.get(name, {}).get(key, 'not run') for name in SETS]
     lines.append(f'| {key} | {" | ".join(values)} |')
   return '\n'.join(lines)
 
@@ -275,9 +306,10 @@ def main(argv=None):
       roots['hapt'] = args.workdir / 'hapt_folds'
       make_folds(args.hapt, roots['hapt'])
     # Seeds outside: what is there after a while has every condition.
+    steps = {}
     for seed in range(0 if args.table else args.seeds):
       for wrong, name, recipe in itertools.product(WRONG, roots, RECIPES):
-        run(name, roots[name], args.workdir, recipe, wrong, seed)
+        run(name, roots[name], args.workdir, recipe, wrong, seed, steps)
     points = read(args.workdir)
     print(table(points))
     if args.output:

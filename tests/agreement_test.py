@@ -6,6 +6,7 @@ import pytest
 from backtal_jax import errors
 from backtal_jax.data import annotations, clicks
 from backtal_jax.metrics import agreement, segments
+from experiments import agreement as study
 
 CLASSES = ['run', 'jump']
 
@@ -128,3 +129,19 @@ def test_a_share_of_each_video_is_kept_aside():
     clicks.keep_aside(
       given, _annotated(names, None), 0.3, seed=0, num_snippets=20
     )
+
+
+def test_the_study_counts_what_a_choice_loses():
+  rows = [(1, 0.5, 0.2), (2, 0.7, 0.6), (3, 0.6, 0.8)]
+  points = [
+    study.Point('demo', 'robust', 0.0, seed, *row)
+    for seed in (0, 1)
+    for row in rows
+  ]
+  groups = study._groups(points, 'seed')
+  # Chosen is the second, the third is best; at random 0.8 less the mean.
+  lost, chance, count = study._regret(groups)
+  assert (lost, count) == (pytest.approx(20.0), 2)
+  assert chance == pytest.approx(100 * (0.8 - 1.6 / 3))
+  assert study._spearman(points) == pytest.approx(0.5)
+  assert '| runs | 2 | not run |' in study.table(points)
