@@ -198,6 +198,8 @@ def _groups(points, *keys, alone=False):
 def _correlated(points) -> str:
   """Lay out the rank correlation, and where 95 % of 1000 draws of runs lie."""
   runs = _groups(points, 'recipe', 'wrong', 'seed', alone=True)
+  if len(runs) < 3:
+    return f'{_spearman(points):.2f}'
   rng = np.random.default_rng(0)
   draws = rng.integers(0, len(runs), (1000, len(runs)))
   values = [_spearman([p for i in d for p in runs[i]]) for d in draws]
@@ -218,7 +220,7 @@ def _column(own) -> dict[str, str]:
   maps = [100 * point.average_map for point in last]
   cells = {
     'runs': str(len(last)),
-    'average mAP after the last epoch, %': f'{min(maps):.1f} to {max(maps):.1f}',
+    'average mAP of the last epochs, %': f'{min(maps):.1f} to {max(maps):.1f}',
     'ρ, last epochs': _correlated(last),
     f'ρ, all {_CHECKPOINTS} checkpoints of each': _correlated(own),
   }
