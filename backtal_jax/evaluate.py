@@ -125,14 +125,13 @@ class Evaluator:
     self._find = self._find_trained = None
     self._held: list[annotations.Click] = []
     self._reach: dict[str, int] = {}
-    if training:
+    if training and (source is None or training[1].held):
       trained, supervision = training
       self._held, self._reach = supervision.held, supervision.reach
       subset = config.data.train_split
       self._trained = segments.unannotated(ground_truth, subset)
       self._find_trained = finder(trained, supervision.labeller)
-      if source is None or self._held:
-        _check_names(ground_truth, subset, self._find_trained, self._trained)
+      _check_names(ground_truth, subset, self._find_trained, self._trained)
     if source is None:
       self.truth = self._trained
       return
@@ -162,7 +161,7 @@ class Evaluator:
     """
     metrics, truth = scores.Metrics(epoch=epoch), self.truth
     agreed: agreement.ByVideo = {}
-    if self._find_trained and (self._held or not self._find):
+    if self._find_trained:
       seen = self._find_trained(params, head)
       truth = self._trained
       columns = segments.make_predictions(seen.found, self._classes, truth)

@@ -199,6 +199,13 @@ def test_with_an_evaluation_split_there_are_both(demo_root):
   assert sorted(results.agreement) == [click.video for click in held]
   assert all(name.startswith('test_') for name in results.found)
   assert 'reach' not in results.metrics
+  # Without clicks to hold, the ground truth need not know training videos.
+  alone = annotations.Annotations(truth.subset('test'), truth.classes)
+  evaluate.Evaluator(
+    config, model, evaluate.open_evaluated(config, demo_root), alone,
+    sharding.make_mesh((1,)),
+    (source, splits.Supervision(None, '', {}, [])),
+  )  # fmt: skip
 
 
 @pytest.mark.slow

@@ -185,10 +185,12 @@ def _held(trained, kept, others, ground_truth, chosen, num_snippets):
   names, _ = annotations.match_names(chosen, ground_truth.videos)
   known = {*names.values()}
   held = [click for click in [*kept, *told] if click.video in known]
-  if (others or kept) and not held:
+  is_background = lambda click: click.label == annotations.BACKGROUND
+  if (others or kept) and not any(map(is_background, held)):
     raise errors.InputError(
-      'config.data.agreement_clicks: no click of it is on a training video '
-      'and off the snippets that are trained on'
+      'config.data.clicks_aside and agreement_clicks: of the clicks that are '
+      'kept aside, none is of background, on a training video and off the '
+      'snippets that are trained on; expected one or more'
     )
   return held
 
