@@ -16,8 +16,8 @@ import backtal_jax
 from backtal_jax import errors, evaluate, models, train
 from backtal_jax.data import annotations, builder, sources, splits
 from backtal_jax.prepare import __main__ as prepare
-from backtal_jax.report import pages
-from backtal_jax.run import sharding
+from backtal_jax.report import pages, timelines
+from backtal_jax.run import outputs, sharding
 
 _SCRIPT = pathlib.Path(__file__).parents[1] / 'launch/multi_process.sh'
 _HALF = 25  # training videos: an epoch is a step
@@ -106,6 +106,12 @@ def test_no_map_is_invented(root, tmp_path, capsys):
   assert f'{3 * _HALF} clicks reach {_HALF} of the {_HALF} training' in page
   assert page.count('<svg') == 1 + 6  # losses, and six videos
   assert 'Mean average precision' not in page
+  # What TensorBoard gets.
+  run = outputs.read(tmp_path / 'w')
+  results = outputs.Results(
+    metrics, {}, (), run.predictions, run.curves, run.agreement
+  )
+  assert [*timelines.images(run.truth, results)] == ['first', 'second', 'third']
   model = backtal_jax.load(tmp_path / 'w')
   assert model.epoch == 2 and len(model.classes) == 5
   (tmp_path / 'e').mkdir()

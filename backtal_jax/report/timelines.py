@@ -36,7 +36,8 @@ def images(
     drawn = select(*columns)
   else:
     drawn = select_clicked(*columns, results.agreement)
-  return {title.split()[0]: style.image(f) for title, f in drawn.items()}
+  word = lambda title: title.split()[0].removesuffix(':')
+  return {word(title): style.image(f) for title, f in drawn.items()}
 
 
 def select(
