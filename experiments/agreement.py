@@ -10,11 +10,12 @@
 Trains narrow networks by good and bad recipes, with simulated background clicks
 of which a share is wrong. A quarter of each video's clicks is kept aside, wrong
 ones like the others, and the segments found in the training videos are held
-against them; average mAP is measured on other videos: the demo's test split,
-and of HAPT five of the 21 training people (its test people are not touched).
-Neither chooses anything here. Four checkpoints of a run are four points, which
-share the run's start, clicks and order. What is whole is not run again; with
-`--table` it only shows what is there.
+against them, and against the clicks of a second annotator who does not err;
+average mAP is measured on other videos: the demo's test split, and of HAPT five
+of the 21 training people (its test people are not touched). Neither chooses
+anything here. Four checkpoints of a run are four points, which share the run's
+start, clicks and order. What is whole is not run again; with `--table` it only
+shows what is there.
 """
 
 import functools
@@ -25,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from backtal_jax import command_line, errors, evaluate, files, train
-from backtal_jax.data import annotations
+from backtal_jax.data import annotations, splits
+from backtal_jax.metrics import agreement, segments
 from backtal_jax.prepare import simulate_clicks
 from backtal_jax.run import sharding
 from configs import demo, hapt
@@ -46,6 +48,7 @@ RECIPES = {
   'robust, clicks not used': ('robust', _VIDEO_LABELS),
 }
 _ASIDE = 0.25
+_SECOND = 1000  # added to the seed: of the second annotator's clicks
 _CHECKPOINTS = 4
 
 
@@ -57,8 +60,9 @@ class Point(NamedTuple):
   wrong: float
   seed: int
   epoch: int
-  agreement: float
+  agreement: float  # with the clicks kept aside
   average_map: float
+  second: float = np.nan  # with a second annotator's, who does not err
 
 
 def make_folds(root, output) -> None:
@@ -102,7 +106,7 @@ def result(workdir, name, recipe, wrong, seed):
 
 
 def run(name, root, workdir, recipe, wrong, seed, steps) -> None:
-  """Train one run, unless it is whole, and write [[epoch, agreement, mAP]].
+  """Train one run, unless it is whole, and write what Point has, from epoch on.
 
   `steps` keeps what is compiled of each recipe.
   """
@@ -111,27 +115,27 @@ def run(name, root, workdir, recipe, wrong, seed, steps) -> None:
   if where.exists():
     return
   truth = annotations.read_ground_truth(root / 'ground_truth.json')
-  found = simulate_clicks.simulate_background(
-    truth, 'train', seed=seed, gap_share=1.0, wrong_share=wrong,
-    margin=margin, min_gap=min_gap,
-  )  # fmt: skip
-  clicks = workdir / name / f'clicks_{wrong:g}_{seed}.csv'
-  annotations.write_clicks(clicks, found)
+  paths = []
+  for who, share in ((seed, wrong), (_SECOND + seed, 0.0)):
+    found = simulate_clicks.simulate_background(
+      truth, 'train', seed=who, gap_share=1.0, wrong_share=share,
+      margin=margin, min_gap=min_gap,
+    )  # fmt: skip
+    paths.append(workdir / name / f'clicks_{share:g}_{who}.csv')
+    annotations.write_clicks(paths[-1], found)
   print(f'{name}, {recipe}, {wrong:.0%} wrong, seed {seed}', flush=True)
-  config = config_of(name, root, clicks, recipe, seed)
-  files.write_json(where, _train(config, root, steps, (name, recipe)))
+  config = config_of(name, root, paths[0], recipe, seed)
+  rows = _train(config, root, paths, steps, (name, recipe))
+  files.write_json(where, rows)
 
 
-def _train(config, root, steps, key):
+def _train(config, root, paths, steps, key):
   """Train as train.train_and_evaluate does, keeping no checkpoint on disk."""
   mesh, epochs = sharding.make_mesh(config.mesh), config.train.num_epochs
   videos = train.open_training(config, root, mesh, epochs)
   program = train.build(config, mesh, len(videos.plan))
   step = steps.setdefault(key, program.step)
-  evaluator = evaluate.Evaluator(
-    config, program.model, evaluate.open_evaluated(config, root), videos.truth,
-    mesh, (videos.source, videos.supervision),
-  )  # fmt: skip
+  measure = _measure(config, root, paths, videos, program.model, mesh)
   state, rows = program.new_state(), []
   per_epoch = len(videos.plan) // epochs
   batches = train.load(
@@ -141,10 +145,34 @@ def _train(config, root, steps, key):
     state, _ = step(state, on_device)
     epoch, rest = divmod(done, per_epoch)
     if not rest and epoch % config.train.eval_every == 0:
-      metrics = evaluator(state.params, epoch).metrics
-      agreed = metrics['click_agreement']['value']
-      rows.append([epoch, agreed, metrics['average_mAP']])
+      rows.append([epoch, *measure(state.params)])
   return rows
+
+
+def _measure(config, root, paths, videos, model, mesh):
+  """Return what measures parameters: agreement, mAP, agreement with others."""
+  truth, source, trained = videos.truth, videos.source, videos.supervision
+  evaluated = evaluate.open_evaluated(config, root)
+  evaluator = evaluate.Evaluator(config, model, evaluated, truth, mesh)
+  find = evaluate.Finder(config, model, truth.classes, mesh, source)
+  columns = segments.unannotated(truth, config.data.train_split)
+  second = splits.make_clicks(
+    source, videos.labelled, paths[:1], truth, annotator='all', seed=0,
+    num_snippets=config.data.num_snippets, others=paths[1:],
+  )  # fmt: skip
+
+  def measure(params):
+    found = segments.make_predictions(
+      find(params).found, truth.classes, columns
+    )
+    own, others = (
+      agreement.summarize(agreement.by_video(columns, found, held))['value']
+      for held in (trained.held, second.held)
+    )
+    average = evaluator(params, 0).metrics['average_mAP']
+    return own, average, others
+
+  return measure
 
 
 def read(workdir) -> list[Point]:
@@ -160,13 +188,14 @@ def read(workdir) -> list[Point]:
   return points
 
 
-def _spearman(points):
-  """Return the rank correlation of the two measures over points."""
+def _spearman(points, by='agreement'):
+  """Return the rank correlation of a measure and mAP over points."""
   from scipy import stats
 
   if len(points) < 3:
     return np.nan
-  a, b = zip(*((p.agreement, p.average_map) for p in points), strict=True)
+  pairs = ((getattr(p, by), p.average_map) for p in points)
+  a, b = zip(*pairs, strict=True)
   return stats.spearmanr(a, b).statistic
 
 
@@ -228,6 +257,12 @@ def _column(own) -> dict[str, str]:
     part = [point for point in last if point.wrong == wrong]
     cells[f'ρ, last epochs, {wrong:.0%} of the clicks wrong'] = (
       f'{_spearman(part):.2f} ({len(part)} runs)'
+    )
+  known = [point for point in last if not np.isnan(point.second)]
+  for wrong in WRONG:
+    part = [point for point in known if point.wrong == wrong]
+    cells[f'ρ with a second annotator, {wrong:.0%} of the trained wrong'] = (
+      f'{_spearman(part, "second"):.2f} ({len(part)} runs)'
     )
   robust = [point for point in own if point.recipe == 'robust']
   groups = _groups(own, *epochs)
