@@ -8,7 +8,7 @@ from backtal_jax import IGNORED
 from backtal_jax.annotate import labels, queue, store
 from backtal_jax.data import annotations
 from backtal_jax.prepare import __main__ as command
-from experiments import proposals
+from experiments import proposals, video_order
 
 NAMES = 'a', 'b b', 'c%é'
 
@@ -97,3 +97,19 @@ def test_table_of_the_study():
   run = lambda x: {'tiou': [0.3, 0.5, 0.7], 'mAP': [x, x, x], 'average_mAP': x}
   text = proposals.table({'proposals': [run(0.1), run(0.3)]})
   assert text.splitlines()[-1].startswith('| proposals | 20.0 ± 14.1 (2) |')
+
+
+def test_annotator_of_the_order_clicks_every_gap_of_a_clip():
+  rooms = [('a', 0, 2), ('a', 5, 6), ('b', 1, 2), ('c', 0, 9)]
+  left = ['b', 'a', 'c']
+  found = video_order.visit(rooms, left, 3, np.random.default_rng(0))
+  assert [c.video for c in found] == ['b', 'a', 'a'] and left == ['c']
+  assert 1 <= found[0].time <= 2 and 5 <= found[2].time <= 6
+  found = video_order.visit(rooms, left, 3, np.random.default_rng(0))
+  assert [c.video for c in found] == ['c']
+
+
+def test_table_of_the_order():
+  rounds = lambda x: [{'average_mAP': x}] * 4
+  text = video_order.table({'model': [rounds(0.1), rounds(0.3)]})
+  assert text.splitlines()[-1].endswith('| 20.0 ± 14.1 (2) | 10.0, 30.0 |')

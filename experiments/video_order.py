@@ -1,0 +1,136 @@
+"""What the order of videos is worth: by the model, or by chance.
+
+  python -m backtal_jax.prepare hapt --archive "HAPT Data Set.zip" \
+      --output data/HAPT
+  python -m experiments.video_order --root data/HAPT --workdir runs/order
+
+A simulated annotator of HAPT's training clips, who never errs, goes from clip
+to clip and clicks once in every gap, in ROUNDS rounds of CLICKS clicks each
+(train, order, click, train). The clips not visited yet come at random, or as
+the click page orders them: those first whose labels the model is least sure
+of. The network is a narrow one. Three seeds choose moments, the random order
+and the network's start. What is whole is not run again.
+"""
+
+import functools
+
+import numpy as np
+
+from backtal_jax import command_line, errors, files, predict
+from backtal_jax import train as training
+from backtal_jax.annotate import queue
+from backtal_jax.data import annotations
+from backtal_jax.metrics import scores
+from backtal_jax.run import sharding
+from experiments import proposals, supervision
+
+SEEDS = 0, 1, 2
+CLICKS, ROUNDS = 60, 3
+WAYS = 'random', 'model'
+_WIDTHS = {'hidden_dim': 64, 'reduce_dim': 32, 'embedding_dim': 16}
+
+
+def train(root, workdir, found, seed) -> scores.Metrics:
+  """Train with clicks, unless that was done; return metrics.json's content."""
+  path = ''
+  if found:
+    path = workdir.with_suffix('.csv')
+    annotations.write_clicks(path, found)
+  config = supervision.config_of('hapt', root, path, 'robust', seed).unlock()
+  config.model.update(_WIDTHS)
+  if not supervision.is_whole(workdir, config.train.num_epochs):
+    training.train_and_evaluate(config.lock(), workdir)
+  return files.read_json(workdir / 'metrics.json')
+
+
+def order_by_model(root, workdir, truth) -> list[str]:
+  """Return the training clips, first what the model is least sure of."""
+  model = predict.load(workdir)
+  paths = sorted((root / proposals.SUBSET).glob('*.npz'))
+  sure = {}
+  for found in model.predict_videos(map(model.read, paths)):
+    name = found.video.name
+    labels = {s.label for s in truth.videos[name].segments}
+    sure[name] = queue.sureness(found.segments, labels)
+  return queue.order(sure, {}, sure)
+
+
+def visit(rooms, names, number, rng) -> list[annotations.Click]:
+  """Click once in every gap of one clip after the other.
+
+  Args:
+    rooms: (video, start, end) of what may be clicked.
+    names: Of the clips that were not visited yet, in order; those that are
+      visited are taken out.
+    number: Of clicks to make, exactly, if there are so many gaps.
+    rng: Chooses the moments.
+  """
+  made = []
+  while names and len(made) < number:
+    name = names.pop(0)
+    for video, start, end in rooms:
+      if video == name and len(made) < number:
+        time = float(rng.uniform(start, end))
+        made.append(annotations.Click(
+          video, time, annotations.BACKGROUND, proposals.ANNOTATOR
+        ))  # fmt: skip
+  return made
+
+
+def run(root, workdir, truth, way, seed) -> list[scores.Metrics]:
+  """Return the metrics of every round of one way and seed."""
+  rng = np.random.default_rng([seed, WAYS.index(way)])
+  rooms, found = proposals.rooms(truth), []
+  left = sorted({video for video, _, _ in rooms})
+  where = workdir / f'none_{seed}'
+  metrics = [train(root, where, [], seed)]
+  for number in range(1, ROUNDS + 1):
+    if way == 'model':
+      ranked = order_by_model(root, where, truth)
+      left.sort(key=ranked.index)
+    else:
+      rng.shuffle(left)
+    found += visit(rooms, left, CLICKS, rng)
+    where = workdir / f'{way}_{seed}_{number}'
+    metrics.append(train(root, where, found, seed))
+  return metrics
+
+
+def table(results) -> str:
+  """Lay out mean, standard deviation and seeds of the average mAP by round.
+
+  Args:
+    results: {way: [metrics of every round, of each seed]}.
+  """
+  heads = ['average mAP@0.1:0.7', *(
+    f'{CLICKS * n} clicks' for n in range(ROUNDS + 1)
+  ), 'last, each seed']  # fmt: skip
+  lines = [f'| {" | ".join(heads)} |', '| --- ' * len(heads) + '|']
+  for way, runs in results.items():
+    values = 100 * np.array([[m['average_mAP'] for m in r] for r in runs])
+    cells = [supervision.cell(list(column)) for column in values.T]
+    each = ', '.join(f'{x:.1f}' for x in values[:, -1])
+    lines.append(f'| {way} | {" | ".join(cells)} | {each} |')
+  return '\n'.join(lines)
+
+
+def main(argv=None):
+  """Run everything, and print the table after each seed."""
+  command_line.quiet_tensorflow()
+  parser = command_line.Parser(description=__doc__.split('\n')[0])
+  add = functools.partial(parser.add_argument, type=files.path, required=True)
+  add('--root', help='of prepared HAPT')
+  add('--workdir', help='of the runs')
+  args = parser.parse_args(argv)
+  with errors.one_line():
+    sharding.use_compilation_cache()
+    truth = annotations.read_ground_truth(args.root / 'ground_truth.json')
+    results = {way: [] for way in WAYS}
+    for seed in SEEDS:
+      for way in WAYS:
+        results[way].append(run(args.root, args.workdir, truth, way, seed))
+      print(table(results), flush=True)
+
+
+if __name__ == '__main__':
+  main()
