@@ -1,13 +1,17 @@
 """Make the pictures of docs/annotate.md: the click page in Chromium.
 
   python docs/make_annotate_pictures.py data/shapes runs/shapes
+  python docs/make_annotate_pictures.py --project P
 
 Takes a folder of clips/ and features/ and a model of them, as docs/video.md
-makes; the pictures there are of a model on mean colours of 8 frames. Needs
-chromium and chromedriver, and the extras annotate and test.
+makes; the pictures there are of a model on mean colours of 8 frames. Or a
+project with segments, for the picture of the review; that there is of
+tests/annotate_project_test.py, whose features are colours, too. Needs chromium
+and chromedriver, and the extras annotate and test.
 """
 
 import contextlib
+import functools
 import io
 import pathlib
 import re
@@ -28,13 +32,11 @@ _LOOKS = (  # file, theme, width and height, whether a proposal is open
 
 
 @contextlib.contextmanager
-def serve(shapes, run, folder):
-  """Start the page on the training clips; yield its address."""
+def serve(*options):
+  """Start the page; yield its address."""
   process = subprocess.Popen(
-    [sys.executable, '-m', 'backtal_jax.annotate', f'--videos={shapes}/clips',
-     f'--clicks={folder}/clicks.csv', '--annotator=A1', '--port=0',
-     f'--checkpoint={run}', f'--features={shapes}/features'],
-    stdout=subprocess.PIPE, text=True,
+    [sys.executable, '-m', 'backtal_jax.annotate', '--annotator=A1', '--port=0',
+     *options], stdout=subprocess.PIPE, text=True,
   )  # fmt: skip
   try:
     yield next(x for x in process.stdout if x.startswith('http')).strip()
@@ -93,12 +95,13 @@ def main(shapes, run):
   """Click some, then take the pictures."""
   with (
     tempfile.TemporaryDirectory() as folder,
-    serve(shapes, run, folder) as address,
+    serve(
+      f'--videos={shapes}/clips', f'--clicks={folder}/clicks.csv',
+      f'--checkpoint={run}', f'--features={shapes}/features',
+    ) as address,
     open_chromium(folder) as browser,
-  ):
-    press = lambda keys: (
-      webdriver.ActionChains(browser).send_keys(keys).perform()
-    )
+  ):  # fmt: skip
+    press = functools.partial(press_keys, browser)
     browser.get(address)
     wait(browser, 'clicks in')
     for keys in ('\ue014', '\ue014\ue014\ue014\ue014'):  # arrows to the right
@@ -122,10 +125,47 @@ def main(shapes, run):
         press('q')
         wait(browser, 'background, action or skip')
         time.sleep(1.5)
-      image = Image.open(io.BytesIO(browser.get_screenshot_as_png()))
-      image.convert('RGB').quantize(256).save(_PICTURES / name, optimize=True)
-      print(_PICTURES / name)
+      take(browser, name)
+
+
+def press_keys(browser, keys):
+  """Press keys."""
+  webdriver.ActionChains(browser).send_keys(keys).perform()
+
+
+def take(browser, name):
+  """Write a picture of what is seen."""
+  image = Image.open(io.BytesIO(browser.get_screenshot_as_png()))
+  image.convert('RGB').quantize(256).save(_PICTURES / name, optimize=True)
+  print(_PICTURES / name)
+
+
+def review(project):
+  """Review some segments of a copy of a project, then take the picture."""
+  with tempfile.TemporaryDirectory() as folder:
+    copy = f'{folder}/project'
+    shutil.copytree(project, copy)
+    with (
+      serve(f'--project={copy}', f'--features={copy}/features') as address,
+      open_chromium(folder) as browser,
+    ):
+      look(browser, 'light', 1200, 760)
+      browser.get(address)
+      wait(browser, 'clicks in')
+      press_keys(browser, 'v')
+      wait(browser, 'Review', '#segments li')
+      press_keys(browser, 'f')
+      wait(browser, ' of ')
+      press_keys(browser, 'a')
+      wait(browser, 'Saved: accepted')
+      for _ in range(12):  # a picture with the action in it
+        press_keys(browser, '.')
+      time.sleep(1.5)
+      take(browser, 'annotate_review.png')
 
 
 if __name__ == '__main__':
-  main(*sys.argv[1:])
+  if sys.argv[1] == '--project':
+    review(sys.argv[2])
+  else:
+    main(*sys.argv[1:])

@@ -252,6 +252,10 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
   (tmp_path / 'c.csv').write_text('video_id,time,label,annotator\nx,1,y,z\n')
   (tmp_path / 'c.csv.log').unlink()
   assert 'none of its 1 videos is in the folder' in error()
+  assert '--fields are of --project' in error('--fields', 'train.seed=1')
+  assert 'a project has its own' in error(f'--project={tmp_path}/p')
+  with pytest.raises(SystemExit, match='--clicks is missing'):
+    command.main([f'--videos={folder}', '--annotator=A'])
   assert sorted(os.listdir(tmp_path)) == ['c.csv', 'videos']
 
 

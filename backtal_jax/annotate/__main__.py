@@ -4,13 +4,15 @@ import argparse
 import contextlib
 import errno
 import ipaddress
+import os
 import secrets
 import socket
 import sys
 from collections.abc import Sequence
 
 from backtal_jax import command_line, errors, files
-from backtal_jax.annotate import labels, reviews, store, videos
+from backtal_jax.annotate import jobs, labels, reviews, store, videos
+from backtal_jax.annotate import project as projects
 from backtal_jax.video import needs
 
 _PORT = 8765
@@ -22,14 +24,19 @@ def _parser():
     prog='python -m backtal_jax.annotate', description=__doc__
   )
   add = parser.add_argument
-  add('--videos', required=True, metavar='FOLDER', help='of the videos')
+  add(
+    '--project',
+    metavar='FOLDER',
+    help='for everything: features, clicks, trainings, annotations; need not '
+    'be there',
+  )
+  add('--videos', metavar='FOLDER', help='of the videos')
   add(
     '--clicks',
-    required=True,
     metavar='FILE',
     help='CSV video_id,time,label,annotator; need not be there',
   )
-  add('--annotator', required=True, metavar='NAME', help='who clicks')
+  add('--annotator', metavar='NAME', help='who clicks; of a project, you')
   add(
     '--labels',
     metavar='FILE',
@@ -68,6 +75,13 @@ def _parser():
     action='store_true',
     help='what is accepted or rejected is a click, too',
   )
+  add(
+    '--fields',
+    nargs='+',
+    default=[],
+    metavar='FIELD=VALUE',
+    help="of the config of a project's trainings, e.g. train.num_epochs=50",
+  )
   add('--host', default=_LOOPBACK[1], help='address to listen on')
   add('--port', type=int, help=f'default {_PORT}, or a free one')
   add(
@@ -104,10 +118,7 @@ def _hosts(host):
 
 def _load(args):
   """Return the model, the files of features and the class names."""
-  classes = tuple(x.strip() for x in args.classes.split(',') if x.strip())
-  for name in classes:
-    if classes.count(name) > 1 or name == 'background':
-      raise errors.InputError(f'--classes has {name!r} twice, or as a class')
+  classes = _classes(args)
   if bool(args.checkpoint) != bool(args.features):
     raise errors.InputError('--checkpoint and --features go together')
   if not args.checkpoint:
@@ -134,56 +145,106 @@ def serve(args: argparse.Namespace) -> None:
     raise errors.InputError(
       f"no {e.name}: pip install 'backtal-jax[annotate]'"
     ) from e
+  project = _open_project(args)
+  for name in ('videos', 'clicks', 'annotator'):
+    if getattr(args, name) is None:
+      raise errors.InputError(f'--{name} is missing (or give --project)')
   folder = videos.Folder(files.path(args.videos))
   if not args.annotator.strip():
     raise errors.InputError('--annotator is empty, expected a name')
   model, paths, classes = _load(args)
   if args.transcode:
     folder.transcode()
-  stem = args.clicks.removesuffix('.csv')
-  path = args.labels or f'{stem}_labels.csv'
-  annotated = reviews.File(
-    files.path(args.annotations or f'{stem}_annotations.json'),
-    args.review_subset,
-  )
-  with contextlib.closing(
-    store.Store(
-      files.path(args.clicks),
-      args.annotator,
-      folder,
-      classes,
-      labels.Labels(files.path(path), args.subset),
-      folder.measure,
-      annotated,
-      args.learn,
-    )
-  ) as opened:
-    if opened.missing:
-      print(
-        f'{args.clicks}: {len(opened.missing)} of its videos are not in '
-        f'{args.videos}, their clicks are kept: {", ".join(opened.missing)}',
-        file=sys.stderr,
-      )
+  if project and project.is_new:
+    project.save()  # first, so that the folder is known for one
+  with contextlib.ExitStack() as stack:
+    opened = _open_store(args, folder, classes)
+    stack.callback(opened.close)
     proposer = server.Proposer(model, paths) if model else None
-    segments = _segments(args, folder, opened.classes, proposer)
+    runner = None
+    if project:
+      project.save()
+      segments = project.found(opened.classes)
+      runner = jobs.Runner(project, opened, len(folder))
+      stack.callback(runner.close)
+    else:
+      segments = _segments(args, folder, opened.classes, proposer)
     token = secrets.token_urlsafe(24)
     app = server.make_app(
       opened,
       folder,
       proposer,
       segments,
+      runner,
       token=token,
       actions=args.actions,
       hosts=_hosts(args.host),
     )
     with contextlib.suppress(errors.InputError):
       needs('av')  # now, rather than when the first video is opened
-    with _listen(args.host, args.port) as listening:
-      _greet(args, folder, listening.getsockname(), token)
-      config = uvicorn.Config(
-        app, log_level='warning', access_log=False, timeout_graceful_shutdown=1
+    listening = stack.enter_context(_listen(args.host, args.port))
+    _greet(args, folder, listening.getsockname(), token)
+    if runner:
+      runner.extract()
+    config = uvicorn.Config(
+      app, log_level='warning', access_log=False, timeout_graceful_shutdown=1
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _open_store(args, folder, classes):
+  """Return the files that the page works on, opened."""
+  stem = args.clicks.removesuffix('.csv')
+  path = args.labels or f'{stem}_labels.csv'
+  annotated = args.annotations or f'{stem}_annotations.json'
+  opened = store.Store(
+    files.path(args.clicks),
+    args.annotator,
+    folder,
+    classes,
+    labels.Labels(files.path(path), args.subset),
+    folder.measure,
+    reviews.File(files.path(annotated), args.review_subset),
+    args.learn,
+  )
+  if opened.missing:
+    print(
+      f'{args.clicks}: {len(opened.missing)} of its videos are not in '
+      f'{args.videos}, their clicks are kept: {", ".join(opened.missing)}',
+      file=sys.stderr,
+    )
+  return opened
+
+
+def _open_project(args):
+  """Return the project, whose files the options then name; None without."""
+  if not args.project:
+    if args.fields:
+      raise errors.InputError('--fields are of --project, which is missing')
+    return None
+  for name in ('clicks', 'labels', 'annotations', 'segments', 'checkpoint'):
+    if getattr(args, name):
+      raise errors.InputError(
+        f'--{name}: a project has its own; expected --project without it'
       )
-      uvicorn.Server(config).run(sockets=[listening])
+  folder = files.path(args.project)
+  project = projects.open_project(
+    folder, args.videos, args.features, _classes(args), args.fields
+  )
+  args.videos, args.features = project.videos, None
+  args.classes = ','.join(project.classes)
+  args.clicks, args.labels = f'{folder}/clicks.csv', f'{folder}/labels.csv'
+  args.annotations = f'{folder}/annotations.json'
+  args.annotator = args.annotator or os.environ.get('USER', 'annotator')
+  return project
+
+
+def _classes(args):
+  classes = tuple(x.strip() for x in args.classes.split(',') if x.strip())
+  for name in classes:
+    if classes.count(name) > 1 or name == 'background':
+      raise errors.InputError(f'--classes has {name!r} twice, or as a class')
+  return classes
 
 
 def _segments(args, folder, classes, proposer):

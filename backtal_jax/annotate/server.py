@@ -27,7 +27,7 @@ from starlette import (
 )
 
 from backtal_jax import errors, files
-from backtal_jax.annotate import queue, reviews, videos
+from backtal_jax.annotate import jobs, queue, reviews, videos
 from backtal_jax.annotate import store as click_store
 from backtal_jax.data import annotations
 
@@ -186,6 +186,7 @@ def make_app(
   folder: videos.Folder,
   proposer: Proposer | None = None,
   segments: Segments | None = None,
+  training: jobs.Runner | None = None,
   *,
   token: str,
   actions: bool = False,
@@ -198,6 +199,7 @@ def make_app(
     folder: The videos.
     proposer: Where there is a model.
     segments: Returns what may be reviewed in a video of a store.
+    training: Where there is a project.
     token: See Guard.
     actions: Whether action clicks are wanted.
     hosts: See Guard.
@@ -213,6 +215,7 @@ def make_app(
         'classes': store.classes,
         'proposals': proposer is not None,
         'segments': segments is not None,
+        'project': training is not None,
         'review': store.annotated is not None,
         'transcode': f'{_COMMAND} --videos {folder.path} --clicks {store.path} '
         f'--annotator {store.who} --transcode',
@@ -269,6 +272,17 @@ def make_app(
     done = await concurrency.run_in_threadpool(store.act, asked)
     return responses.JSONResponse(done)
 
+  def job(request):
+    return responses.JSONResponse(training.status())
+
+  async def order_job(request):
+    asked = request.path_params['what']
+    do = {'train': training.train, 'cancel': training.cancel}.get(asked)
+    if do is None:
+      raise exceptions.HTTPException(404, f'no {asked!r}')
+    await concurrency.run_in_threadpool(do)
+    return await concurrency.run_in_threadpool(job, request)
+
   def page(request):
     return responses.FileResponse(os.path.join(PAGE, 'index.html'))
 
@@ -283,6 +297,11 @@ def make_app(
     routing.Route('/video/{name:path}', file),
     routing.Mount('/page', staticfiles.StaticFiles(directory=PAGE)),
   ]
+  if training is not None:
+    routes += [
+      routing.Route('/api/job', job),
+      routing.Route('/api/job/{what}', order_job, methods=['POST']),
+    ]
   handlers = {
     errors.InputError: lambda request, e: _problem(400, str(e)),
     OSError: lambda request, e: _problem(507, e.strerror or str(e)),

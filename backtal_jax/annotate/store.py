@@ -61,7 +61,7 @@ class Store:
   ) -> None:
     self.path, self.who, self.labels = path, annotator, labels
     self.annotated, self._learn = annotated, learn
-    self._videos, self._measure = videos, measure
+    self.names, self._measure = videos, measure
     self._mutex = threading.RLock()
     self.path.parent.mkdir(parents=True, exist_ok=True)
     log = history.log_path(path)
@@ -150,7 +150,7 @@ class Store:
           name, len(past.marks(name, who)), past.done(name, who),
           past.is_reviewed(name),
         ]
-        for name in self._videos
+        for name in self.names
       ]  # fmt: skip
 
   def judged(self, name: str) -> dict[str, history.Judged]:
@@ -194,7 +194,7 @@ class Store:
         video = undone['video']
       if key in self.history.keys or (kind == 'undo' and not undone):
         return self._answer(None, video)
-      if not isinstance(video, str) or video not in self._videos:
+      if not isinstance(video, str) or video not in self.names:
         raise errors.InputError(f'video {video!r} is not in the folder')
       event = {'kind': kind, 'video': video, 'key': key}
       if undone:
@@ -220,7 +220,7 @@ class Store:
     )  # fmt: skip
 
   def _answer(self, event, video):
-    known = video in self._videos
+    known = video in self.names
     return {'event': event, 'video': self.video(video) if known else None}
 
   def _save(self, event, undone):
@@ -275,7 +275,7 @@ class Store:
   def _import(self, clicks, reviewed):
     """Let the history begin with what is there."""
     names = [click.video for click in clicks]
-    names, _ = annotations.match_names(names, self._videos)
+    names, _ = annotations.match_names(names, self.names)
     for number, click in enumerate(clicks, history.FIRST):
       self.history.add(
         {
@@ -288,7 +288,7 @@ class Store:
         }
       )
 
-    names, _ = annotations.match_names(reviewed, self._videos)
+    names, _ = annotations.match_names(reviewed, self.names)
     for name, video in reviewed.items():
       self.history.add(
         {

@@ -11,6 +11,7 @@ import {Review} from '/page/review.js';
 import {Saver} from '/page/saver.js';
 import {describeReview} from '/page/segments.js';
 import {Timeline, clock} from '/page/timeline.js';
+import {Training} from '/page/training.js';
 import {Videos} from '/page/videos.js';
 import {work} from '/page/work.js';
 
@@ -84,6 +85,13 @@ function switchMode() {
   say(review.on ? 'Review: f goes to the next segment' : 'Clicks');
   draw();
   loadProposals();
+}
+
+// A training has ended.
+function haveSegments() {
+  review.loaded = false;
+  if (review.on) loadProposals();
+  else switchMode();
 }
 
 // A number is a class: of an action click, or of the selected segment.
@@ -210,6 +218,7 @@ async function start() {
   addEventListener('pagehide', () => sendSpent(0.5));
   // Another tab may have clicked meanwhile.
   addEventListener('focus', () => { if (!saver.waiting.length) refresh(); });
+  if (state.project) new Training(haveSegments);
   savedState();
   $('player').focus();
   const asked = decodeURIComponent(location.hash.slice(1));

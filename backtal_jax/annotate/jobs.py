@@ -1,0 +1,267 @@
+"""Commands that the page runs: one at a time, each in a process of its own.
+
+They outlive the server: what locks the project is a file that the process has
+open, too. A server that starts while a command of an earlier one goes on shows
+how far that is, and waits. What a command says is in its log.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from etils import epath
+
+from backtal_jax import errors, files
+from backtal_jax.annotate import project as projects
+from backtal_jax.annotate import store as click_store
+
+# Characters of a log that are looked at for progress.
+_TAIL = 4000
+_POINTS = 100  # of the curve of losses
+
+
+class Runner:
+  """Runs the commands of a project in turn, in a thread.
+
+  Args:
+    project: Its folder.
+    opened: The clicks that trainings begin with.
+    count: Videos, for the progress of their features.
+  """
+
+  def __init__(
+    self, project: projects.Project, opened: click_store.Store, count: int
+  ) -> None:
+    self._project, self._opened, self._count = project, opened, count
+    self._mutex = threading.RLock()
+    self._steps: list[projects.Step] = []
+    self._process: subprocess.Popen | None = None
+    self._thread: threading.Thread | None = None
+    self._cancelled, self._problem, self._since = False, '', time.time()
+    self._lock_path = project.path / '.running'
+    self._lock = open(self._lock_path, 'a+b', buffering=0)  # noqa: SIM115, closed in `close`
+    self._held = self._try_lock()
+
+  def close(self) -> None:
+    """End the making of features; say that a training goes on by itself."""
+    with self._mutex:
+      self._steps[1:] = []
+      process, kind = self._process, (self._steps or [None])[0]
+      if process and kind.kind == 'features':
+        process.terminate()
+      elif process:
+        print(f'{kind.kind} goes on, process {process.pid}', file=sys.stderr)
+    self._lock.close()
+
+  def extract(self) -> None:
+    """Make the features that are not there yet, in the background."""
+    step = self._project.extraction()
+    if step and self._held:
+      self._add([step])
+
+  def train(self) -> None:
+    """Train with the clicks there are, then find segments in all videos.
+
+    Raises:
+      errors.InputError: A training is under way, of this server or another,
+      or there is nothing to train with.
+      OSError: The clicks could not be copied; nothing was begun.
+    """
+    with self._mutex:
+      self._held = self._held or self._try_lock()
+      if not self._held:
+        raise errors.InputError(
+          f'{self._running()} of an earlier server is still under way; wait '
+          'for its end, or cancel it'
+        )
+      if any(s.kind != 'features' for s in self._steps):
+        raise errors.InputError('a training is under way already')
+      steps = self._project.steps(self._project.begin(self._opened))
+      extraction = self._project.extraction()
+      if extraction and not self._steps and not extraction.result.exists():
+        steps.insert(0, extraction)
+      self._add(steps)
+
+  def _add(self, steps):
+    with self._mutex:
+      self._steps += steps
+      self._cancelled, self._problem = False, ''
+      if not self._thread or not self._thread.is_alive():
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+  def cancel(self) -> None:
+    """End what is running; a training leaves a checkpoint and can go on."""
+    with self._mutex:
+      self._steps[1:] = []
+      self._cancelled = True
+      number = self._process.pid if self._process else self._other()
+      if number:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+          os.killpg(number, signal.SIGTERM)
+
+  def status(self) -> dict:
+    """Return how far it is.
+
+    That is doing (a step's kind or ''), share (0…1 or None), left (time, as
+    text), losses {name: value}, curve (of the total), problem (in one line),
+    round, segments (of which round there are any; 0 of none), resumable and
+    agreement, where metrics.json tells it.
+    """
+    with self._mutex:
+      self._held = self._held or self._try_lock()
+      doing = self._steps[0].kind if self._steps else ''
+      if not self._held:
+        doing = self._running()
+    rounds = self._project.rounds()
+    found = self._project.segments()
+    last = rounds[-1] if rounds else None
+    log = self._project.path / 'features.log'
+    if last and doing != 'features':
+      log = last / f'{doing or "train"}.log'
+    share, left = _progress(log) if doing else (None, '')
+    if doing == 'features':
+      share, left = self._extracted()
+    losses, curve = (
+      _losses(last / 'run' / 'metrics.jsonl') if last else ({}, [])
+    )
+    return {
+      'doing': doing,
+      'share': share,
+      'left': left,
+      'losses': losses,
+      'curve': curve,
+      'problem': self._problem,
+      'round': int(last.name) if last else 0,
+      'segments': int(found.parent.name) if found else 0,
+      'resumable': bool(
+        not doing and last and not (last / 'segments.json').exists()
+      ),
+      'agreement': _agreement(found.parent / 'run') if found else None,
+    }
+
+  def _run(self):
+    while True:
+      with self._mutex:
+        if not self._steps:
+          return
+        step = self._steps[0]
+      problem = ''
+      try:
+        # Of a round that goes on, what was made stays.
+        if step.kind in ('features', 'train') or not step.result.exists():
+          problem = self._execute(step)
+      except (OSError, errors.InputError) as e:
+        problem = str(e)
+      with self._mutex:
+        self._steps.pop(0)
+        if problem:
+          self._steps.clear()
+          self._problem = (
+            'cancelled; Train goes on' if self._cancelled else problem
+          )
+
+  def _execute(self, step):
+    """Run a command to its end; return what is wrong, '' if nothing is."""
+    with open(self._project.path / 'commands.log', 'a') as f:
+      arguments = step.arguments()
+      f.write(shlex.join(['python', *arguments]) + '\n')
+      f.flush()
+      os.fsync(f.fileno())
+    self._since = time.time()
+    with open(step.log, 'wb') as log, self._mutex:
+      self._process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+        start_new_session=True, pass_fds=(self._lock.fileno(),),
+      )  # fmt: skip
+      self._lock.truncate(0)
+      self._lock.write(f'{self._process.pid} {step.kind}'.encode())
+    status = self._process.wait()
+    with self._mutex:
+      self._process = None
+      self._lock.truncate(0)
+    return _explain(step, status) if status else ''
+
+  def _try_lock(self):
+    try:
+      files.lock(self._lock, self._lock_path, 'taken')
+    except errors.InputError:
+      return False
+    return True
+
+  def _told(self):
+    self._lock.seek(0)
+    words = self._lock.read().decode().split()
+    return (int(words[0]), words[1]) if len(words) == 2 else (0, 'a command')
+
+  def _other(self):
+    """Return the process of an earlier server's command, 0 if none is."""
+    return 0 if self._held else self._told()[0]
+
+  def _running(self):
+    return self._told()[1]
+
+  def _extracted(self):
+    """Return the share of the videos that have features, and the time left."""
+    folder = self._project.feature_folder
+    paths = files.listed(folder, '.npy', '.failed')
+    share = min(1.0, len(paths) / max(1, self._count))
+    new = sum(files.modified(p) >= self._since for p in paths)
+    gone, rest = time.time() - self._since, self._count - len(paths)
+    if not new:
+      return share, ''
+    return share, f'{gone / new * rest / 60:.0f}:{gone / new * rest % 60:02.0f}'
+
+
+def _progress(log: epath.Path):
+  """Return the share and the time left that a bar of progress tells."""
+  if not log.exists():
+    return None, ''
+  found = re.findall(
+    r'(\d+)%\|[^\r\n]*?(?:<([\d:]+))?[,\]]',
+    log.read_bytes()[-_TAIL:].decode(errors='replace'),
+  )
+  return (int(found[-1][0]) / 100, found[-1][1]) if found else (None, '')
+
+
+def _losses(path: epath.Path):
+  """Return the last losses of a run, and the curve of their total."""
+  if not path.exists():
+    return {}, []
+  rows = []
+  for line in path.read_text().splitlines():
+    try:
+      rows.append(json.loads(line))
+    except ValueError:
+      continue  # cut off where it died
+  rows = [row for row in rows if 'loss/total' in row]
+  if not rows:
+    return {}, []
+  last = {k[5:]: v for k, v in rows[-1].items() if k.startswith('loss/')}
+  step = max(1, len(rows) // _POINTS)
+  return last, [row['loss/total'] for row in rows[::step]]
+
+
+def _agreement(run: epath.Path):
+  path = run / 'metrics.json'
+  found = files.read_json(path) if path.exists() else {}
+  return found.get('click_agreement') if isinstance(found, dict) else None
+
+
+def _explain(step, status):
+  """Return in one line why a command has failed."""
+  text = step.log.read_bytes().decode(errors='replace')
+  lines = text.replace('\r', '\n').splitlines()
+  told = [x.removeprefix('error: ') for x in lines if x.startswith('error: ')]
+  if told:
+    return told[-1]
+  how = f'signal {-status}' if status < 0 else f'status {status}'
+  return f'{step.kind} ended with {how}: see {step.log}'
