@@ -156,6 +156,8 @@ def review(project):
       wait(browser, 'Review', '#segments li')
       press_keys(browser, 'f')
       wait(browser, ' of ')
+      press_keys(browser, 'x')  # all of the video
+      wait(browser, 'Saved: rejected')
       press_keys(browser, 'a')
       wait(browser, 'Saved: accepted')
       for _ in range(12):  # a picture with the action in it

@@ -85,6 +85,7 @@ class History:
     self._changes = collections.defaultdict(list)  # of a video
     self._marks = collections.defaultdict(dict)  # of a video, by number
     self._judged = collections.defaultdict(dict)  # of a video, by name
+    self._reviewed: dict[str, bool] = {}  # by video
 
   def add(self, event: dict) -> None:
     """Take in an event."""
@@ -134,13 +135,17 @@ class History:
     """Return what reviews said of a video's segments, of all annotators."""
     return dict(self._judged.get(video, ()))
 
+  def learns(self, video: str) -> bool:
+    """Return whether segments of a video ever were clicks, undone or not."""
+    return any('learn' in event for event in self._changes.get(video, ()))
+
   def reviewed(self) -> list[str]:
     """Return the videos whose segments are ground truth, by name."""
-    return sorted(v for v in list(self._changes) if self.is_reviewed(v))
+    return sorted(video for video, is_so in self._reviewed.items() if is_so)
 
   def is_reviewed(self, video: str) -> bool:
     """Return whether a video's segments are ground truth, whoever said so."""
-    return any(self._told(video, None, 'reviewed')[-1:])
+    return self._reviewed.get(video, False)
 
   def undoable(self, who: str) -> dict | None:
     """Return the last event that an undo of an annotator takes back."""
@@ -174,6 +179,7 @@ class History:
 
   def _replay(self, video):
     self._marks[video], self._judged[video] = {}, {}
+    self._reviewed[video] = False
     for event in self._changes[video]:
       if event['seq'] not in self._undone:
         self._apply(event)
@@ -183,6 +189,8 @@ class History:
     marks.pop(event.get('remove'), None)
     if 'add' in event:
       marks[event['seq']] = Mark(event['seq'], *event['add'], who)
+    if 'reviewed' in event:
+      self._reviewed[event['video']] = event['reviewed']
     for name, said in event.get('segments', {}).items():
       learn = event.get('learn', False)
       self._judged[event['video']][name] = Judged(*said, who, learn)

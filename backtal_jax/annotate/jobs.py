@@ -53,11 +53,11 @@ class Runner:
     """End the making of features; say that a training goes on by itself."""
     with self._mutex:
       self._steps[1:] = []
-      process, kind = self._process, (self._steps or [None])[0]
-      if process and kind.kind == 'features':
+      process, kind = self._process, self._steps[0].kind if self._steps else ''
+      if process and kind == 'features':
         process.terminate()
       elif process:
-        print(f'{kind.kind} goes on, process {process.pid}', file=sys.stderr)
+        print(f'{kind} goes on, process {process.pid}', file=sys.stderr)
     self._lock.close()
 
   def extract(self) -> None:

@@ -235,9 +235,11 @@ class Store:
       self._append([event])
       self.history.add(event)
       changed = undone or event
-      if changed.keys() & {'segments', 'reviewed'}:
+      is_truth = self.history.is_reviewed(event['video'])
+      if 'reviewed' in changed or ('segments' in changed and is_truth):
         self._annotate()
-      if changed.keys() & {'add', 'remove', 'segments'}:
+      learns = 'segments' in changed and self.history.learns(event['video'])
+      if learns or changed.keys() & {'add', 'remove'}:
         annotations.write_clicks(self.path, self.history.clicks())
       if 'labels' in changed:
         labels = changed['was' if undone else 'labels']

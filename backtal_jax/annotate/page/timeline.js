@@ -77,8 +77,11 @@ export class Timeline {
       const lane = place(
         s.name === selected ? `${kind} selected` : kind, s.start);
       lane.style.width = part(s.end - s.start);
-      lane.style.top = `${100 * labels.indexOf(s.label) / labels.length}%`;
-      lane.style.height = `${Math.min(30, 100 / labels.length) - 3}%`;
+      // What is accepted lies above what is not: they overlap in time.
+      const height = Math.min(40, 100 / labels.length);
+      const below = s.verdict === 'accepted' ? 0 : 0.5;
+      lane.style.top = `${height * (labels.indexOf(s.label) + below)}%`;
+      lane.style.height = `${0.42 * height}%`;
       return lane;
     }));
     this.marks.replaceChildren(
