@@ -5,10 +5,10 @@ import types
 import numpy as np
 
 from backtal_jax import IGNORED
-from backtal_jax.annotate import labels, queue, store
+from backtal_jax.annotate import labels, queue, reviews, store
 from backtal_jax.data import annotations
 from backtal_jax.prepare import __main__ as command
-from experiments import proposals, video_order
+from experiments import proposals, review_cost, video_order
 
 NAMES = 'a', 'b b', 'c%é'
 
@@ -113,3 +113,29 @@ def test_table_of_the_order():
   rounds = lambda x: [{'average_mAP': x}] * 4
   text = video_order.table({'model': [rounds(0.1), rounds(0.3)]})
   assert text.splitlines()[-1].endswith('| 20.0 ± 14.1 (2) | 10.0, 30.0 |')
+
+
+def test_reviewer_goes_the_shortest_way():
+  walk = review_cost.Walk(25, 0.0)
+  for time, keys in ((1.08, '→..'), (0.96, ',,,'), (5.8, '},,,,'),
+                     (0.8, '{')):  # fmt: skip
+    before = len(walk.keys)
+    walk.go(time)
+    assert len(walk.keys) - before == len(keys), (time, walk.keys[before:])
+    assert walk.at == round(25 * time)
+  walk = review_cost.Walk(25, 0.1)  # two frames may be missed
+  walk.go(1.08)
+  assert walk.keys == ['→'] and walk.at == 25
+
+
+def test_keys_of_a_perfect_reviewer():
+  found = [(1.0, 3.0, 'x', 0.9), (5.0, 6.0, 'x', 0.8), (8.0, 9.0, 'y', 0.9)]
+  instances = [(1.0, 3.0, 'x'), (5.0, 7.0, 'x'), (10.0, 11.0, 'x')]
+  walk = review_cost.Walk(25, 0.0)
+  proposed = [reviews.Proposal(*x) for x in found]
+  review_cost.review(walk, proposed, instances, ['x', 'x', 'x'], 0.1)
+  # Accepted; its end set, two seconds on; rejected; then drawn from 8 s.
+  assert ''.join(walk.keys) == 'fa→→ef' + 'x' + '→→m→m'
+  walk = review_cost.Walk(25, 0.0)
+  review_cost.draw(walk, instances[:1], ['x'])
+  assert ''.join(walk.keys) == '→m→→m'
