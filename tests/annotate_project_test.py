@@ -220,6 +220,19 @@ def test_full_disk_is_told(working, monkeypatch):
   assert not runner.status()['doing'] and not project.rounds()
 
 
+def test_features_are_made_where_some_are_missing(working, monkeypatch):
+  project, _, runner, _ = working
+  ours = projects.dataclasses.replace(project, features='')
+  monkeypatch.setattr(runner, '_project', ours)
+  folder = project.path / 'features'
+  folder.mkdir()
+  for name in ('videos.csv', 'a.npy', 'b.failed'):
+    assert [s.kind for s in runner._missing()] == ['features']
+    (folder / name).touch()
+  assert not runner._missing()
+  assert runner.status()['failed'] == 1
+
+
 def test_progress_of_logs(tmp_path):
   log = tmp_path / 'log'
   log.write_text(

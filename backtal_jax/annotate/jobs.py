@@ -62,9 +62,8 @@ class Runner:
 
   def extract(self) -> None:
     """Make the features that are not there yet, in the background."""
-    step = self._project.extraction()
-    if step and self._held:
-      self._add([step])
+    if self._held:
+      self._add(self._missing())
 
   def train(self) -> None:
     """Train with the clicks there are, then find segments in all videos.
@@ -84,16 +83,23 @@ class Runner:
       if any(s.kind != 'features' for s in self._steps):
         raise errors.InputError('a training is under way already')
       steps = self._project.steps(self._project.begin(self._opened))
-      extraction = self._project.extraction()
-      if extraction and not self._steps and not extraction.result.exists():
-        steps.insert(0, extraction)
-      self._add(steps)
+      self._add([*(() if self._steps else self._missing()), *steps])
+
+  def _missing(self):
+    """Return the command that makes features, if some are not there."""
+    step = self._project.extraction()
+    if not step:
+      return []
+    folder = self._project.feature_folder
+    there = {p.stem for p in files.listed(folder, '.npy', '.failed')}
+    whole = step.result.exists() and there.issuperset(self._opened.names)
+    return [] if whole else [step]
 
   def _add(self, steps):
     with self._mutex:
       self._steps += steps
       self._cancelled, self._problem = False, ''
-      if not self._thread or not self._thread.is_alive():
+      if self._steps and not self._thread:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -112,8 +118,8 @@ class Runner:
 
     That is doing (a step's kind or ''), share (0…1 or None), left (time, as
     text), losses {name: value}, curve (of the total), problem (in one line),
-    round, segments (of which round there are any; 0 of none), resumable and
-    agreement, where metrics.json tells it.
+    round, segments (of which round there are any; 0 of none), failed (videos
+    without features), resumable and agreement, where metrics.json tells it.
     """
     with self._mutex:
       self._held = self._held or self._try_lock()
@@ -141,6 +147,7 @@ class Runner:
       'problem': self._problem,
       'round': int(last.name) if last else 0,
       'segments': int(found.parent.name) if found else 0,
+      'failed': len(files.listed(self._project.feature_folder, '.failed')),
       'resumable': bool(
         not doing and last and not (last / 'segments.json').exists()
       ),
@@ -151,6 +158,7 @@ class Runner:
     while True:
       with self._mutex:
         if not self._steps:
+          self._thread = None
           return
         step = self._steps[0]
       problem = ''

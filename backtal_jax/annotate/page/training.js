@@ -64,12 +64,14 @@ export class Training {
     }
   }
 
-  idle({round, segments, agreement}) {
-    if (!segments) return 'No training yet';
+  idle({round, segments, agreement, failed}) {
+    const without = failed
+      ? `; ${failed} videos have no features, see features.log` : '';
+    if (!segments) return `No training yet${without}`;
     const worth = agreement?.value;
     return `Segments of training ${segments}`
       + (Number.isFinite(worth)
         ? `, click agreement ${(100 * worth).toFixed(1)} %` : '')
-      + (round > segments ? `; training ${round} did not end` : '');
+      + (round > segments ? `; training ${round} did not end` : '') + without;
   }
 }
