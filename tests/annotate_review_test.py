@@ -385,11 +385,16 @@ def test_reviews_wait_for_a_server_that_was_killed(browser, folder):
     page.press('f', 'a')
     page.until(lambda: 'Saved: accepted run' in page.text('status'))
   page.press('f', 'm')
-  page.press('\ue014', 'm', 'd')
+  page.until(lambda: 'Mark at 0:01.00' in page.text('status'))
+  page.press('\ue014')
+  page.until(lambda: page.now() == 2.0)
+  page.press('m')
   page.until(lambda: 'not saved yet' in page.text('saved'))
   assert page.run(
     'return document.querySelectorAll("#segments .pending").length'
   )
+  page.press('d')
+  page.until(lambda: page.text('saved').startswith('2 not saved'))
   browser.get('about:blank')
   with page_test.opened(browser, folder, *options, port=client.port) as (
     page,
