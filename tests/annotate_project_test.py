@@ -146,22 +146,39 @@ def test_a_round_from_clicks_to_segments(working):
 
 
 def test_the_commands_are_the_ordinary_ones(tmp_path):
-  features = tmp_path / 'features'
-  features.mkdir()
-  project = open_project(
-    tmp_path / 'p', features=features, fields=['train.num_epochs=3']
+  folder = files.path(tmp_path / 'p' / 'rounds' / '1')
+  (tmp_path / 'p' / 'features').mkdir(parents=True)
+  np.save(tmp_path / 'p' / 'features' / 'a.npy', np.zeros((7, 4), np.float32))
+  project = projects.Project(
+    folder.parent.parent, 'v', '', (), {'train.num_epochs': '3'}
   )
-  folder = tmp_path / 'rounds' / '1'
-  folder.mkdir(parents=True)
-  (folder / 'labels.csv').write_text('video_id,subset,label\na,training,run\n')
-  np.save(tmp_path / 'features' / 'a.npy', np.zeros((7, 4), np.float32))
-  prepare, train, predict = project.steps(files.path(folder))
-  assert prepare.arguments()[:3] == ['-m', 'backtal_jax.prepare', 'custom']
-  assert '--num_snippets=7' in prepare.arguments()
-  assert f'--clicks={folder}/clicks.csv' in prepare.arguments()
-  assert train.arguments()[1] == 'backtal_jax.main'
-  assert '--config.train.num_epochs=3' in train.arguments()
-  assert f'--output={folder}/segments.json' in predict.arguments()
+  said = lambda step: (step.arguments(), ' '.join(step.arguments()))
+  (made, prepare), (_, train), (_, predict) = map(said, project.steps(folder))
+  assert made[:3] == ['-m', 'backtal_jax.prepare', 'custom']
+  assert '--num_snippets=7' in made and '--fps' not in prepare
+  assert f'--clicks={folder}/clicks.csv' in made
+  assert train.startswith('-m backtal_jax.main --config=')
+  assert '--config.train.num_epochs=3' in train
+  assert predict.endswith(f'--output={folder}/segments.json')
+  # Features of which nothing is told, made elsewhere.
+  elsewhere = projects.dataclasses.replace(project, features=str(tmp_path))
+  (made, _), _, (_, predict) = map(said, elsewhere.steps(folder))
+  assert f'--features={tmp_path}' in made and '--fps=30' in made
+  assert predict.endswith(f'--video_list={folder}/videos.csv')
+
+
+def test_lengths_of_videos_are_told_or_asked_for(working, monkeypatch):
+  project, opened, runner, _ = working
+  click(opened)
+  runner.train()
+  wait(runner)
+  assert (project.path / 'rounds/1/videos.csv').read_text() == (
+    'video_id,duration\n"a",10.0\n"b",10.0\n'
+  )
+  opened.act({'kind': 'click', 'video': 'a', 'time': 6})
+  monkeypatch.setattr(opened, 'duration', lambda name: None)
+  with pytest.raises(errors.InputError, match="how long 'a' is: open it in"):
+    runner.train()
 
 
 def test_two_trainings_at_once_and_a_cancelled_one_goes_on(working):
@@ -172,14 +189,13 @@ def test_two_trainings_at_once_and_a_cancelled_one_goes_on(working):
   wait(runner, lambda s: s['doing'] == 'train')
   with pytest.raises(errors.InputError, match='under way already'):
     runner.train()
-  other = jobs.Runner(project, opened, 2)  # of another server
-  assert other.status()['doing'] == 'train'
-  with pytest.raises(errors.InputError, match='train of an earlier server'):
-    other.train()
-  other.cancel()
-  status = wait(runner)
-  assert status['resumable'] and status['problem']
-  other.close()
+  with contextlib.closing(jobs.Runner(project, opened, 2)) as other:
+    wait(other, lambda s: s['doing'] == 'train')  # of another server
+    with pytest.raises(errors.InputError, match='train of an earlier server'):
+      other.train()
+    other.cancel()
+    status = wait(runner)
+    assert status['resumable'] and status['problem']
   codes['train'] = train
   runner.train()
   assert wait(runner)['segments'] == 1  # of the same round, which went on

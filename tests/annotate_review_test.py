@@ -246,6 +246,34 @@ def test_predictions_of_another_set_are_refused(
     reviews.read_predictions(path, NAMES, ('jump', 'run'))
 
 
+def test_segments_beyond_the_video_are_refused(opened, tmp_path):
+  found = [reviews.Proposal(1.0, 60.05, 'run', 0.5)]
+  app = server.make_app(
+    opened(), videos_of(tmp_path), None, lambda *_: found, token='t'
+  )
+  with annotate_client.running(app) as port:
+    client = annotate_client.Client(port, 't')
+    answer = client.ask('/api/segments/a')
+    (row,) = json.loads(answer.body)['segments']
+    assert row[1:] == [1.0, 60.0, 'run', 0.5]
+    found.append(reviews.Proposal(1.0, 61.0, 'run', 0.5))
+    answer = client.ask('/api/segments/a')
+    assert answer.status == 400
+    problem = json.loads(answer.body)['problem']
+    assert problem == (
+      "segments of video 'a': a segment ends at 61 s, the video at 60 s"
+    )
+    names = json.loads(client.ask('/api/order').body)['names']
+    assert names == ['a', 'b b']
+
+
+def videos_of(tmp_path):
+  (tmp_path / 'videos').mkdir()
+  for name in NAMES:
+    (tmp_path / 'videos' / f'{name}.mp4').touch()
+  return videos.Folder(files.path(tmp_path / 'videos'))
+
+
 def test_order_by_what_a_look_is_worth():
   found = [{'label': 'run', 'score': 0.9}, {'label': 'jump', 'score': 0.3}]
   assert queue.sureness(found, ()) == 0.3

@@ -20,7 +20,7 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.annotate import reviews
 from backtal_jax.annotate import store as click_store
-from backtal_jax.data import feature_files
+from backtal_jax.data import feature_files, feature_records
 
 VERSION = 1
 NAME = 'project.json'
@@ -28,6 +28,8 @@ NAME = 'project.json'
 _MOST_SNIPPETS = 750
 # Of each video's clicks, the share that the click agreement is measured by.
 _ASIDE = 0.2
+# Frames a second where features tell none, as prediction counts them then.
+_FPS = 30
 
 
 class Step(NamedTuple):
@@ -106,6 +108,8 @@ class Project:
     if not opened.history.clicks():
       raise errors.InputError('nobody has clicked yet: b is a background click')
     now = {name: path.read_bytes() for name, path in texts.items()}
+    if self._is_plain():
+      now['videos.csv'] = self._lengths(opened)
     rounds = self.rounds()
     if rounds and not (rounds[-1] / 'segments.json').exists():
       there = [rounds[-1] / name for name in now]
@@ -121,17 +125,38 @@ class Project:
         f.write(text)
     return folder
 
+  def _is_plain(self):
+    """Return whether nothing is told of how the features were made."""
+    return bool(self.features and not feature_records.read(self.feature_folder))
+
+  def _lengths(self, opened):
+    """Return a list of the videos with their seconds, as a file's bytes."""
+    lines = ['video_id,duration']
+    for name in opened.names:
+      seconds = opened.duration(name)
+      if seconds is None:
+        raise errors.InputError(
+          f'nobody knows how long {name!r} is: open it in the page once, or '
+          "pip install 'backtal-jax[video]'"
+        )
+      lines.append(f'"{name.replace(chr(34), chr(34) * 2)}",{seconds}')
+    return '\n'.join([*lines, '']).encode()
+
   def steps(self, folder: epath.Path) -> list[Step]:
     """Return the commands of a round, those that were run included."""
     data, run = folder / 'data', folder / 'run'
     segments = folder / 'segments.json'
 
     def prepare():
+      if self._is_plain():
+        grid = [f'--fps={_FPS}', '--no-channels_first']
+      else:
+        grid = [f'--num_snippets={self._num_snippets()}']
       return [
         '-m', 'backtal_jax.prepare', 'custom',
         f'--features={self.feature_folder}', f'--labels={folder}/labels.csv',
         f'--clicks={folder}/clicks.csv', f'--output={data}',
-        f'--num_snippets={self._num_snippets()}', '--lenient',
+        *grid, '--lenient',
       ]  # fmt: skip
 
     def main(*arguments):
@@ -145,15 +170,18 @@ class Project:
         *(f'--config.{k}={v}' for k, v in fields.items()), *arguments,
       ]  # fmt: skip
 
-    found = (
-      '--mode=predict', f'--checkpoint={run}',
-      f'--input={self.feature_folder}', f'--output={segments}',
-    )  # fmt: skip
+    def predict():
+      told = [f'--video_list={folder}/videos.csv'] * self._is_plain()
+      return main(
+        '--mode=predict', f'--checkpoint={run}',
+        f'--input={self.feature_folder}', f'--output={segments}', *told,
+      )  # fmt: skip
+
     return [
       Step('prepare', prepare, folder / 'prepare.log', data / 'config.py'),
       Step('train', lambda: main(f'--workdir={run}'), folder / 'train.log',
            segments),
-      Step('predict', lambda: main(*found), folder / 'predict.log', segments),
+      Step('predict', predict, folder / 'predict.log', segments),
     ]  # fmt: skip
 
   def _num_snippets(self):

@@ -239,8 +239,10 @@ def make_app(
 
   def proposed(request):
     name = known(request)
-    found = segments(store, name) if segments else ()
-    merged = reviews.merge(found, store.judged(name), store.duration(name))
+    found, end = segments(store, name) if segments else (), store.end(name)
+    for x in found:
+      reviews.check(x.start, x.end, end, f'segments of video {name!r}')
+    merged = reviews.merge(found, store.judged(name), end)
     return responses.JSONResponse({'segments': merged})
 
   def ordered(request):

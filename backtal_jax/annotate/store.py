@@ -212,12 +212,18 @@ class Store:
       return self._answer(undone or event, video)
 
   def _known(self, video):
-    # What was shown can be clicked, whatever a labels file says.
-    told = (x for x in self._durations(video) if x is not None)
     return acts.Known(
       self.who, self.classes, self.history, self.labels.get(video),
-      max(told, default=None),
+      self.end(video),
     )  # fmt: skip
+
+  def end(self, name: str) -> float | None:
+    """Return the most seconds that anything tells of a video.
+
+    What was shown can be clicked, whatever a labels file says.
+    """
+    told = (x for x in self._durations(name) if x is not None)
+    return max(told, default=None)
 
   def _answer(self, event, video):
     known = video in self.names
