@@ -1,12 +1,14 @@
 """What the click page writes trains as it is, and the study of proposals."""
 
+import json
 import types
 
 import numpy as np
 
-from backtal_jax import IGNORED
+from backtal_jax import IGNORED, files
 from backtal_jax.annotate import labels, queue, reviews, store
 from backtal_jax.data import annotations
+from backtal_jax.metrics import segments
 from backtal_jax.prepare import __main__ as command
 from experiments import proposals, review_cost, video_order
 
@@ -51,6 +53,45 @@ def test_prepare_takes_the_pages_files_as_they_are(tmp_path):
     assert clicked[10] == 2  # background, the index after the classes
     assert (clicked != IGNORED).sum() == (2 if name == 'a' else 1)
   assert found['a'][2] == 1
+
+
+def test_prepare_and_metric_take_what_is_reviewed_as_it_is(tmp_path):
+  rng = np.random.default_rng(0)
+  (tmp_path / 'features').mkdir()
+  for name in NAMES:
+    array = rng.normal(size=(20, 6)).astype(np.float32)
+    np.save(tmp_path / 'features' / f'{name}.npy', array)
+  path = files.path(tmp_path / 'truth.json')
+  page = store.Store(
+    tmp_path / 'clicks.csv', 'A1', dict.fromkeys(NAMES), ('jump', 'run'),
+    labels.Labels(tmp_path / 'labels.csv', 'training'), lambda name: 20.0,
+    reviews.File(path, 'validation'),
+  )  # fmt: skip
+  for name in NAMES:
+    page.act({'kind': 'labels', 'video': name, 'labels': ['run', 'jump']})
+    page.act({'kind': 'click', 'video': name, 'time': 10.5})
+  said = {'x': [1, 3, 'run', 'accepted'], 'y': [5, 6, 'jump', 'accepted'],
+          'z': [7, 9, 'jump', 'rejected']}  # fmt: skip
+  page.act({'kind': 'review', 'video': 'a', 'segments': said})
+  page.act({'kind': 'reviewed', 'video': 'a', 'reviewed': True})
+  page.close()
+  command.main(
+    ['custom', f'--features={tmp_path}/features', f'--ground_truth={path}',
+     f'--labels={tmp_path}/labels.csv', f'--clicks={tmp_path}/clicks.csv',
+     '--num_snippets=20', '--fps=25', '--lenient', f'--output={tmp_path}/root']
+  )  # fmt: skip
+  root = tmp_path / 'root'
+  assert [p.stem for p in (root / 'validation').iterdir()] == ['a']
+  assert {p.stem for p in (root / 'training').iterdir()} == {'b b', 'c%é'}
+  rows = [
+    {'label': label, 'segment': [start, end], 'score': 1}
+    for start, end, label, _ in said.values()
+  ]
+  predictions = tmp_path / 'p.json'
+  predictions.write_text(json.dumps({'results': {'a': rows}}))
+  truth, found = segments.read(path, 'validation', files.path(predictions))
+  assert truth.videos == ['a'] and len(truth.segments.start) == 2
+  assert len(found.start) == 3
 
 
 TRUTH = annotations.Annotations(
