@@ -3,7 +3,7 @@
 A snippet's feature depends on its video alone, not on its neighbours in a
 batch or on what was done before. What is in memory depends on the frame size
 and the batch, not on the video's length: a batch of frames decoded ahead, the
-windows and the flow of two batches.
+frames and the flow of two batches, and one batch inside the network.
 """
 
 import collections
@@ -199,9 +199,10 @@ class Encoder:
       self._read(path, progress), p.window, min(p.stride, p.window)
     )
     while batch := list(itertools.islice(clips, self._batch)):
-      # The device computes while the next batch is begun.
-      pending, done = self._encode(batch), pending
-      results += [] if done is None else [_collect(*done)]
+      # The device computed while this batch was decoded, and has its flow to
+      # estimate; two batches in the network would take twice the memory.
+      results += [] if pending is None else [_collect(*pending)]
+      pending = self._encode(batch)
     if pending is None:
       raise errors.InputError(
         f'{path}: shorter than a window of {p.window} frames'
