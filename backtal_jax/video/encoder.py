@@ -3,7 +3,7 @@
 A snippet's feature depends on its video alone, not on its neighbours in a
 batch or on what was done before. What is in memory depends on the frame size
 and the batch, not on the video's length: a batch of frames decoded ahead, the
-frames and the flow of two batches, and one batch inside the network.
+frames and the flow of two batches, and one stream of one inside the network.
 """
 
 import collections
@@ -200,7 +200,7 @@ class Encoder:
     )
     while batch := list(itertools.islice(clips, self._batch)):
       # The device computed while this batch was decoded, and has its flow to
-      # estimate; two batches in the network would take twice the memory.
+      # estimate.
       results += [] if pending is None else [_collect(*pending)]
       pending = self._encode(batch)
     if pending is None:
@@ -232,7 +232,12 @@ class Encoder:
     # The last window fills the batch.
     filled = batch + batch[-1:] * (self._batch - len(batch))
     streams = zip(self.protocol.weights, zip(*filled, strict=True), strict=True)
-    return [self._run(*stream) for stream in streams], len(batch)
+    outputs: list[jax.Array] = []
+    for stream, clips in streams:
+      # What a stream needs lies in memory from here on, not once it runs.
+      jax.block_until_ready(outputs)
+      outputs.append(self._run(stream, clips))
+    return outputs, len(batch)
 
   def _run(self, stream, clips):
     """Encode a batch of one stream, whose frames are here or on the devices."""

@@ -113,9 +113,14 @@ def add_flow(
   make = _ours if method == 'tvl1' else functools.partial(_opencv, method)
   count, estimate = make(mesh, as_bytes)
   pairs = iter(pairs)
+  last: Any = ()
+  last_but_one: Any = ()
   while batch := list(itertools.islice(pairs, count)):
     frames, before, after = zip(*batch, strict=True)
-    yield from zip(frames, estimate(before, after), strict=False)
+    # What a batch needs lies in memory once it is dispatched: two are enough.
+    jax.block_until_ready(last_but_one)
+    last, last_but_one = estimate(before, after), last
+    yield from zip(frames, last, strict=False)
 
 
 def _opencv(method, mesh, as_bytes):
