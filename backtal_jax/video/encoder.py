@@ -232,7 +232,7 @@ class Encoder:
     # The last window fills the batch.
     filled = batch + batch[-1:] * (self._batch - len(batch))
     streams = zip(self.protocol.weights, zip(*filled, strict=True), strict=True)
-    outputs: list[jax.Array] = []
+    outputs = []
     for stream, clips in streams:
       # What a stream needs lies in memory from here on, not once it runs.
       jax.block_until_ready(outputs)
