@@ -75,8 +75,9 @@ SHARED = pathlib.Path(__file__).parents[2] / 'shared'
 # Files that take longest, by CPU seconds: workers that begin with them end
 # together. Makefile and .ci/run keep this order (--no-loadscope-reorder).
 _LONGEST = (
-  'video_docs', 'launch', 'notebook', 'video_extract', 'train', 'faults',
-  'official', 'main', 'docs', 'speed', 'predict',
+  'slurm', 'launch', 'video_docs', 'annotate_project', 'staging', 'train',
+  'notebook', 'video_extract', 'main', 'faults', 'official', 'docs', 'speed',
+  'predict',
 )  # fmt: skip
 
 
