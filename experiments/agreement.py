@@ -261,8 +261,9 @@ def _column(own) -> dict[str, str]:
   known = [point for point in last if not np.isnan(point.second)]
   for wrong in WRONG:
     part = [point for point in known if point.wrong == wrong]
+    value = f'{_spearman(part, "second"):.2f} ({len(part)} runs)'
     cells[f'ρ with a second annotator, {wrong:.0%} of the trained wrong'] = (
-      f'{_spearman(part, "second"):.2f} ({len(part)} runs)'
+      value if part else 'not run'
     )
   robust = [point for point in own if point.recipe == 'robust']
   groups = _groups(own, *epochs)
