@@ -269,7 +269,7 @@ def _fit(count):
   return f"""\
   # For {count} training videos. The rate, which the recipes robust and staged
   # double, is a quarter of that at which trainings begin to fail on small sets
-  # of raw features (docs/recipe.md, "Which rate"); wider was not tried there.
+  # of raw features (docs/raw_features.md); wider was not tried there.
   c.model.hidden_dim = 256
   c.model.reduce_dim = 128
   c.train.learning_rate = 5e-4
