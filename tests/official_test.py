@@ -225,6 +225,14 @@ def test_what_a_network_standardises_by_is_exported_too(torch, tmp_path):
     jax.tree.leaves(read), jax.tree.leaves(params), strict=True
   ):
     np.testing.assert_array_equal(ours, theirs)
+  # The official program's own files, which know of none, change nothing.
+  del params['standard']
+  torch_checkpoints.write(tmp_path / 'y.pth', params, 3)
+  read, _ = checkpoints.restore_params(epath.Path(tmp_path / 'y.pth'), read)
+  found = read.pop('standard')['channels']
+  np.testing.assert_array_equal(found['mean'], np.zeros(size))
+  np.testing.assert_array_equal(found['scale'], np.ones(size))
+  jax.tree.map(np.testing.assert_array_equal, read, params)
 
 
 def test_training_goes_on_the_same_after_export_and_import(

@@ -61,6 +61,17 @@ def test_an_old_checkpoint_loads_for_ever(model, tmp_path):
   assert jax.tree.structure(state) == jax.tree.structure(new)
 
 
+def test_what_was_not_standardised_is_read_by_a_config_that_standardises(model):
+  config = predict.config_of(files.path(RUN))
+  with config.unlocked():
+    config.model.standardize = True
+  feature = np.arange(40.0, dtype=np.float32).reshape(10, 4) % 7
+  read = backtal_jax.load(RUN, config=config)
+  assert 'standard' in read.params and 'standard' not in model.params
+  found = read.predict(feature, duration=20)
+  assert found == model.predict(feature, duration=20) != []
+
+
 def test_without_tensorflow_all_but_training_works(
   model, tmp_path, monkeypatch
 ):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, Self, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -222,7 +223,9 @@ def restore_params(
     params: Arrays or shapes to be filled; None: whatever is there.
 
   Returns:
-    The parameters, and the epoch of the checkpoint (-1 where unknown).
+    The parameters, and the epoch of the checkpoint (-1 where unknown). Where
+    only models.Standard's are missing, the network saw features as they are,
+    and goes on to.
 
   Raises:
     errors.InputError: There is no checkpoint, a damaged one, or one of other
@@ -233,8 +236,9 @@ def restore_params(
   if model_folders.is_one(checkpoint):
     found, epoch = model_folders.read(checkpoint)
     params = found if params is None else params
-    _check_shapes(checkpoint, found, params)
-    return jax.tree.map(_place, found, params), epoch
+    kept, given = _split_standard(params, 'standard' in found)
+    _check_shapes(checkpoint, found, kept)
+    return jax.tree.map(_place, found, kept) | given, epoch
   step = locate(checkpoint)
   try:
     found = ocp.StandardCheckpointHandler().metadata(step / 'params')
@@ -242,8 +246,9 @@ def restore_params(
       here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
       shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
       params = jax.tree.map(shape, found, is_leaf=_has_shape)
-    _check_shapes(checkpoint, found, params)
-    return _read(step / 'params', params), _metrics(step)['epoch']
+    kept, given = _split_standard(params, 'standard' in found)
+    _check_shapes(checkpoint, found, kept)
+    return _read(step / 'params', kept) | given, _metrics(step)['epoch']
   except errors.InputError:
     raise
   except Exception as e:  # whatever the damage makes Orbax raise
@@ -314,14 +319,32 @@ def _has_shape(leaf):  # what Orbax says of an array is a tree for jax
 def _restore_official(path, params):
   """Do what `restore_params` does, from a PyTorch file."""
   state, epoch = torch_checkpoints.read(path)
-  names = torch_checkpoints.names(params)
-  leaves = zip(jax.tree.leaves(names), jax.tree.leaves(params), strict=True)
+  known = any(name.startswith('standard_module.') for name in state)
+  kept, given = _split_standard(params, known)
+  names = torch_checkpoints.names(kept)
+  leaves = zip(jax.tree.leaves(names), jax.tree.leaves(kept), strict=True)
   expected = {
     name: jax.ShapeDtypeStruct(x.shape[::-1], x.dtype) for name, x in leaves
   }
   _check_shapes(path, state, expected)
   place = lambda name, x: _place(state[name].T, x)
-  return jax.tree.map(place, names, params), epoch
+  return jax.tree.map(place, names, kept) | given, epoch
+
+
+def _split_standard(params, known):
+  """Split what a checkpoint has of `params` from what it need not have.
+
+  `known` says whether it knows of models.Standard; else that changes nothing.
+  """
+  if known or 'standard' not in params:
+    return params, {}
+  channels = params['standard']['channels']
+  dim = channels['mean'].shape
+  nothing = models.standard(np.zeros(dim), np.ones(dim))
+  given = {'channels': jax.tree.map(_place, nothing, channels)}
+  return {k: v for k, v in params.items() if k != 'standard'}, {
+    'standard': given
+  }
 
 
 def _place(array, like):
