@@ -174,7 +174,11 @@ def _run_until(config, workdir, last_step):
 @pytest.mark.slow
 def test_a_finished_run_may_be_given_more_epochs(demo_root, tmp_path):
   # Shares of a training are of its length: with them it is another run.
-  off = {'loss.label_warmup': 0.0, 'loss.click_doubt_from': 1.0}
+  off = {
+    'loss.label_warmup': 0.0,
+    'loss.click_doubt_from': 1.0,
+    'train.rate_warmup': 0.0,
+  }
   shorter = tiny_config(demo_root, **{'train.num_epochs': 2}, **off)
   train.train_and_evaluate(shorter, tmp_path / 'w')
   train.train_and_evaluate(tiny_config(demo_root, **off), tmp_path / 'w')
