@@ -4,7 +4,9 @@ A training has up to three parts. The first is the ordinary one. Where it has
 lost its labels, a second does it again without clicks. The last goes on from
 there with labels of snippets. What follows from a part is written to
 WORKDIR/stages before the part's last checkpoint, so that a run that died goes
-on from either: clicks.json, names.npz and quality.npz.
+on from either: clicks.json, names.npz and quality.npz. So are, to parts.json, the
+epochs after which a part ended that another follows: a run that is given more
+epochs lengthens the part that it has come to.
 
 Every process looks at its share of the videos; process 0 decides, for all.
 """
@@ -92,17 +94,22 @@ class Stages:
 
   def parts(self) -> Iterator[Part]:
     """Yield the parts; each is asked for when the one before has ended."""
-    options, number = self._options, 0
-    epochs = options.num_epochs
-    yield Part(0, 0, epochs, True, None)
+    options, number, ended = self._options, 0, self._ended()
+    last = ended[0] if ended else options.num_epochs
+    yield Part(0, 0, last, True, None)
     if options.without_clicks_below and self.is_lost(self.found()):
-      number = 1
-      yield Part(1, epochs, 2 * epochs, False, None)
+      number, first = 1, last
+      last = ended[1] if ended[1:] else first + options.num_epochs
+      yield Part(1, first, last, False, None)
     if options.retrain_epochs:
-      first, named = epochs * (1 + number), self.named()
-      last = first + options.retrain_epochs
+      named = self.named()
       labels = named.snippet_label, named.snippet_weight
-      yield Part(2, first, last, not number, labels)
+      yield Part(2, last, last + options.retrain_epochs, not number, labels)
+
+  def _ended(self) -> list[int]:
+    """Return the epochs after which a part ended that another follows."""
+    path = self._folder / 'parts.json'
+    return _by_one(lambda: files.read_json(path) if path.exists() else [])
 
   def finish(
     self, part: Part, params: models.Params, say: Callable[[str], None]
@@ -113,12 +120,17 @@ class Stages:
       Whether no part follows, and the head, if one is learned then.
     """
     options, again = self._options, part.targets is not None
+    lost = False
     if part.number == 0 and options.without_clicks_below:
       found = self.judge_clicks(params)
       say(self.verdict(found))
-      if self.is_lost(found):
-        return False, None
-    final = again or not options.retrain_epochs
+      lost = self.is_lost(found)
+    final = again or not (lost or options.retrain_epochs)
+    if not final and hosts.is_main_process():
+      ended = [epoch for epoch in (part.first, part.last) if epoch]
+      files.write_json(self._folder / 'parts.json', ended)
+    if lost:
+      return False, None
     named = None
     if again:
       named = self.named()

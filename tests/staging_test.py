@@ -168,9 +168,37 @@ def test_what_a_part_needs_is_missing(demo_root, tmp_path, staged_run):
   (tmp_path / 'w/stages/names.npz').unlink()
   with pytest.raises(errors.InputError, match='names.npz: missing, though'):
     train.train_and_evaluate(tiny_config(demo_root, **_STAGED), tmp_path / 'w')
-  longer = tiny_config(demo_root, **_STAGED | {'train.num_epochs': 3})
-  with pytest.raises(errors.InputError, match='config.train.num_epochs is 2'):
-    train.train_and_evaluate(longer, staged_run)
+
+
+# What has begun stays begun: the part that a run has come to is lengthened.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'fields, parts, epochs',
+  [
+    ({}, [2, 4], [2, 4, 5, 6]),  # 4 epochs, so that 2 are with labels
+    ({'stages.retrain': 0.0}, [2], [2, 4, 6]),
+    # Nothing is ever lost: the first part is the last one.
+    ({'stages.without_clicks_below': 1e-9, 'stages.retrain': 0.0}, None, [2, 4]),
+  ],
+)  # fmt: skip
+def test_more_epochs_lengthen_the_part_that_a_run_has_come_to(
+  demo_root, tmp_path, staged_run, fields, parts, epochs
+):
+  workdir, fields = tmp_path / 'w', _STAGED | fields
+  if fields == _STAGED:
+    shutil.copytree(staged_run, workdir)
+  else:
+    train.train_and_evaluate(tiny_config(demo_root, **fields), workdir)
+  longer = tiny_config(demo_root, **fields | {'train.num_epochs': 4})
+  train.train_and_evaluate(longer, workdir)
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  found = [line['epoch'] for line in map(json.loads, lines) if 'epoch' in line]
+  assert sorted({*found}) == epochs
+  steps = [json.loads(line)['step'] for line in lines if '"loss/total"' in line]
+  assert steps == list(range(1, 4 * epochs[-1] + 1))
+  ended = workdir / 'stages/parts.json'
+  assert (json.loads(ended.read_text()) if ended.exists() else None) == parts
+  assert json.loads((workdir / 'metrics.json').read_text())['epoch'] == epochs[-1]
 
 
 def test_the_head_is_used_wherever_the_model_is(

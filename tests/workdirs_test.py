@@ -195,12 +195,17 @@ def test_what_a_run_is_may_not_change(tmp_path):
     ('loss.label_warmup', 0.1),
     ('loss.click_trim', 0.2),
     ('loss.click_doubt_from', 0.3),
+    ('train.rate_warmup', 0.2),
   ],
 )
 def test_more_epochs_are_said_where_the_loss_depends_on_them(
   tmp_path, field, value
 ):
-  fields = {'loss.label_warmup': 0.0, 'loss.click_doubt_from': 1.0}
+  fields = {
+    'loss.label_warmup': 0.0,
+    'loss.click_doubt_from': 1.0,
+    'train.rate_warmup': 0.0,
+  }
   if field:
     fields[field] = value
   workdir = epath.Path(tmp_path)

@@ -51,21 +51,16 @@ def check(workdir: epath.Path, config: Mapping[str, object]) -> list[str]:
   # Before a field was there, it was what the base config says.
   base = fields.plain(thumos14.get_config())
   theirs = {k: v for k, v in fields.flatten(base).items() if k in ours} | theirs
-  # A loss that changes over the training knows how long it is.
+  # A loss or a rate that changes over the training knows how long it is.
   scheduled = ours.get('loss.label_warmup') or ours.get('loss.click_trim')
+  scheduled = scheduled or ours.get('train.rate_warmup')
   scheduled = scheduled or ours.get('loss.click_doubt_from', 1) < 1
-  # And what follows from a part of it follows at its end.
-  staged = any(
-    ours.get(f'stages.{name}')
-    for name in ('without_clicks_below', 'retrain', 'quality')
-  )
   free, different = [], []
   for name in sorted(theirs.keys() | ours.keys()):
     there, here = theirs.get(name), ours.get(name)
     if there == here:
       continue
     longer = name == 'train.num_epochs' and (there or 0) < (here or 0)
-    longer = longer and not staged
     if longer and not scheduled:
       continue
     moved = name in fields.FILES and _file_names(there) == _file_names(here)
