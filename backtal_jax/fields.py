@@ -191,6 +191,7 @@ FIELDS = {
   'localization.nms_sigma': _NOT_NEGATIVE,
   'stages.without_clicks_below': _FRACTION,
   'stages.names': _one_of('em', 'probability'),
+  'stages.every_instance': _SWITCH,
   'stages.retrain': _FRACTION,
   'stages.quality': _SWITCH,
   'eval.batch_size': _integer(1),

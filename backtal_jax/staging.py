@@ -31,6 +31,7 @@ class Options(NamedTuple):
   num_epochs: int  # of the first part
   without_clicks_below: float  # see config.stages
   names: str  # see config.stages
+  every_instance: bool  # see config.stages
   retrain_epochs: int  # of the part with labels of snippets, 0 for none
   quality: bool  # whether a head is learned
 
@@ -189,7 +190,10 @@ class Stages:
     """
     trained = self._trained
     rows = watch.gather(
-      [*map(_describe, watch.look(trained, params, trained.videos, clicks))]
+      [
+        _describe(seen, self._options.every_instance)
+        for seen in watch.look(trained, params, trained.videos, clicks)
+      ]
     )
     named = _by_one(functools.partial(self._name, rows))
     if hosts.is_main_process():
@@ -310,10 +314,12 @@ class Stages:
     return path
 
 
-def _describe(seen):
+def _describe(seen, every_instance):
   """Return what names are made of, of a video."""
   video = seen.seen
-  found = proposals.find([video])
+  if every_instance and proposals.pointed(video):
+    video = proposals.separate(video)
+  found = proposals.find([video], every_instance)
   return (
     seen.video, video, found, naming.pool(seen.feature, found.run),
     naming.pool_negatives(seen.feature, video),

@@ -333,6 +333,7 @@ def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
     # What was trained without clicks is not done so again.
     options.without_clicks_below if clicks else 0.0,
     options.names,
+    options.every_instance,
     int(again),
     options.quality,
   )

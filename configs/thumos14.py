@@ -143,6 +143,9 @@ def get_config(recipe='published'):
   c.stages.without_clicks_below = 0.0
   # Who names the segments found in training videos: em | probability.
   c.stages.names = 'em'
+  # Action clicks that name every label of a video are on each of its instances:
+  # what none of them names is background. False | True.
+  c.stages.every_instance = True
   # With these as labels of snippets, trained on for this share of num_epochs;
   # at least 0, at most 1.
   c.stages.retrain = 0.0

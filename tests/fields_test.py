@@ -68,6 +68,7 @@ _REFUSED = {
   'localization.trim': (0.5, 1),
   'stages.without_clicks_below': (1.1,),
   'stages.names': ('', 'argmax', None),
+  'stages.every_instance': ('yes', 1.5),
   'stages.retrain': (1.1,),
   'stages.quality': (0, 'yes'),
   'eval.watch': (1,),

@@ -28,8 +28,8 @@ def _video(rows, label, clicks=None, foreground=None, duration=10.0):
 _A, _B, _NONE = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.02, 0.02, 0.96]
 
 
-def _found(video):
-  segments = proposals.find([video])
+def _found(video, every_instance=False):
+  segments = proposals.find([video], every_instance)
   return [
     (*run, name)
     for run, name in zip(
@@ -73,6 +73,56 @@ def test_segments_by_hand(name):
   rows, clicks, foreground, expected = _RUNS[name]
   rows = [[max(x, 1e-9) for x in row] for row in rows]
   assert _found(_video(rows, [1, 1], clicks, foreground)) == expected
+
+
+_SURE = [0.9989, 0.0001, 0.001]  # log-odds to the background 6.9
+_INSTANCES = {
+  # Half way from 6.9 to -3.9 is 1.5; the log-odds of 0.6 to 0.3 are 0.7.
+  'it ends half way down': (
+    [_NONE, _SURE, [0.6, 0.1, 0.3], _NONE, _B], {1: 0, 4: 1}, None,
+    [(1, 2, 0), (4, 5, 1)],
+  ),
+  'where its class is less likely than the background, too': (
+    [_A, [0.2, 0.4, 0.4], _NONE, _B], {0: 0, 3: 1}, None,
+    [(0, 1, 0), (3, 4, 1)],
+  ),
+  # Half way from 6.9 to 4.6 would be 5.7, more than 4.6.
+  'what is sure is no valley': (
+    [_SURE, [0.98, 0.01, 0.0099], _NONE, _B], {0: 0, 3: 1}, [0, 1, 0, 1],
+    [(0, 2, 0), (3, 4, 1)],
+  ),
+  'a run without a click is background': (
+    [_A, _NONE, _A, _NONE, _B], {0: 0, 4: 1}, None,
+    [(0, 1, 0), (2, 3, 2), (4, 5, 1)],
+  ),
+  'two of a class lie on both sides of the likeliest background': (
+    [_A, _A, [0.5, 0.1, 0.4], _A, _B], {0: 0, 3: 0, 4: 1}, None,
+    [(0, 2, 0), (3, 4, 0), (4, 5, 1)],
+  ),
+  'believed background clicks lie between': (
+    [_A, _A, _A, _B, _NONE], {0: 0, 1: 2, 3: 1, 4: 2}, [1, 0, 1, 1, 0],
+    [(0, 1, 0), (3, 4, 1)],
+  ),
+  'a label that is not clicked': (
+    [_A, _NONE, _A], {0: 0}, None, [(0, 1, 0), (2, 3, IGNORED)],
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', _INSTANCES)
+def test_instances_of_clicks_by_hand(name):
+  rows, clicks, foreground, expected = _INSTANCES[name]
+  video = _video(rows, [1, 1], clicks, foreground)
+  assert _found(video, every_instance=True) == expected
+
+
+def test_background_between_action_clicks_by_hand():
+  rows = [_A, _NONE, [0.1, 0.1, 0.8], _A, _B, _NONE, _A, _NONE]
+  video = _video(rows, [1, 1], {0: 0, 3: 0, 4: 1, 5: 2, 6: 0})
+  assert proposals.pointed(video)
+  click = proposals.separate(video).click
+  assert click.tolist() == [0, 2, IGNORED, 0, 1, 2, 0, IGNORED]
+  assert not proposals.pointed(_video(rows, [1, 1], {0: 0}))
 
 
 def test_only_a_videos_own_classes_and_the_background_share_a_snippet():

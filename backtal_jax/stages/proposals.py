@@ -4,7 +4,8 @@ Shapes: T snippets, C classes, the background last among C + 1, S segments of
 all videos together.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from backtal_jax import IGNORED
 # A run's snippets are foreground by more than this.
 _FOREGROUND = 0.5
 _EPSILON = 1e-6
+# An instance ends where the log-odds of its class are half as high, or below
+# this: what is as sure as that is no valley.
+_SURE = 4.0
 
 
 class Observed(NamedTuple):
@@ -32,7 +36,7 @@ class Segments(NamedTuple):
 
   video: np.ndarray  # [S] int, index of the video
   run: np.ndarray  # [S, 2] int, snippets, the end excluded
-  clicked: np.ndarray  # [S] int, the class that a click names, else IGNORED
+  clicked: np.ndarray  # [S] int, what clicks name it, else IGNORED
   score: np.ndarray  # [S, C+1] mean log-probability inside
 
 
@@ -64,13 +68,55 @@ def action_clicks(video: Observed) -> np.ndarray:
   return np.flatnonzero(named)
 
 
+def pointed(video: Observed) -> bool:
+  """Check that every label of a video has an action click.
+
+  Such clicks are taken for point supervision, one on every instance.
+  """
+  named = video.click[action_clicks(video)]
+  return bool(np.isin(np.flatnonzero(video.label == 1), named).all())
+
+
+def separate(video: Observed) -> Observed:
+  """Click the background between the action clicks of a pointed video.
+
+  Between two instances lies background (Lee and Byun, ICCV 2021): where it is
+  likeliest, unless a believed background click tells.
+  """
+  click = video.click.copy()
+  for first, last in _between(video):
+    if first == last:
+      click[first] = len(video.label)
+  return video._replace(click=click)
+
+
+def _between(video):
+  """List the first and the last background snippet between action clicks.
+
+  Of neighbouring snippets there is none between: (b, b - 1), before b.
+  """
+  background, found = len(video.label), []
+  barred = believed(video.click, video.foreground, background)
+  likely = probabilities(video)[:, background]
+  for a, b in itertools.pairwise(action_clicks(video)):
+    inside = a + 1 + np.flatnonzero(barred[a + 1 : b])
+    if b - a == 1:
+      inside = np.array([b, b - 1])
+    elif not len(inside):
+      inside = np.array([a + 1 + likely[a + 1 : b].argmax()])
+    found.append((inside[0], inside[-1]))
+  return found
+
+
 def runs(marked: np.ndarray) -> np.ndarray:
   """Return the runs [N, 2] of True in [T], the end excluded."""
   edges = np.flatnonzero(np.diff(np.pad(marked.astype(np.int8), 1)))
   return edges.reshape(-1, 2)
 
 
-def find(videos: Sequence[Observed]) -> Segments:
+def find(
+  videos: Sequence[Observed], every_instance: bool = False
+) -> Segments:
   """Find the segments of training videos; one without a label has none.
 
   They are the runs of snippets that are foreground by more than a half; a
@@ -78,25 +124,19 @@ def find(videos: Sequence[Observed]) -> Segments:
   names the segment that it lies in. Where none is, it seeds one: the snippets
   around it where its class is at least half as probable as there. A run with
   clicks of several classes is cut between them, where that explains it best.
+
+  With `every_instance`, segments of a pointed video are its instances, one
+  around each click, and every run without a click is named background.
   """
   found = []
   for i, video in enumerate(videos):
     if not video.label.any():
       continue
-    background = len(video.label)
     share = probabilities(video)
-    barred = believed(video.click, video.foreground, background)
-    taken = (1 - share[:, background] > _FOREGROUND) & ~barred
-    spans = [*runs(taken)]
-    for t in action_clicks(video):
-      if not taken[t]:
-        span = _seed(share[:, video.click[t]], t, barred | taken)
-        taken[slice(*span)] = True
-        spans.append(span)
-    for span in sorted(map(tuple, spans)):
-      for (start, end), name in _cut(span, video, share):
-        inside = np.log(share[start:end] + _EPSILON).mean(axis=0)
-        found.append((i, (start, end), name, inside))
+    pieces = _instances if every_instance and pointed(video) else _pieces
+    for (start, end), name in pieces(video, share):
+      inside = np.log(share[start:end] + _EPSILON).mean(axis=0)
+      found.append((i, (start, end), name, inside))
   columns = zip(*found, strict=True) if found else ((), (), (), ())
   video, run, clicked, score = columns
   width = len(videos[0].label) + 1 if videos else 1
@@ -106,6 +146,61 @@ def find(videos: Sequence[Observed]) -> Segments:
     np.array(clicked, int),
     np.array(score, float).reshape(-1, width),
   )
+
+
+def _taken(video, share):
+  """Mark the snippets of segments, and those of believed background clicks."""
+  background = len(video.label)
+  barred = believed(video.click, video.foreground, background)
+  return (1 - share[:, background] > _FOREGROUND) & ~barred, barred
+
+
+def _pieces(video, share) -> Iterator[tuple[tuple[int, int], int]]:
+  """Yield the runs of foreground, each with the class that a click names."""
+  taken, barred = _taken(video, share)
+  spans = [*runs(taken)]
+  for t in action_clicks(video):
+    if not taken[t]:
+      span = _seed(share[:, video.click[t]], t, barred | taken)
+      taken[slice(*span)] = True
+      spans.append(span)
+  for span in sorted(map(tuple, spans)):
+    yield from _cut(span, video, share)
+
+
+def _instances(video, share) -> Iterator[tuple[tuple[int, int], int]]:
+  """Yield an instance around each action click, and the runs without one.
+
+  It ends where the log-odds of its class to the background are half way from
+  the click to their lowest before the next instance.
+  """
+  background, found = len(video.label), []
+  taken, barred = _taken(video, share)
+  between, clicks = _between(video), action_clicks(video)
+  before = 1 + np.flatnonzero(barred[: clicks[0]])[-1:]
+  after = clicks[-1] + np.flatnonzero(barred[clicks[-1] :])[:1]
+  starts = [*before, 0][:1] + [last + 1 for _, last in between]
+  ends = [first for first, _ in between] + [*after, len(share)][:1]
+  odds = np.log(share + _EPSILON)
+  odds = odds - odds[:, background:]
+  for t, low, high in zip(clicks, starts, ends, strict=True):
+    name = video.click[t]
+    of = odds[low:high, name]
+    at = t - low
+    top = of[max(at - 1, 0) : at + 2].max()
+    level = lambda side: min(max((top + side.min()) / 2, 0.0), _SURE)
+    high_enough = np.append(of[:at] >= level(of[: at + 1]), True)
+    high_enough = np.append(high_enough, of[at + 1 :] >= level(of[at:]))
+    (span,) = (r for r in runs(high_enough) if r[0] <= at < r[1])
+    found.append((tuple(span + low), name))
+    taken[low + span[0] : low + span[1]] = True
+  clicked = np.isin(np.arange(len(share)), clicks)
+  found += [
+    (tuple(run), background)
+    for run in runs(taken)
+    if not clicked[slice(*run)].any()
+  ]
+  yield from sorted(found)
 
 
 def _seed(probability, t, barred):
