@@ -29,6 +29,7 @@ class Options(NamedTuple):
   """What config.stages says, in epochs."""
 
   num_epochs: int  # of the first part
+  clicks: bool  # whether any loss is of clicks; else no stage uses them
   without_clicks_below: float  # see config.stages
   names: str  # see config.stages
   every_instance: bool  # see config.stages
@@ -97,7 +98,7 @@ class Stages:
     """Yield the parts; each is asked for when the one before has ended."""
     options, number, ended = self._options, 0, self._ended()
     last = ended[0] if ended else options.num_epochs
-    yield Part(0, 0, last, True, None)
+    yield Part(0, 0, last, options.clicks, None)
     if options.without_clicks_below and self.is_lost(self.found()):
       number, first = 1, last
       last = ended[1] if ended[1:] else first + options.num_epochs
@@ -105,7 +106,8 @@ class Stages:
     if options.retrain_epochs:
       named = self.named()
       labels = named.snippet_label, named.snippet_weight
-      yield Part(2, last, last + options.retrain_epochs, not number, labels)
+      clicks = options.clicks and not number
+      yield Part(2, last, last + options.retrain_epochs, clicks, labels)
 
   def _ended(self) -> list[int]:
     """Return the epochs after which a part ended that another follows."""

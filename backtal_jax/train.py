@@ -330,6 +330,7 @@ def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
   clicks = any(config.loss[name] for name in _OF_CLICKS)
   return staging.Options(
     epochs,
+    clicks,
     # What was trained without clicks is not done so again.
     options.without_clicks_below if clicks else 0.0,
     options.names,

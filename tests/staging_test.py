@@ -41,6 +41,8 @@ _STAGED = {
 def _products(workdir):
   found = {}
   for name in ('names.npz', 'quality.npz'):
+    if not (workdir / 'stages' / name).exists():
+      continue
     with np.load(workdir / 'stages' / name) as loaded:
       found |= {f'{name}/{key}': loaded[key] for key in loaded}
   return found
@@ -240,8 +242,10 @@ def test_the_head_is_used_wherever_the_model_is(
     {'stages.quality': True},  # alone, names from the only part
     {'stages.retrain': 0.5, 'stages.names': 'probability'},
     {'stages.without_clicks_below': 0.0, 'eval.watch': True},
+    {'stages.quality': True, 'loss.click': 0.0, 'loss.separation': 0.0,
+     'loss.embedding': 0.0},
   ],
-)
+)  # fmt: skip
 def test_each_stage_alone(demo_root, tmp_path, fields):
   config = tiny_config(demo_root, **{'train.num_epochs': 2} | fields)
   metrics = train.train_and_evaluate(config, tmp_path / 'w')
@@ -250,6 +254,10 @@ def test_each_stage_alone(demo_root, tmp_path, fields):
   assert (made / 'quality.npz').exists() == ('stages.quality' in fields)
   named = 'stages.quality' in fields or 'stages.retrain' in fields
   assert (made / 'names.npz').exists() == named
+  if named:  # no stage uses clicks that no loss is of
+    assert bool(len(_products(tmp_path / 'w')['names.npz/believed'])) == (
+      'loss.click' not in fields
+    )
   assert not (made / 'clicks.json').exists()
 
 
@@ -286,7 +294,7 @@ def test_a_network_that_sees_nothing_names_and_judges_nothing(
   params = jax.device_put(params, sharding.replicated(mesh))
   trained = watch.Trained(model, source, np.arange(4), None, mesh, 4)
   stages = staging.Stages(
-    trained, files.path(tmp_path), staging.Options(2, 0.0, 'em', 1, True),
+    trained, files.path(tmp_path), staging.Options(2, True, 0.0, 'em', True, 1, True),
     dict(config.localization), 0,
   )  # fmt: skip
   monkeypatch.setattr(quality, 'CLASS_THRESHOLD', 0.5)
