@@ -22,6 +22,10 @@ from backtal_jax import IGNORED, errors, files, localization, models, watch
 from backtal_jax.run import hosts
 from backtal_jax.stages import naming, proposals, quality, targets
 
+# From this share of segments that are named otherwise than the network would,
+# it learns the names: elsewhere it knows them, and what it would learn anew
+# are its own ends of segments (docs/recipe.md).
+_RENAMED = 0.03
 _T = TypeVar('_T')
 
 
@@ -60,6 +64,7 @@ class Named(NamedTuple):
   video: np.ndarray  # [S] int, index in the split
   run: np.ndarray  # [S, 2] int, snippets
   label: np.ndarray  # [S] int, background C
+  renamed: float  # share of the named ones that the network calls otherwise
   believed: np.ndarray  # [K, 2] int, video and snippet of believed clicks
   snippet_label: np.ndarray  # [N, T] int32, of all videos, see targets.Targets
   snippet_weight: np.ndarray  # [N, T] float32
@@ -103,8 +108,7 @@ class Stages:
       number, first = 1, last
       last = ended[1] if ended[1:] else first + options.num_epochs
       yield Part(1, first, last, False, None)
-    if options.retrain_epochs:
-      named = self.named()
+    if options.retrain_epochs and (named := self.named()).renamed >= _RENAMED:
       labels = named.snippet_label, named.snippet_weight
       clicks = options.clicks and not number
       yield Part(2, last, last + options.retrain_epochs, clicks, labels)
@@ -122,23 +126,24 @@ class Stages:
     Returns:
       Whether no part follows, and the head, if one is learned then.
     """
-    options, again = self._options, part.targets is not None
-    lost = False
+    options, again, lost = self._options, part.targets is not None, False
     if part.number == 0 and options.without_clicks_below:
       found = self.judge_clicks(params)
       say(self.verdict(found))
       lost = self.is_lost(found)
-    final = again or not (lost or options.retrain_epochs)
-    if not final and hosts.is_main_process():
-      ended = [epoch for epoch in (part.first, part.last) if epoch]
-      files.write_json(self._folder / 'parts.json', ended)
-    if lost:
-      return False, None
     named = None
     if again:
       named = self.named()
-    elif options.retrain_epochs or options.quality:
+    elif not lost and (options.retrain_epochs or options.quality):
       named = self.name(params, part.clicks)
+    retrains = False
+    if named and not again and options.retrain_epochs:
+      retrains = named.renamed >= _RENAMED
+      say(_told(named.renamed, retrains))
+    final = not (lost or retrains)
+    if not final and hosts.is_main_process():
+      ended = [epoch for epoch in (part.first, part.last) if epoch]
+      files.write_json(self._folder / 'parts.json', ended)
     if named is None or not (final and options.quality):
       return final, None
     head = self.learn_quality(params, named)
@@ -222,6 +227,9 @@ class Stages:
       label = naming.name(segments, description, labels, seed=self._seed).label
     else:
       label = naming.by_probability(segments)
+    kept = label != segments.score.shape[1] - 1
+    likeliest = segments.score[:, :-1].argmax(axis=1)
+    renamed = np.mean((label != likeliest)[kept]) if kept.any() else 0.0
     made = targets.make(seen, segments, label)
     shape = len(trained.source), made.label.shape[1]
     everywhere = targets.Targets(
@@ -238,7 +246,7 @@ class Stages:
       )
     ]
     return Named(
-      index[segments.video], segments.run, label,
+      index[segments.video], segments.run, label, float(renamed),
       np.array(believed, int).reshape(-1, 2), *everywhere,
     )  # fmt: skip
 
@@ -316,6 +324,15 @@ class Stages:
     return path
 
 
+def _told(renamed, retrains):
+  """Say in a line whether the names of segments are learned."""
+  again = 'again with the names' if retrains else 'no more'
+  return (
+    f'{100 * renamed:.0f} % of the segments found in training videos are named '
+    f'otherwise than by the network: it is trained {again}'
+  )
+
+
 def _describe(seen, every_instance):
   """Return what names are made of, of a video."""
   video = seen.seen
@@ -331,6 +348,7 @@ def _describe(seen, every_instance):
 def _read_named(path):
   try:
     with path.open('rb') as f, np.load(f) as loaded:
-      return Named(**{key: loaded[key] for key in Named._fields})
+      named = Named(**{key: loaded[key] for key in Named._fields})
+      return named._replace(renamed=float(named.renamed))
   except (KeyError, ValueError, EOFError, OSError, TypeError) as e:
     raise errors.InputError(f'{path}: no named segments in it: {e!r}') from e
