@@ -11,6 +11,7 @@ one in each of so many gaps, chosen at random; or by proposals, in ROUNDS rounds
 the network's start. What is whole is not run again.
 """
 
+import argparse
 import functools
 
 import numpy as np
@@ -105,13 +106,18 @@ def propose(root, workdir, answers) -> list[tuple[float, str, float]]:
   return found
 
 
-def train(root, workdir, found, seed) -> scores.Metrics:
-  """Train with clicks, unless that was done; return metrics.json's content."""
+def train(root, workdir, found, seed, **widths) -> scores.Metrics:
+  """Train with clicks, unless that was done; return metrics.json's content.
+
+  The `widths` are those of the network that are not HAPT's.
+  """
   path = ''
   if found:
     path = workdir.with_suffix('.csv')
     annotations.write_clicks(path, found)
-  config = supervision.config_of('hapt', root, path, 'robust', seed)
+  config = supervision.config_of('hapt', root, path, 'robust', seed).unlock()
+  config.model.update(widths)
+  config.lock()
   if not supervision.is_whole(workdir, config.train.num_epochs):
     training.train_and_evaluate(config, workdir)
   return files.read_json(workdir / 'metrics.json')
@@ -158,14 +164,19 @@ def table(results) -> str:
   return '\n'.join(lines)
 
 
-def main(argv=None):
-  """Run everything, and print the table after each seed."""
+def parse(argv, about) -> argparse.Namespace:
+  """Parse the command line of a study of HAPT's clicks, by its docstring."""
   command_line.quiet_tensorflow()
-  parser = command_line.Parser(description=__doc__.split('\n')[0])
+  parser = command_line.Parser(description=about.split('\n')[0])
   add = functools.partial(parser.add_argument, type=files.path, required=True)
   add('--root', help='of prepared HAPT')
   add('--workdir', help='of the runs')
-  args = parser.parse_args(argv)
+  return parser.parse_args(argv)
+
+
+def main(argv=None):
+  """Run everything, and print the table after each seed."""
+  args = parse(argv, __doc__)
   with errors.one_line():
     sharding.use_compilation_cache()
     root, workdir = args.root, args.workdir

@@ -12,12 +12,9 @@ of. The network is a narrow one. Three seeds choose moments, the random order
 and the network's start. What is whole is not run again.
 """
 
-import functools
-
 import numpy as np
 
-from backtal_jax import command_line, errors, files, predict
-from backtal_jax import train as training
+from backtal_jax import errors, predict
 from backtal_jax.annotate import queue
 from backtal_jax.data import annotations
 from backtal_jax.metrics import scores
@@ -28,19 +25,6 @@ SEEDS = 0, 1, 2
 CLICKS, ROUNDS = 60, 3
 WAYS = 'random', 'model'
 _WIDTHS = {'hidden_dim': 64, 'reduce_dim': 32, 'embedding_dim': 16}
-
-
-def train(root, workdir, found, seed) -> scores.Metrics:
-  """Train with clicks, unless that was done; return metrics.json's content."""
-  path = ''
-  if found:
-    path = workdir.with_suffix('.csv')
-    annotations.write_clicks(path, found)
-  config = supervision.config_of('hapt', root, path, 'robust', seed).unlock()
-  config.model.update(_WIDTHS)
-  if not supervision.is_whole(workdir, config.train.num_epochs):
-    training.train_and_evaluate(config.lock(), workdir)
-  return files.read_json(workdir / 'metrics.json')
 
 
 def order_by_model(root, workdir, truth) -> list[str]:
@@ -83,7 +67,7 @@ def run(root, workdir, truth, way, seed) -> list[scores.Metrics]:
   rooms, found = proposals.rooms(truth), []
   left = sorted({video for video, _, _ in rooms})
   where = workdir / f'none_{seed}'
-  metrics = [train(root, where, [], seed)]
+  metrics = [proposals.train(root, where, [], seed, **_WIDTHS)]
   for number in range(1, ROUNDS + 1):
     if way == 'model':
       ranked = order_by_model(root, where, truth)
@@ -92,7 +76,7 @@ def run(root, workdir, truth, way, seed) -> list[scores.Metrics]:
       rng.shuffle(left)
     found += visit(rooms, left, CLICKS, rng)
     where = workdir / f'{way}_{seed}_{number}'
-    metrics.append(train(root, where, found, seed))
+    metrics.append(proposals.train(root, where, found, seed, **_WIDTHS))
   return metrics
 
 
@@ -116,12 +100,7 @@ def table(results) -> str:
 
 def main(argv=None):
   """Run everything, and print the table after each seed."""
-  command_line.quiet_tensorflow()
-  parser = command_line.Parser(description=__doc__.split('\n')[0])
-  add = functools.partial(parser.add_argument, type=files.path, required=True)
-  add('--root', help='of prepared HAPT')
-  add('--workdir', help='of the runs')
-  args = parser.parse_args(argv)
+  args = proposals.parse(argv, __doc__)
   with errors.one_line():
     sharding.use_compilation_cache()
     truth = annotations.read_ground_truth(args.root / 'ground_truth.json')

@@ -237,6 +237,21 @@ def read_lengths(
   return {name: times for name, _, times, _ in rows}
 
 
+def read_known(
+  ground_truth: epath.Path | None, video_list: epath.Path | None
+) -> tuple[Annotations | None, dict[str, annotation_formats.VideoTimes]]:
+  """Read what is known of videos from the ground truth, else from a list.
+
+  Returns:
+    The ground truth, see `read_ground_truth`, if it is given; the times of
+    the videos.
+  """
+  if ground_truth:
+    truth = read_ground_truth(ground_truth, video_list=video_list)
+    return truth, {name: video.times for name, video in truth.videos.items()}
+  return None, read_lengths(video_list) if video_list else {}
+
+
 def write_ground_truth(path: epath.Path, annotations: Annotations) -> None:
   """Write ActivityNet's JSON, with BackTAL's fps and class indices."""
   index = {label: i for i, label in enumerate(annotations.classes)}

@@ -245,11 +245,7 @@ def run(
     raise errors.InputError(f'--seconds is {seconds:g}, expected more than 0')
   if output:
     files.require_ending(output, '.json')
-  truth, times = None, {}
-  if ground_truth:
-    truth = annotations.read_ground_truth(ground_truth, video_list=video_list)
-  elif video_list:
-    times = annotations.read_lengths(video_list)
+  truth, times = annotations.read_known(ground_truth, video_list)
   read = {
     str(name): annotations.read_clicks(
       files.path(name), truth, fps=fps, intervals=intervals, times=times

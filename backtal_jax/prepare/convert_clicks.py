@@ -5,7 +5,7 @@ import argparse
 from etils import epath
 
 from backtal_jax import files
-from backtal_jax.data import annotation_formats, annotations
+from backtal_jax.data import annotations
 from backtal_jax.data import clicks as click_files
 from backtal_jax.data.tools import elan, via
 from backtal_jax.prepare import click_stats
@@ -32,12 +32,7 @@ def run(
 ) -> None:
   """Read click files, and write their clicks for the tool of the output."""
   files.require_ending(output, '.csv', '.json')
-  truth, times = None, {}
-  if ground_truth:
-    truth = annotations.read_ground_truth(ground_truth, video_list=video_list)
-    times = {name: video.times for name, video in truth.videos.items()}
-  elif video_list:
-    times = annotation_formats.read_video_list(video_list)
+  truth, times = annotations.read_known(ground_truth, video_list)
   paths = map(files.path, clicks)
   found, _ = click_files.read(
     paths, truth, fps=fps, intervals=intervals, times=times

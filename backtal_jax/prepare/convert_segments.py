@@ -47,12 +47,7 @@ def run(
   they are ground truth, of the subset that they had or else of `subset`.
   """
   segment_files.require_output(output, frames)
-  truth, times = None, {}
-  if ground_truth:
-    truth = annotations.read_ground_truth(ground_truth, video_list=video_list)
-    times = {name: video.times for name, video in truth.videos.items()}
-  elif video_list:
-    times = annotations.read_lengths(video_list)
+  truth, times = annotations.read_known(ground_truth, video_list)
   right, videos, problems, classes = [], {}, [], []
   for path in map(files.path, segments):
     found, complaints = segment_files.read(path, times, fps)
