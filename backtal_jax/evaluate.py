@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -17,11 +17,11 @@ from backtal_jax import (
   files,
   localization,
   models,
+  opening,
   predict,
 )
 from backtal_jax.data import (
   annotations,
-  clicks,
   feature_records,
   pipeline,
   sources,
@@ -43,22 +43,24 @@ class Seen(NamedTuple):
 class Finder:
   """Finds the segments of every video of a source.
 
-  The `classes` are the names; the clicks that the curves show are those of the
-  `labeller`, by default those of the source's files.
+  The `classes` are the names, the `options` those of localization.localize;
+  the clicks that the curves show are those of the `labeller`, by default those
+  of the source's files.
   """
 
   def __init__(
     self,
-    config: ml_collections.ConfigDict,
     model: models.BackTAL,
     classes: Sequence[str],
     mesh: jax.sharding.Mesh,
+    options: dict[str, Any],
+    batch_size: int,
     source: sources.Source,
     labeller: sources.Labeller | None = None,
   ) -> None:
     self._model, self._source, self._mesh = model, source, mesh
-    self._options, self._classes = dict(config.localization), classes
-    self._batch_size, self._labeller = config.eval.batch_size, labeller
+    self._options, self._classes = options, classes
+    self._batch_size, self._labeller = batch_size, labeller
     self.names = source.video_names()
 
   def __call__(
@@ -121,7 +123,10 @@ class Evaluator:
         f'{ground_truth.path}: has {len(self._classes)} classes, '
         f'config.model.num_classes is {model.num_classes}'
       )
-    finder = functools.partial(Finder, config, model, self._classes, mesh)
+    finder = functools.partial(
+      Finder, model, self._classes, mesh, dict(config.localization),
+      config.eval.batch_size,
+    )  # fmt: skip
     self._find = self._find_trained = None
     self._held: list[annotations.Click] = []
     self._reach: dict[str, int] = {}
@@ -197,52 +202,6 @@ def _check_names(ground_truth, subset, finder, truth):
     )
 
 
-def make_source(
-  config: ml_collections.ConfigDict, root: epath.Path, split: str
-) -> sources.Source:
-  """Open a split of a data root as config.data says, see splits.open."""
-  data, model = config.data, config.model
-  return splits.open(
-    root,
-    split,
-    source=data.source,
-    num_snippets=data.num_snippets,
-    feature_dim=model.feature_dim,
-    num_classes=model.num_classes,
-    generate=data.generate,
-  )
-
-
-def open_evaluated(
-  config: ml_collections.ConfigDict, root: epath.Path
-) -> sources.Source | None:
-  """Open the evaluation split, None where config.data says there is none."""
-  split = config.data.eval_split
-  return make_source(config, root, split) if split else None
-
-
-def supervise(
-  config: ml_collections.ConfigDict,
-  root: epath.Path,
-  source: sources.Source,
-  labelled: np.ndarray,
-  truth: annotations.Annotations,
-) -> splits.Supervision:
-  """Read the clicks that config.data names, see splits.make_clicks."""
-  data = config.data
-  return splits.make_clicks(
-    source,
-    labelled,
-    clicks.find(data.clicks, root),
-    truth,
-    annotator=data.annotator,
-    seed=config.train.seed,
-    num_snippets=data.num_snippets,
-    aside=data.clicks_aside,
-    others=clicks.find(data.agreement_clicks, root),
-  )
-
-
 def evaluate(
   config: ml_collections.ConfigDict,
   checkpoint: epath.PathLike,
@@ -261,22 +220,26 @@ def evaluate(
   fields.check(config)
   workdir, checkpoint = files.path(workdir), files.path(checkpoint)
   mesh, plain = sharding.make_mesh(config.mesh), fields.plain(config)
-  workdirs.check(workdir, plain)
+  workdirs.compare(workdir, plain)
   model, data = models.BackTAL(**config.model), config.data
   root = files.path(data.root)
   trained = checkpoints.workdir_of(checkpoint)
   feature_records.of_run(data.get('features', ''), trained)
   params, epoch = predict.restore(model, checkpoint, mesh)
-  truth = annotations.find_ground_truth(data.ground_truth, root)
-  source, training = open_evaluated(config, root), None
-  if source is None or data.clicks_aside or data.agreement_clicks:
-    trained_on = make_source(config, root, data.train_split)
-    labelled = splits.labelled(trained_on, root / data.train_split)
-    training = trained_on, supervise(config, root, trained_on, labelled, truth)
+  if data.eval_split and not (data.clicks_aside or data.agreement_clicks):
+    source, training = opening.source(config, root, data.eval_split), None
+    truth = annotations.find_ground_truth(data.ground_truth, root)
+  else:
+    videos = opening.training(config, root)
+    source, training = videos.evaluated, (videos.source, videos.supervision)
+    truth = videos.truth
   if trained is not None:
     outputs.check_classes(trained, truth)
   evaluator = Evaluator(config, model, source, truth, mesh, training)
-  results = evaluator(params, epoch, predict.read_head(config, trained))
+  head = None
+  if config.stages.quality:
+    head = predict.read_head(trained, model.feature_dim, model.num_classes)
+  results = evaluator(params, epoch, head)
   workdirs.claim(workdir, plain)
   outputs.write(workdir, results)
   return results.metrics

@@ -275,3 +275,8 @@ def find(name: epath.PathLike, root: epath.PathLike) -> epath.Path:
     if candidate.is_file():
       return candidate
   raise errors.InputError(f'{name}: no such file, nor {root}/{name}')
+
+
+def find_all(names: str, root: epath.Path) -> list[epath.Path]:
+  """Find files with a comma between them, as config.data.clicks has."""
+  return [find(name.strip(), root) for name in names.split(',') if names]

@@ -139,9 +139,9 @@ def run() -> None:
 
 
 def _predict(given):
-  from backtal_jax import predict
+  from backtal_jax import prediction_files
 
-  predict.predict(
+  prediction_files.write(
     given.config,
     given.checkpoint,
     given.input,

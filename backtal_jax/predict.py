@@ -24,21 +24,16 @@ from etils import epath
 
 from backtal_jax import errors, files, localization, models
 from backtal_jax.data import (
-  annotation_formats,
   annotations,
   feature_files,
   feature_records,
-  marks,
   pipeline,
-  segment_files,
   sources,
 )
-from backtal_jax.run import checkpoints, model_folders, outputs, sharding
+from backtal_jax.run import checkpoints, model_folders, sharding
 from backtal_jax.stages import quality
-from backtal_jax.video import decode, reader
+from backtal_jax.video import reader
 
-# Segments of one video shown on screen.
-_SHOWN = 10
 # What `predict_step` computes, of a batch or of a video.
 Curves = dict[str, np.ndarray]
 Detection = localization.Detection
@@ -305,6 +300,9 @@ def load(
   mesh = sharding.make_mesh(config.mesh)
   shape = data.num_snippets, config.model.feature_dim
   params, epoch = restore(network, checkpoint, mesh)
+  head, stages = None, config.get('stages')  # which older runs have none of
+  if stages and stages.quality:
+    head = read_head(workdir, network.feature_dim, network.num_classes)
   return Model(
     network=network,
     params=params,
@@ -315,21 +313,18 @@ def load(
     localization=dict(config.localization),
     batch_size=config.eval.batch_size,
     read=reader.Reader(record, shape, mesh, **weights),
-    head=read_head(config, workdir),
+    head=head,
   )
 
 
 def read_head(
-  config: ml_collections.ConfigDict, workdir: epath.Path | None
+  workdir: epath.Path | None, feature_dim: int, num_classes: int
 ) -> quality.Head | None:
-  """Read the quality head of a workdir, None where the config has it off.
+  """Read the quality head of a workdir; say so where there is none.
 
   Raises:
     errors.InputError: The file is no head, or one of other features.
   """
-  stages = config.get('stages')  # a run from before there were stages has none
-  if not stages or not stages.quality:
-    return None
   path = (workdir or files.path('.')) / 'stages' / 'quality.npz'
   if workdir is None or not path.exists():
     print(
@@ -338,10 +333,7 @@ def read_head(
       file=sys.stderr,
     )
     return None
-  model = config.model
-  return quality.read(
-    path, quality.num_inputs(model.feature_dim, model.num_classes)
-  )
+  return quality.read(path, quality.num_inputs(feature_dim, num_classes))
 
 
 def config_of(checkpoint: epath.Path) -> ml_collections.ConfigDict:
@@ -364,152 +356,3 @@ def config_of(checkpoint: epath.Path) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(found)
   config.mesh = ()  # not those of the run
   return config
-
-
-def predict(
-  config: ml_collections.ConfigDict | None,
-  checkpoint: epath.PathLike,
-  input: epath.PathLike,
-  output: epath.PathLike,
-  *,
-  duration: float | None = None,
-  video_list: epath.PathLike | None = None,
-  plot: bool = False,
-  frames: bool = False,
-  **weights: str,
-) -> None:
-  """Predict a file or a folder: files, a table and, asked for, pictures.
-
-  Args:
-    config: Config of the model; None is that of the workdir.
-    checkpoint: See `load`.
-    input: A feature file (see feature_files.read_video), a video, or a folder
-      of the ones or of the others.
-    output: Gets the predictions, in the form that its ending says, see
-      segment_files.write; by default ActivityNet's JSON.
-    duration: Seconds, of feature files that tell none.
-    video_list: Tells them of several, see annotations.read_lengths.
-    plot: Whether to draw a timeline of each video, OUTPUT_timelines/VIDEO.png.
-    frames: Whether a .csv has a row a frame.
-    **weights: See `load`.
-
-  Raises:
-    errors.InputError: A user error; nothing is written to `output` then.
-  """
-  input, output = files.path(input), files.path(output)
-  results, tables = {}, []
-  segment_files.require_output(output, frames)
-  if output.is_dir():
-    raise errors.InputError(f'{output}: a folder, expected a file to write')
-  config = config or config_of(files.path(checkpoint))
-  model = load(checkpoint, config=config, **weights)
-  truth = _read_truth(config.data) if plot else {}
-  paths, lengths = reader.find(input), {}
-  segment_files.require_videos(output, len(paths))
-  videos = _read(model, paths, duration, video_list)
-  for path, found in zip(paths, model.predict_videos(videos), strict=True):
-    name = found.video.name
-    if name in results:
-      raise errors.InputError(f'{input}: two files are video {name!r}')
-    results[name] = found.segments
-    lengths[name] = path, found.video
-    tables.append(_table(found))
-    if plot:
-      stem = output.stem.replace(segment_files.PLACE, 'all')
-      picture = f'{stem}_timelines/{name.replace("/", "_")}.png'
-      figure = _draw(model, path, found, truth)
-      with files.atomic(output.parent / picture) as f:
-        figure.savefig(f, format='png', dpi=100)
-  _write(output, dict(sorted(results.items())), model, lengths, video_list,
-         frames)  # fmt: skip
-  print(*tables, sep='\n')  # what is asked for is safe by now
-
-
-def _write(output, results, model, lengths, video_list, frames):
-  """Write the predictions of videos, {name: (path, as it was read)}."""
-  told = annotations.read_lengths(files.path(video_list)) if video_list else {}
-  names, _ = annotations.match_names(results, told)
-  times, suffix = {}, {}
-  for name, (path, video) in lengths.items():
-    known = told.get(names.get(name, ''), annotation_formats.VideoTimes())
-    beside = path.parent / feature_records.VIDEOS
-    if decode.is_video(path):
-      header = decode.read_header(path)
-      known = annotation_formats.VideoTimes(*map(float, header))
-    elif not known.fps and beside.exists():
-      listed = annotation_formats.read_video_list(beside)
-      known = listed.get(annotations.match_name(name, listed) or '', known)
-    fps = known.fps or (video.fps if video.fps > 0 else None)
-    times[name] = annotation_formats.VideoTimes(
-      float(video.duration), fps, known.first_picture
-    )
-    suffix[name] = path.suffix if decode.is_video(path) else '.mp4'
-  segments = [
-    marks.Segment(name, *entry['segment'], entry['label'], entry['score'])
-    for name, found in results.items()
-    for entry in found
-  ]
-  segment_files.write(
-    output, segments, [*results], times, suffix=suffix,
-    classes=model.classes, frames=frames,
-  )  # fmt: skip
-
-
-def _read(model, paths, duration, video_list):
-  """Read the files, with the durations that are given for them."""
-  if video_list is None:
-    if duration is not None and len(paths) > 1:
-      features = [p for p in paths if not decode.is_video(p)]
-      feature_files.require_one_length(features, duration)
-    return (model.read(path, duration) for path in paths)
-  if duration is not None:
-    raise errors.InputError('--duration and --video_list: expected one of them')
-  told = annotations.read_lengths(files.path(video_list))
-  names, _ = annotations.match_names([path.stem for path in paths], told)
-  seconds = {stem: told[name].duration for stem, name in names.items()}
-  return (model.read(path, seconds.get(path.stem)) for path in paths)
-
-
-def _draw(model, path, prediction, truth):
-  """Draw the timeline of a file's prediction."""
-  from backtal_jax.report import timelines  # not needed to predict
-
-  video, curves, segments = prediction
-  found = [model.classes.index(segment['label']) for segment in segments]
-  # Nothing found is worth a look, too: at the class that came closest.
-  found = found or [int(np.argmax(curves['score'][:-1]))]
-  known = truth.get(annotations.match_name(video.name, truth))
-  read = model.localization.get('read', 'logits')
-  return timelines.draw(
-    video.name,
-    video.duration,
-    segments,
-    known.listed() if known else (),
-    outputs.take(curves, video.click, found, model.classes, read),
-    decode.read_strip(path) if decode.is_video(path) else (),
-  )
-
-
-def _read_truth(data):
-  """Return the videos of the ground truth, none where there is no such file."""
-  try:
-    path = files.find(data.ground_truth, data.root)
-  except errors.InputError:
-    return {}
-  return annotations.read_ground_truth(path).videos
-
-
-def _table(prediction):
-  """Lay out the best segments of a video."""
-  video, _, segments = prediction
-  best = sorted(segments, key=lambda s: -s['score'])
-  lines = [f'{video.name}  {video.duration:.1f} s  {len(segments)} segments']
-  width = max((len(s['label']) for s in best[:_SHOWN]), default=0)
-  for s in best[:_SHOWN]:
-    start, end = s['segment']
-    lines.append(
-      f'  {s["label"]:{width}} {start:9.2f} – {end:8.2f} s {s["score"]:8.3f}'
-    )
-  if best[_SHOWN:]:
-    lines.append(f'  … and {len(best) - _SHOWN} with lower scores')
-  return '\n'.join(lines)

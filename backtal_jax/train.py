@@ -14,38 +14,37 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from backtal_jax import (
+  epochs,
   evaluate,
   fields,
   files,
   layers,
   losses,
   models,
+  opening,
   staging,
   watch,
 )
-from backtal_jax.data import annotations, pipeline, sources, splits
-from backtal_jax.metrics import scores, segments
+from backtal_jax.data import pipeline, sources
+from backtal_jax.metrics import scores
 from backtal_jax.run import (
   checkpoints,
+  feeding,
   hosts,
   log,
   outputs,
-  resident,
   sharding,
   workdirs,
 )
 
 # Terms of the loss.
 _OF_CLICKS = 'click', 'separation', 'embedding'
-_TRAIN_KEYS = ('feature', 'label', 'click', 'mask', 'video_index')
 
 # By name, on the devices: a batch, or scalars.
 Arrays = dict[str, jax.Array]
 Loss = Callable[..., tuple[jax.Array, Arrays]]
 # Where the arrays of a tree of parameters live.
 Shardings: TypeAlias = 'jax.sharding.Sharding | dict[str, Shardings]'
-# (truth, results) -> {name: image [height, width, 3] uint8}.
-Draw = Callable[[segments.Truth, outputs.Results], dict[str, np.ndarray]]
 
 
 class TrainState(NamedTuple):
@@ -69,16 +68,6 @@ class Program(NamedTuple):
   layout: TrainState  # where a state's arrays live: their shardings
   # Jitted; reuses the old state's memory.
   step: Step
-
-
-class Videos(NamedTuple):
-  """What is trained on."""
-
-  source: sources.Source
-  labelled: np.ndarray  # indices of the videos with a label
-  plan: np.ndarray  # [steps, B, 2] of as many epochs as there may be
-  truth: annotations.Annotations
-  supervision: splits.Supervision
 
 
 def make_optimizer(
@@ -234,95 +223,6 @@ def build(
   return Program(model, new_state, layout, step)
 
 
-def renew(
-  config: ml_collections.ConfigDict, layout: TrainState, state: TrainState
-) -> TrainState:
-  """Return a state with the memory of an optimizer that begins."""
-  options = config.train
-  optimizer = make_optimizer(
-    options.learning_rate, options.weight_decay, options.betas
-  )
-  begin = jax.jit(optimizer.init, out_shardings=layout.opt_state)
-  return state._replace(opt_state=begin(state.params))
-
-
-def open_training(
-  config: ml_collections.ConfigDict,
-  root: epath.Path,
-  mesh: jax.sharding.Mesh,
-  num_epochs: int,
-) -> Videos:
-  """Open the training split and what supervises it; say whom clicks reach.
-
-  The `root` is config.data's; the plan is of `num_epochs`.
-
-  Raises:
-    errors.InputError: The split, its labels or the clicks cannot be used.
-  """
-  data, options = config.data, config.train
-  source = evaluate.make_source(config, root, data.train_split)
-  labelled = splits.labelled(source, root / data.train_split)
-  plan = pipeline.train_plan(
-    labelled,
-    sharding.batch_size(options.batch_size, mesh),
-    seed=options.seed,
-    num_epochs=num_epochs,
-  )
-  truth = annotations.find_ground_truth(data.ground_truth, root)
-  splits.check_labels(source, truth)
-  supervision = evaluate.supervise(config, root, source, labelled, truth)
-  if hosts.is_main_process():
-    print(supervision.line)
-    if line := splits.inseparable(source.labels()[labelled], truth.classes):
-      print(line)
-  return Videos(source, labelled, plan, truth, supervision)
-
-
-def _measure_channels(videos):
-  """Return the models.standard of the training split, of all processes one."""
-  measured = []
-  if hosts.is_main_process():
-    found = sources.measure_channels(videos.source, videos.labelled)
-    measured.append(found)
-  return models.standard(*hosts.gather_objects(measured)[0][0])
-
-
-def load(
-  config: ml_collections.ConfigDict,
-  source: sources.Videos,
-  plan: np.ndarray,
-  mesh: jax.sharding.Mesh,
-  clicks: sources.Labeller | None = None,
-  targets: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Iterator[tuple[Arrays, pipeline.Batch]]:
-  """Yield the batches of a plan, as `train_step` takes them and on this host.
-
-  Where the features wait, config.data.placement says. With `targets`, labels
-  and weights [N, T] of the snippets of all videos, these come along.
-  """
-  keys = _TRAIN_KEYS
-  if targets is not None:
-    keys += 'snippet_label', 'snippet_weight'
-  complete = lambda batch: batch
-  if config.data.placement == 'device':
-    source, complete = resident.load(source, mesh, config.model.dtype)
-  loaded = pipeline.batches(source, sharding.local_columns(plan), clicks)
-  if targets is not None:
-    # Rows that fill the batch are masked, whatever they hold.
-    loaded = (
-      batch
-      | {key: rows[batch['video_index']] for key, rows in zip(
-        keys[-2:], targets, strict=True
-      )}
-      for batch in loaded
-    )  # fmt: skip
-  for on_device, batch in sharding.prefetch(loaded, mesh, keys):
-    yield complete(on_device), batch
-
-
-EndOfEpoch = Callable[[int, TrainState, log.Log, staging.Part], float]
-
-
 def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
   """Unpack config.stages."""
   options, epochs = config.stages, config.train.num_epochs
@@ -344,92 +244,56 @@ class Run(NamedTuple):
   """What all parts of a training share."""
 
   workdir: epath.Path
-  mesh: jax.sharding.Mesh
-  videos: Videos
+  names: Sequence[str]  # of the videos, for errors
+  plan: np.ndarray  # [steps, B, 2] of as many epochs as there may be
   per_epoch: int  # steps
+  num_steps: int  # of the first part
+  # (rows of the plan, targets=labels and weights of snippets) -> batches.
+  feed: Callable[..., Iterator[tuple[Arrays, pipeline.Batch]]]
+  step: Step  # of the first part
+  new_state: Callable[[], TrainState]
+  build: Callable[..., Program]  # (num_steps, first_step, clicks) -> of others
+  learning_rate: float
+  checkpoint_every: int  # steps, 0 for epochs alone
+  on_nan: str  # see config.train
   manager: ocp.CheckpointManager
   preempted: Callable[[], bool]
-  end_of_epoch: EndOfEpoch
+  epochs: epochs.Epochs
 
 
-def make_end_of_epoch(
-  config: ml_collections.ConfigDict,
-  workdir: epath.Path,
-  evaluator: evaluate.Evaluator,
-  best: float,
-  draw: Draw | None,
-  trained: watch.Trained,
-  stages: staging.Stages,
-) -> EndOfEpoch:
-  """Return what evaluates an epoch when due, and gives its value.
-
-  The results of the best epoch, that of the largest value, are written before
-  its checkpoint: a run that dies between the two evaluates that epoch again
-  when it resumes. So is what follows from a part at its last epoch. Epochs of
-  later parts are better.
-  """
-
-  def end_of_epoch(epoch, state, run_log, part):
-    nonlocal best
-    last, head, final = epoch == part.last, None, False
-    if epoch % config.train.eval_every and not last:
-      return checkpoints.UNKNOWN
-    if last:
-      final, head = stages.finish(part, state.params, run_log.say)
-    results, step = evaluator(state.params, epoch, head), int(state.step)
-    if config.eval.watch:
-      measured = watch.watch(trained, state.params)
-      results.metrics['training'] = measured
-      run_log.say(watch.told(measured))
-      line = watch.warning(measured)
-      if last and line:
-        run_log.say(line)
-    run_log.write(step, scores.scalars(results.metrics))
-    table = f'epoch {epoch}\n{scores.table(results.metrics)}'
-    run_log.say(table)
-    if draw and final and hosts.is_main_process():
-      run_log.show(step, table, draw(evaluator.truth, results))
-    value = evaluator.value(results) + part.number
-    if value > best:
-      best = value
-      outputs.write(workdir, results)
-    return value
-
-  return end_of_epoch
+def _begin(
+  run: Run, part: staging.Part, state: TrainState
+) -> tuple[Step, TrainState]:
+  """Return the step of a part, and the state that it goes on from."""
+  if not part.number:
+    return run.step, state
+  first = run.per_epoch * part.first
+  # What goes on from parameters is past all warm-ups.
+  since = first if part.targets is None else first - run.num_steps
+  step = run.build(run.num_steps, since, part.clicks).step
+  if int(state.step) == first:
+    fresh = run.new_state()._replace(step=state.step)
+    if part.targets is not None:
+      fresh = fresh._replace(params=state.params)
+    state = fresh
+  return step, state
 
 
-def _train_part(
-  run: Run,
-  config: ml_collections.ConfigDict,
-  part: staging.Part,
-  step_fn: Step,
-  state: TrainState,
-) -> TrainState:
+def _train_part(run: Run, part: staging.Part, state: TrainState) -> TrainState:
   """Train a part from a state within it, to its end; exit where asked to."""
-  options, per_epoch = config.train, run.per_epoch
-  start, end = int(state.step), per_epoch * part.last
-  source, plan = run.videos.source, run.videos.plan[:end]
-  batches = load(
-    config,
-    source,
-    plan[start:],
-    run.mesh,
-    run.videos.supervision.labeller,
-    part.targets,
-  )
-  with log.Log(
-    run.workdir, plan, start, source.names, options.on_nan
-  ) as run_log:
+  step_fn, state = _begin(run, part, state)
+  start, plan = int(state.step), run.plan[: run.per_epoch * part.last]
+  every, batches = run.checkpoint_every, run.feed(plan[start:], part.targets)
+  with log.Log(run.workdir, plan, start, run.names, run.on_nan) as run_log:
     for step, (on_device, batch) in enumerate(batches, start + 1):
       state, metrics = step_fn(state, on_device)
-      run_log.add(step, metrics, batch, learning_rate=options.learning_rate)
-      epoch, rest = divmod(step, per_epoch)
+      run_log.add(step, metrics, batch, learning_rate=run.learning_rate)
+      epoch, rest = divmod(step, run.per_epoch)
       stop, value = run.preempted(), checkpoints.UNKNOWN
-      every = options.checkpoint_every
       if not rest or stop or (every and step % every == 0):
         run_log.flush()
         if not rest:
-          value = run.end_of_epoch(epoch, state, run_log, part)
+          value = run.epochs.end(epoch, state, run_log, part)
         checkpoints.save(run.manager, state, epoch=epoch, value=value)
       if stop:
         checkpoints.finish(run.manager)
@@ -442,7 +306,7 @@ def _train_part(
 def train_and_evaluate(
   config: ml_collections.ConfigDict,
   workdir: epath.PathLike,
-  draw: Draw | None = None,
+  draw: epochs.Draw | None = None,
 ) -> scores.Metrics:
   """Train from the latest checkpoint in `workdir`, or from the start.
 
@@ -455,67 +319,69 @@ def train_and_evaluate(
   """
   fields.check(config)
   sharding.keep_memory()
-  workdir, mesh = files.path(workdir), sharding.make_mesh(config.mesh)
-  root = files.path(config.data.root)
-  first = files.path(config.init_checkpoint) if config.init_checkpoint else None
-  options = stage_options(config)
-  videos = open_training(config, root, mesh, options.most_epochs)
-  outputs.check_classes(workdir, videos.truth)
-  per_epoch = len(videos.plan) // options.most_epochs
-  num_steps = per_epoch * config.train.num_epochs
-  model, new_state, layout, step_fn = build(config, mesh, num_steps)
+  workdir, root = files.path(workdir), files.path(config.data.root)
+  given = files.path(config.init_checkpoint) if config.init_checkpoint else None
+  mesh, plain = sharding.make_mesh(config.mesh), fields.plain(config)
+  # From here on nothing is written before all is found to be right.
+  videos = opening.training(config, root)
+  if hosts.is_main_process():
+    print(*videos.lines, sep='\n')
+  channels = None
   if config.model.standardize:
-    new_state = functools.partial(new_state, _measure_channels(videos))
-  evaluator = evaluate.Evaluator(
-    config,
-    model,
-    evaluate.open_evaluated(config, root),
-    videos.truth,
-    mesh,
-    (videos.source, videos.supervision),
-  )
+    measured = []  # by process 0, for all
+    if hosts.is_main_process():
+      found = sources.measure_channels(videos.source, videos.labelled)
+      measured.append(found)
+    channels = models.standard(*hosts.gather_objects(measured)[0][0])
+  options, parts = config.train, stage_options(config)
+  size = sharding.batch_size(options.batch_size, mesh)
+  per_epoch = pipeline.num_steps(len(videos.labelled), size)
+  num_steps = per_epoch * options.num_epochs
+  model, sample, _, step = build(config, mesh, num_steps)
+  new_state = functools.partial(sample, channels)
+  outputs.check_classes(workdir, videos.truth)
+  labeller = videos.supervision.labeller
   trained = watch.Trained(
     model,
     videos.source,
     videos.labelled,
-    videos.supervision.labeller,
+    labeller,
     mesh,
     config.eval.batch_size,
   )
   stages = staging.Stages(
-    trained,
-    workdir,
-    options,
-    dict(config.localization),
-    config.train.seed,
+    trained, workdir, parts, dict(config.localization), options.seed
   )
+  evaluator = evaluate.Evaluator(
+    config, model, videos.evaluated, videos.truth, mesh,
+    (videos.source, videos.supervision),
+  )  # fmt: skip
+  feed = functools.partial(
+    feeding.batches, videos.source, mesh, labeller,
+    config.model.dtype if config.data.placement == 'device' else None,
+  )  # fmt: skip
   with (
-    workdirs.lock(workdir, fields.plain(config)),
+    workdirs.lock(workdir, plain),
     hosts.preemption() as preempted,
     checkpoints.manager(workdir) as manager,
   ):
-    outputs.write_classes(workdir, videos.truth.classes)
-    outputs.write_held(workdir, videos.supervision.held)
-    state = checkpoints.initial_state(manager, new_state(), first)
-    best = checkpoints.best_value(manager)
-    end_of_epoch = make_end_of_epoch(
-      config, workdir, evaluator, best, draw, trained, stages
+    state = checkpoints.initial_state(manager, new_state(), given)
+    outputs.begin(workdir, videos.truth.classes, videos.supervision.held)
+    ends = epochs.Epochs(
+      workdir, evaluator, stages, options.eval_every,
+      checkpoints.best_value(manager), trained if config.eval.watch else None,
+      draw,
+    )  # fmt: skip
+    plan = pipeline.train_plan(
+      videos.labelled, size, seed=options.seed, num_epochs=parts.most_epochs
     )
     run = Run(
-      workdir, mesh, videos, per_epoch, manager, preempted, end_of_epoch
-    )
+      workdir, videos.source.names, plan, per_epoch, num_steps, feed, step,
+      new_state, functools.partial(build, config, mesh), options.learning_rate,
+      options.checkpoint_every, options.on_nan, manager, preempted, ends,
+    )  # fmt: skip
     for part in stages.parts():
-      begin, end = per_epoch * part.first, per_epoch * part.last
-      if int(state.step) >= end:
-        continue
-      if part.number:
-        # What goes on from parameters is past all warm-ups.
-        since = begin if part.targets is None else begin - num_steps
-        *_, step_fn = build(config, mesh, num_steps, since, part.clicks)
-        if int(state.step) == begin and part.targets is None:
-          state = new_state()._replace(step=state.step)
-        elif int(state.step) == begin:
-          state = renew(config, layout, state)
-      state = _train_part(run, config, part, step_fn, state)
+      if int(state.step) < per_epoch * part.last:
+        state = _train_part(run, part, state)
     checkpoints.finish(manager)
   return files.read_json(workdir / 'metrics.json')

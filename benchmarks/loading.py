@@ -10,7 +10,7 @@ import numpy as np
 
 from backtal_jax import predict, train
 from backtal_jax.data import pipeline, sources
-from backtal_jax.run import sharding
+from backtal_jax.run import feeding, sharding
 from benchmarks import measure, network
 
 _BATCH = 8
@@ -87,7 +87,7 @@ def _epoch(config, size) -> dict:
   with _folder(config, (_STEPS + 1) * size) as (_, source):
     plan = pipeline.eval_plan(len(source), size)
     batches = sharding.prefetch(
-      pipeline.batches(source, plan), mesh, train._TRAIN_KEYS
+      pipeline.batches(source, plan), mesh, feeding.KEYS
     )
     batch, _ = next(batches)
     state, _ = jax.block_until_ready(step(state, batch))  # compiles

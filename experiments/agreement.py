@@ -25,11 +25,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtal_jax import command_line, errors, evaluate, files, train
-from backtal_jax.data import annotations, splits
+from backtal_jax import (
+  command_line,
+  errors,
+  evaluate,
+  files,
+  opening,
+  train,
+)
+from backtal_jax.data import annotations, pipeline, splits
 from backtal_jax.metrics import agreement, segments
 from backtal_jax.prepare import simulate_clicks
-from backtal_jax.run import sharding
+from backtal_jax.run import feeding, sharding
 from configs import demo, hapt
 
 # The five people of HAPT's training split whose clips are evaluated.
@@ -132,14 +139,22 @@ def run(name, root, workdir, recipe, wrong, seed, steps) -> None:
 def _train(config, root, paths, steps, key):
   """Train as train.train_and_evaluate does, keeping no checkpoint on disk."""
   mesh, epochs = sharding.make_mesh(config.mesh), config.train.num_epochs
-  videos = train.open_training(config, root, mesh, epochs)
-  program = train.build(config, mesh, len(videos.plan))
+  videos = opening.training(config, root)
+  print(*videos.lines, sep='\n')
+  plan = pipeline.train_plan(
+    videos.labelled,
+    sharding.batch_size(config.train.batch_size, mesh),
+    seed=config.train.seed,
+    num_epochs=epochs,
+  )
+  program = train.build(config, mesh, len(plan))
   step = steps.setdefault(key, program.step)
   measure = _measure(config, root, paths, videos, program.model, mesh)
   state, rows = program.new_state(), []
-  per_epoch = len(videos.plan) // epochs
-  batches = train.load(
-    config, videos.source, videos.plan, mesh, videos.supervision.labeller
+  per_epoch = len(plan) // epochs
+  dtype = config.model.dtype if config.data.placement == 'device' else None
+  batches = feeding.batches(
+    videos.source, mesh, videos.supervision.labeller, dtype, plan
   )
   for done, (on_device, _) in enumerate(batches, 1):
     state, _ = step(state, on_device)
@@ -152,9 +167,11 @@ def _train(config, root, paths, steps, key):
 def _measure(config, root, paths, videos, model, mesh):
   """Return what measures parameters: agreement, mAP, agreement with others."""
   truth, source, trained = videos.truth, videos.source, videos.supervision
-  evaluated = evaluate.open_evaluated(config, root)
-  evaluator = evaluate.Evaluator(config, model, evaluated, truth, mesh)
-  find = evaluate.Finder(config, model, truth.classes, mesh, source)
+  evaluator = evaluate.Evaluator(config, model, videos.evaluated, truth, mesh)
+  find = evaluate.Finder(
+    model, truth.classes, mesh, dict(config.localization),
+    config.eval.batch_size, source,
+  )  # fmt: skip
   columns = segments.unannotated(truth, config.data.train_split)
   second = splits.make_clicks(
     source, videos.labelled, paths[:1], truth, annotator='all', seed=0,

@@ -43,7 +43,7 @@ def test_ground_truth_is_read_once_at_the_start(
 def test_classes_must_be_those_of_the_run(tmp_path):
   truth = annotations.Annotations({}, ('a', 'b'), 'gt.json')
   outputs.check_classes(tmp_path, truth)  # a new workdir
-  outputs.write_classes(tmp_path, truth.classes)
+  outputs.begin(tmp_path, truth.classes, [])
   outputs.check_classes(tmp_path, truth)
   for classes in (['b', 'a'], ['a', 'c'], ['a'], ['a', 'b', 'c']):
     files.write_json(tmp_path / 'classes.json', classes)

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 from train_test import tiny_config
 
-from backtal_jax import errors, evaluate, train
+from backtal_jax import errors, evaluate, opening, train
 from backtal_jax.data import npz, sources
 
 _TINY = (
@@ -93,7 +93,7 @@ def test_a_run_prints_its_table_and_keeps_its_resolved_config(finished):
 
 def test_the_embedded_set_is_made_on_first_use(tmp_path):
   config = tiny_config(tmp_path / 'new')
-  assert len(evaluate.make_source(config, tmp_path / 'new', 'train')) > 0
+  assert len(opening.source(config, tmp_path / 'new', 'train')) > 0
   assert (tmp_path / 'new' / 'ground_truth.json').is_file()
 
 

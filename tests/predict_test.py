@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 import backtal_jax
-from backtal_jax import IGNORED, errors, evaluate, predict, train
+from backtal_jax import (
+  IGNORED,
+  errors,
+  evaluate,
+  predict,
+  prediction_files,
+  train,
+)
 from backtal_jax.data import demo, npz
 from backtal_jax.prepare import hapt
 from backtal_jax.report import figures
@@ -95,7 +102,7 @@ def test_some_videos_equal_their_rows_of_the_evaluation(
   names = ['test_003', 'test_017', 'test_038']
   folder = link(demo_root, tmp_path / 'some', names)
   output = tmp_path / 'predictions.json'
-  predict.predict(config, str(run), folder, output)
+  prediction_files.write(config, str(run), folder, output)
   found = json.loads(output.read_text())
   assert found['results'] == {name: evaluated[name] for name in names}
   assert list(found) == ['version', 'results', 'external_data']
@@ -137,7 +144,7 @@ def test_hapt_clips_equal_their_rows_of_the_evaluation(shared, tmp_path):
   names = ['exp03_user02_00', 'exp08_user04_02']
   output = tmp_path / 'predictions.json'
   folder = link(root, tmp_path / 'some', names)
-  predict.predict(config, str(tmp_path / 'run'), folder, output)
+  prediction_files.write(config, str(tmp_path / 'run'), folder, output)
   found = json.loads(output.read_text())['results']
   assert found == {name: expected['results'][name] for name in names}
   model = predict.load(tmp_path / 'run', config=config)
@@ -312,7 +319,7 @@ def test_durations_of_many_files_come_from_a_list(
     found = features(demo_root, 'test_003')[:, :count]
     np.save(tmp_path / f'in/{name}.npy', found)
   give = functools.partial(
-    predict.predict, config, run, tmp_path / 'in', output
+    prediction_files.write, config, run, tmp_path / 'in', output
   )
   with pytest.raises(errors.InputError, match='expected --video_list'):
     give(duration=50.0)
@@ -341,7 +348,7 @@ def test_the_ending_of_the_output_says_its_form(
     'video_id,duration,fps,first_picture\n'
     'test_003,100,10,2.5\ntest_017,100,10,0\n'
   )
-  give = lambda output, **more: predict.predict(
+  give = lambda output, **more: prediction_files.write(
     config, run, folder, tmp_path / output, **more
   )
   with pytest.raises(errors.InputError, match=r'2 videos, .* \{video\}\.vtt'):
@@ -372,11 +379,11 @@ def test_folders_that_cannot_be_used_are_refused(
   output = tmp_path / 'predictions.json'
   (tmp_path / 'empty').mkdir()
   with pytest.raises(errors.InputError, match=r'no feature file in it'):
-    predict.predict(config, run, tmp_path / 'empty', output)
+    prediction_files.write(config, run, tmp_path / 'empty', output)
   twice = link(demo_root, tmp_path / 'twice', ['test_000'])
   (twice / 'b.npz').symlink_to(demo_root / 'test' / 'test_000.npz')
   with pytest.raises(errors.InputError, match="two files are video 'test_000'"):
-    predict.predict(config, run, twice, output)
+    prediction_files.write(config, run, twice, output)
   assert not output.exists()
 
 
@@ -430,7 +437,9 @@ def test_a_timeline_shows_what_is_known(config, run, demo_root, tmp_path,
     config.localization.class_threshold = 1.0
   output = tmp_path / 'out' / 'found.json'
   try:
-    predict.predict(config, run, folder, output, duration=50.0, plot=True)
+    prediction_files.write(
+      config, run, folder, output, duration=50.0, plot=True
+    )
   finally:
     config.localization.class_threshold = 0.05
   shown = drawn['train_002']

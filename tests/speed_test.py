@@ -7,9 +7,9 @@ import pytest
 from etils import epath
 from golden import KINDS, Case
 
-from backtal_jax import errors, evaluate, models, predict, train
+from backtal_jax import errors, models, opening, predict, train
 from backtal_jax.data import pipeline
-from backtal_jax.run import resident, sharding
+from backtal_jax.run import feeding, resident, sharding
 from configs import demo, thumos14
 from oracles import network as oracle
 
@@ -121,7 +121,7 @@ def _demo(root):
 
 
 def _open(config, split):
-  return evaluate.make_source(config, epath.Path(config.data.root), split)
+  return opening.source(config, epath.Path(config.data.root), split)
 
 
 def _train(config, steps, placement='host', **changes):
@@ -135,7 +135,8 @@ def _train(config, steps, placement='host', **changes):
   )
   _, new_state, layout, step = train.build(config, mesh)
   state, found = jax.device_put(new_state(), layout), []
-  for batch, _ in train.load(config, source, plan[:steps], mesh):
+  dtype = config.model.dtype if placement == 'device' else None
+  for batch, _ in feeding.batches(source, mesh, None, dtype, plan[:steps]):
     state, metrics = step(state, batch)
     found.append({k: float(v) for k, v in metrics.items()})
   return found, state.params, batch

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from backtal_jax import errors
-from backtal_jax.data import annotations, clicks, npz, pipeline, splits
+from backtal_jax import errors, files
+from backtal_jax.data import annotations, npz, pipeline, splits
 
 HEAD = 'video_id,time,label,annotator\n'
 
@@ -38,7 +38,7 @@ def truth(root):
 def make_clicks(root, paths, annotator='all'):
   source = open_split(root)
   return splits.make_clicks(
-    source, splits.labelled(source, root), clicks.find(paths, root),
+    source, splits.labelled(source, root), files.find_all(paths, root),
     truth(root), annotator=annotator, seed=0, num_snippets=100,
   )  # fmt: skip
 
@@ -192,9 +192,9 @@ def test_clicks_of_somebody_else_are_held(root):
   )
   source = open_split(root)
   make = lambda others, paths='a.csv', **more: splits.make_clicks(
-    source, splits.labelled(source, root), clicks.find(paths, root),
+    source, splits.labelled(source, root), files.find_all(paths, root),
     truth(root), annotator='all', num_snippets=100,
-    others=clicks.find(others, root), **{'seed': 0} | more,
+    others=files.find_all(others, root), **{'seed': 0} | more,
   )  # fmt: skip
   made = make('b.csv')
   assert [c.time for c in made.held] == [30.0]

@@ -15,6 +15,7 @@ from backtal_jax import (
   evaluate,
   files,
   models,
+  opening,
   predict,
   staging,
   train,
@@ -97,7 +98,7 @@ def test_a_staged_run_has_three_parts(staged_run):
 
 def test_names_are_of_labels_and_reach_the_loss(staged_run, demo_root):
   config = tiny_config(demo_root, **_STAGED)
-  source = evaluate.make_source(config, files.path(demo_root), 'train')
+  source = opening.source(config, files.path(demo_root), 'train')
   found, labels = _products(staged_run), source.labels()
   kept = found['names.npz/label'] != 5
   video = found['names.npz/video'][kept]
@@ -120,14 +121,14 @@ def test_stopped_in_any_part_and_resumed_is_uninterrupted(
   config = tiny_config(demo_root, **_STAGED)
 
   def build(*args):
-    *others, step = original(*args)
+    made = original(*args)
 
     def dying(state, batch):
       if int(state.step) == last:
         raise _Died
-      return step(state, batch)
+      return made.step(state, batch)
 
-    return *others, dying
+    return made._replace(step=dying)
 
   original = train.build
   with pytest.MonkeyPatch.context() as patch:
@@ -201,7 +202,9 @@ def test_more_epochs_lengthen_the_part_that_a_run_has_come_to(
   assert steps == list(range(1, 4 * epochs[-1] + 1))
   ended = workdir / 'stages/parts.json'
   assert (json.loads(ended.read_text()) if ended.exists() else None) == parts
-  assert json.loads((workdir / 'metrics.json').read_text())['epoch'] == epochs[-1]
+  assert (
+    json.loads((workdir / 'metrics.json').read_text())['epoch'] == epochs[-1]
+  )
 
 
 def test_the_head_is_used_wherever_the_model_is(
@@ -281,7 +284,7 @@ def test_names_that_the_network_knows_are_not_learned(
 @pytest.mark.parametrize('devices', [1, 8])
 def test_what_is_seen_does_not_depend_on_the_devices(demo_root, devices):
   config = tiny_config(demo_root)
-  source = evaluate.make_source(config, files.path(demo_root), 'train')
+  source = opening.source(config, files.path(demo_root), 'train')
   model = models.BackTAL(**config.model)
   params = models.init(model, jax.random.key(0))
   seen = {}
@@ -302,7 +305,7 @@ def test_a_network_that_sees_nothing_names_and_judges_nothing(
   demo_root, tmp_path, monkeypatch
 ):
   config = tiny_config(demo_root)
-  source = evaluate.make_source(config, files.path(demo_root), 'train')
+  source = opening.source(config, files.path(demo_root), 'train')
   model = models.BackTAL(**config.model)
   params = models.init(model, jax.random.key(0))
   # All background: no run of foreground, and no class to propose for.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden import KINDS, Case
 
-from backtal_jax import errors, evaluate, models, predict, train
+from backtal_jax import errors, evaluate, models, opening, predict, train
 from backtal_jax.data import npz, sources, splits
 from backtal_jax.metrics import scores
 from backtal_jax.run import checkpoints, sharding
@@ -155,14 +155,14 @@ def _run_until(config, workdir, last_step):
     pass
 
   def build(*args):
-    *others, step = original(*args)
+    made = original(*args)
 
     def dying(state, batch):
       if int(state.step) == last_step:
         raise Died
-      return step(state, batch)
+      return made.step(state, batch)
 
-    return *others, dying
+    return made._replace(step=dying)
 
   original = train.build
   with pytest.MonkeyPatch.context() as patch:
@@ -312,7 +312,7 @@ def test_videos_without_a_label_are_dropped_and_counted(
   path = tmp_path / 'd' / 'train' / 'train_003.npz'
   sources.write_video(path, **(npz.read(path) | {'cls_label': np.zeros(5)}))
   config = tiny_config(tmp_path / 'd')
-  source = evaluate.make_source(config, tmp_path / 'd', 'train')
+  source = opening.source(config, tmp_path / 'd', 'train')
   assert {*splits.labelled(source, 'train')} == {*range(160)} - {3}
   assert '1 videos without a label are dropped' in capsys.readouterr().out
 

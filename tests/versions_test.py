@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import backtal_jax
-from backtal_jax import errors, files, predict, train
+from backtal_jax import errors, files, predict, prediction_files, train
 from backtal_jax.data import pipeline
 from backtal_jax.metrics import detection_map
 from backtal_jax.run import checkpoints, sharding
@@ -80,7 +80,7 @@ def test_without_tensorflow_all_but_training_works(
   feature = np.arange(40.0, dtype=np.float32).reshape(10, 4) % 7
   np.save(tmp_path / 'v.npy', feature)
   output = tmp_path / 'p.json'
-  predict.predict(None, RUN, tmp_path / 'v.npy', output, duration=20)
+  prediction_files.write(None, RUN, tmp_path / 'v.npy', output, duration=20)
   found = json.loads(output.read_text())['results']['v']
   assert found == model.predict(feature, duration=20)
   truth = {'v': {'subset': 'test', 'duration': 20, 'annotations': [

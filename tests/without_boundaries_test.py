@@ -13,7 +13,7 @@ import pytest
 from train_test import _run_until, assert_same, saved, tiny_config
 
 import backtal_jax
-from backtal_jax import errors, evaluate, models, train
+from backtal_jax import errors, evaluate, models, opening, train
 from backtal_jax.data import annotations, builder, sources, splits
 from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.report import pages, timelines
@@ -186,7 +186,7 @@ def test_tfds_gives_the_same(root, tmp_path, finished):
 def test_with_an_evaluation_split_there_are_both(demo_root):
   config = tiny_config(demo_root)
   truth = annotations.read_ground_truth(demo_root / 'ground_truth.json')
-  source = evaluate.make_source(config, demo_root, 'train')
+  source = opening.source(config, demo_root, 'train')
   held = [
     annotations.Click(f'train_{i:03d}', 1.0, 'background', 'b')
     for i in range(40)
@@ -194,7 +194,7 @@ def test_with_an_evaluation_split_there_are_both(demo_root):
   evaluator = evaluate.Evaluator(
     config,
     model := models.BackTAL(**config.model),
-    evaluate.open_evaluated(config, demo_root),
+    opening.source(config, demo_root, 'test'),
     truth,
     sharding.make_mesh((1,)),
     (source, splits.Supervision(None, '', {}, held)),
@@ -208,7 +208,7 @@ def test_with_an_evaluation_split_there_are_both(demo_root):
   # Without clicks to hold, the ground truth need not know training videos.
   alone = annotations.Annotations(truth.subset('test'), truth.classes)
   evaluate.Evaluator(
-    config, model, evaluate.open_evaluated(config, demo_root), alone,
+    config, model, opening.source(config, demo_root, 'test'), alone,
     sharding.make_mesh((1,)),
     (source, splits.Supervision(None, '', {}, [])),
   )  # fmt: skip

@@ -184,7 +184,7 @@ def test_what_a_run_is_may_not_change(tmp_path):
     else:
       value = value[:1] or (0.1, 0.2, 0.1)
     with pytest.raises(errors.InputError, match=f'config: config.{name} is '):
-      workdirs.check(workdir, _config(**{name: value}))
+      workdirs.compare(workdir, _config(**{name: value}))
   workdirs.claim(workdir, _config(**{'train.num_epochs': 21}))
 
 
@@ -210,7 +210,9 @@ def test_more_epochs_are_said_where_the_loss_depends_on_them(
     fields[field] = value
   workdir = epath.Path(tmp_path)
   workdirs.claim(workdir, _config(**fields))
-  said = workdirs.check(workdir, _config(**fields, **{'train.num_epochs': 21}))
+  said = workdirs.compare(
+    workdir, _config(**fields, **{'train.num_epochs': 21})
+  )
   expected = ['config.train.num_epochs is 20 there, 21 here']
   assert said == (expected if field else [])
 
@@ -224,7 +226,7 @@ def test_files_of_a_run_may_move_but_not_change_their_names(tmp_path, capsys):
   assert 'config.data.clicks is' in capsys.readouterr().out
   for other in ('a.csv', 'a.csv,c.csv', 'b.csv,a.csv', ''):
     with pytest.raises(errors.InputError, match='config.data.clicks is'):
-      workdirs.check(workdir, _config(**moved | {'data.clicks': other}))
+      workdirs.compare(workdir, _config(**moved | {'data.clicks': other}))
 
 
 def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
@@ -233,12 +235,12 @@ def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
   saved = files.read_json(workdir / 'config.json')
   del saved['loss']['similar_min'], saved['data']['features']
   files.write_json(workdir / 'config.json', saved)
-  assert workdirs.check(workdir, _config()) == []
+  assert workdirs.compare(workdir, _config()) == []
   with pytest.raises(errors.InputError, match='similar_min is 0.5 there, 0.6'):
-    workdirs.check(workdir, _config(**{'loss.similar_min': 0.6}))
+    workdirs.compare(workdir, _config(**{'loss.similar_min': 0.6}))
 
 
 def test_a_workdir_whose_config_is_no_config(tmp_path):
   (tmp_path / 'config.json').write_text('[1]')
   with pytest.raises(errors.InputError, match='holds no config of a run'):
-    workdirs.check(epath.Path(tmp_path), _config())
+    workdirs.compare(epath.Path(tmp_path), _config())

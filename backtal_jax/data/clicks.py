@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from backtal_jax import IGNORED, errors, files
+from backtal_jax import IGNORED, errors
 from backtal_jax.data import annotations, marks, sources
 
 ALL = 'all'  # Every annotator's clicks together.
@@ -154,11 +154,6 @@ def _snippet(time: float, duration: float, num_snippets: int) -> int:
   return min(num_snippets - 1, int(time / duration * num_snippets))
 
 
-def find(paths: str, root: epath.Path) -> list[epath.Path]:
-  """Find the click files of config.data.clicks, from here or in the root."""
-  return [files.find(name.strip(), root) for name in paths.split(',') if paths]
-
-
 def read(
   paths: Iterable[epath.Path],
   ground_truth: annotations.Annotations | None,
@@ -192,8 +187,10 @@ def coverage(
       f'none of the {others} clicks is on one of the {len(videos)} training '
       'videos; expected some, or no click file at all'
     )
-  names = errors.few(sorted({click.annotator for click in used}))
-  line = summary(len(used), len(reached), len(videos), f'annotators {names}')
+  who = sorted({click.annotator for click in used})
+  line = summary(
+    len(used), len(reached), len(videos), f'annotators {errors.few(who)}'
+  )
   return line + f'; {others} more are on other videos' * bool(others)
 
 

@@ -44,13 +44,18 @@ def train_plan(
   )
 
 
+def num_steps(num_videos: int, batch_size: int) -> int:
+  """Return how many batches all videos make, the last of which is filled up."""
+  return -(-num_videos // batch_size)
+
+
 def eval_plan(num_videos: int, batch_size: int) -> np.ndarray:
   """Return [steps, B, 2]: every video once, in order, then padding."""
   return _padded(0, np.arange(num_videos), batch_size)
 
 
 def _padded(epoch, videos, batch_size):
-  steps = -(-len(videos) // batch_size)
+  steps = num_steps(len(videos), batch_size)
   plan = np.full((steps * batch_size, 2), (epoch, PADDING), np.int64)
   plan[: len(videos), 1] = videos
   return plan.reshape(steps, batch_size, 2)

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors
-from backtal_jax.data import annotations, clicks, demo, sources
+from backtal_jax.data import annotations, clicks, sources
 
 # Jaccard index of two classes' videos from which they come together.
 _TOGETHER = 0.8
@@ -34,15 +34,8 @@ def open(
   num_snippets: int,
   feature_dim: int,
   num_classes: int,
-  generate: bool = False,
 ) -> sources.Source:
-  """Open a split of a data root; `source` is that of config.data.
-
-  With `generate` the root is the embedded set's, which is made where it is
-  missing.
-  """
-  if generate and not (root / 'ground_truth.json').exists():
-    demo.prepare(root)
+  """Open a split of a data root; `source` is that of config.data."""
   shape = (num_snippets, feature_dim, num_classes)
   if source == 'npz':
     return sources.NpzSource(root / split, shape)
@@ -149,9 +142,7 @@ def make_clicks(
       f'config.data.clicks_aside is {aside}, which leaves none of the '
       f'{len(kept)} clicks to train on'
     )
-  line = clicks.coverage(found, chosen, annotator)
   held = _held(found, kept, others, ground_truth, chosen, num_snippets)
-  line += _told(found, kept, held, others, chosen)
   label = clicks.labeller(
     found, ground_truth, annotator, seed=seed, num_snippets=num_snippets
   )
@@ -159,6 +150,8 @@ def make_clicks(
   reached, _ = annotations.match_names(chosen, grouped)
   count = sum(len(grouped[name]) for name in {*reached.values()})
   reach = {'videos': len(chosen), 'clicked': len(reached), 'clicks': count}
+  told = _told(found, kept, held, others, chosen)
+  line = clicks.coverage(found, chosen, annotator) + told
   return Supervision(label, line, reach, held)
 
 

@@ -105,7 +105,7 @@ def check(root: epath.Path, config: run_config.Config) -> list[str]:
 def _clicks(root, config, truth):
   """Return config.data.clicks, a labeller of them or None, and problems."""
   found, problems = [], []
-  for path in clicks.find(config.clicks, root):
+  for path in files.find_all(config.clicks, root):
     read, complaints = annotations.read_clicks(path, truth, lenient=True)
     print(f'{path}: {len(read)} clicks on {len(clicks.by_video(read))} videos')
     found += read

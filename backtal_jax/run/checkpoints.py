@@ -26,6 +26,9 @@ class State(Protocol):
   """What is saved: a NamedTuple of `step`, `params` and others."""
 
   @property
+  def step(self) -> jax.Array: ...
+
+  @property
   def params(self) -> models.Params: ...
 
   def _asdict(self) -> dict[str, Any]: ...
@@ -236,9 +239,9 @@ def restore_params(
   if model_folders.is_one(checkpoint):
     found, epoch = model_folders.read(checkpoint)
     params = found if params is None else params
-    kept, given = _split_standard(params, 'standard' in found)
+    kept = _known(params, 'standard' in found)
     _check_shapes(checkpoint, found, kept)
-    return jax.tree.map(_place, found, kept) | given, epoch
+    return _whole(jax.tree.map(_place, found, kept), params), epoch
   step = locate(checkpoint)
   try:
     found = ocp.StandardCheckpointHandler().metadata(step / 'params')
@@ -246,9 +249,10 @@ def restore_params(
       here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
       shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
       params = jax.tree.map(shape, found, is_leaf=_has_shape)
-    kept, given = _split_standard(params, 'standard' in found)
+    kept = _known(params, 'standard' in found)
     _check_shapes(checkpoint, found, kept)
-    return _read(step / 'params', kept) | given, _metrics(step)['epoch']
+    epoch = _metrics(step)['epoch']
+    return _whole(_read(step / 'params', kept), params), epoch
   except errors.InputError:
     raise
   except Exception as e:  # whatever the damage makes Orbax raise
@@ -320,7 +324,7 @@ def _restore_official(path, params):
   """Do what `restore_params` does, from a PyTorch file."""
   state, epoch = torch_checkpoints.read(path)
   known = any(name.startswith('standard_module.') for name in state)
-  kept, given = _split_standard(params, known)
+  kept = _known(params, known)
   names = torch_checkpoints.names(kept)
   leaves = zip(jax.tree.leaves(names), jax.tree.leaves(kept), strict=True)
   expected = {
@@ -328,23 +332,25 @@ def _restore_official(path, params):
   }
   _check_shapes(path, state, expected)
   place = lambda name, x: _place(state[name].T, x)
-  return jax.tree.map(place, names, kept) | given, epoch
+  return _whole(jax.tree.map(place, names, kept), params), epoch
 
 
-def _split_standard(params, known):
-  """Split what a checkpoint has of `params` from what it need not have.
+def _known(params, has_standard):
+  """Return what of `params` a checkpoint has; models.Standard is new."""
+  if has_standard:
+    return params
+  return {k: v for k, v in params.items() if k != 'standard'}
 
-  `known` says whether it knows of models.Standard; else that changes nothing.
-  """
-  if known or 'standard' not in params:
-    return params, {}
+
+def _whole(found, params):
+  """Add what `_known` left out, such that it changes nothing."""
+  if 'standard' in found or 'standard' not in params:
+    return found
   channels = params['standard']['channels']
   dim = channels['mean'].shape
   nothing = models.standard(np.zeros(dim), np.ones(dim))
   given = {'channels': jax.tree.map(_place, nothing, channels)}
-  return {k: v for k, v in params.items() if k != 'standard'}, {
-    'standard': given
-  }
+  return found | {'standard': given}
 
 
 def _place(array, like):

@@ -79,29 +79,30 @@ def check_classes(
       )
 
 
-def write_classes(workdir: epath.Path, classes: Iterable[str]) -> None:
-  """Name the classes in the workdir, for predict.load anywhere else."""
-  if hosts.is_main_process():
-    files.write_json(workdir / 'classes.json', list(classes))
-
-
-def write_held(
-  workdir: epath.Path, clicks: Sequence[annotations.Click]
+def begin(
+  workdir: epath.Path,
+  classes: Iterable[str],
+  held: Sequence[annotations.Click],
 ) -> None:
-  """Record the clicks that are never trained on, if any, in clicks_aside.csv.
+  """Write what a training knows before its first step; process 0 does.
+
+  The names of the classes, for predict.load anywhere else, to classes.json;
+  the clicks that are never trained on, if any, to clicks_aside.csv.
 
   Raises:
-    errors.InputError: The run has kept other ones aside.
+    errors.InputError: The run has kept other clicks aside.
   """
-  path = workdir / 'clicks_aside.csv'
-  if not clicks or not hosts.is_main_process():
+  if not hosts.is_main_process():
     return
-  if path.exists() and annotations.read_clicks(path)[0] != [*clicks]:
-    raise errors.InputError(
-      f'{path}: the run has kept other clicks aside than the click files give '
-      'now, so they have changed; choose another --workdir'
-    )
-  annotations.write_clicks(path, clicks)
+  path = workdir / 'clicks_aside.csv'
+  if held:
+    if path.exists() and annotations.read_clicks(path)[0] != [*held]:
+      raise errors.InputError(
+        f'{path}: the run has kept other clicks aside than the click files '
+        'give now, so they have changed; choose another --workdir'
+      )
+    annotations.write_clicks(path, held)
+  files.write_json(workdir / 'classes.json', list(classes))
 
 
 def write(workdir: epath.Path, results: Results) -> None:

@@ -68,11 +68,10 @@ def read(path: epath.Path) -> tuple[dict[str, np.ndarray], int]:
     errors.InputError: torch is not installed; no such file; the file is
       damaged, or holds something else than named tensors.
   """
-  torch = errors.need('torch', 'torch', path)
   if not path.is_file():
     raise errors.InputError(f'{path}: no such file')
   content = torch_files.load(path, 'a state_dict of tensors')
-  state = _state_dict(torch, content)
+  state = _state_dict(content)
   if state is None:
     found = list(content) if _is_dict(content) else type(content).__name__
     raise errors.InputError(
@@ -90,8 +89,9 @@ def read(path: epath.Path) -> tuple[dict[str, np.ndarray], int]:
   )
 
 
-def _state_dict(torch, content):
+def _state_dict(content):
   """Return the one dict of tensors that is, or lies in, a file's content."""
+  import torch  # which has read it
 
   def is_state(x):
     return _is_dict(x) and x and all(map(torch.is_tensor, x.values()))

@@ -17,7 +17,7 @@ def lock(workdir: epath.Path, config: Mapping[str, object]) -> Iterator[None]:
   """Claim the workdir, and keep other runs out; a run that dies lets go.
 
   Raises:
-    errors.InputError: Another run is in it, or see `check`.
+    errors.InputError: Another run is in it, or see `compare`.
   """
   with contextlib.ExitStack() as stack:
     if hosts.is_main_process():
@@ -30,7 +30,7 @@ def lock(workdir: epath.Path, config: Mapping[str, object]) -> Iterator[None]:
     yield
 
 
-def check(workdir: epath.Path, config: Mapping[str, object]) -> list[str]:
+def compare(workdir: epath.Path, config: Mapping[str, object]) -> list[str]:
   """Refuse a workdir that holds a run of another config.
 
   `train.num_epochs` may have been raised since.
@@ -77,7 +77,7 @@ def check(workdir: epath.Path, config: Mapping[str, object]) -> list[str]:
 
 def claim(workdir: epath.Path, config: Mapping[str, object]) -> None:
   """Make the workdir this run's: check it and write its config.json."""
-  different = check(workdir, config)
+  different = compare(workdir, config)
   if hosts.is_main_process():
     if different:
       print(f'{workdir}: goes on, though {"; ".join(different)}')
