@@ -20,6 +20,7 @@ from golden import FOLDER, KINDS, Case
 
 from backtal_jax import errors, models, predict, train
 from backtal_jax.data import feature_files, sources
+from backtal_jax.export import official
 from backtal_jax.run import checkpoints, torch_checkpoints
 from configs import activitynet12, hacs, thumos14
 from oracles import localization as oracle
@@ -247,7 +248,7 @@ def test_training_goes_on_the_same_after_export_and_import(
     checkpoints.finish(manager)
   (workdir / 'config.json').write_text('{"model": {"affinity": "paper"}}')
   path = tmp_path / 'x.pth'
-  checkpoints.export(workdir, path)
+  official.write(workdir, path)
   assert 'config.model.affinity=paper' in capsys.readouterr().err
   params, epoch = checkpoints.restore_params(path, case.params)
   assert epoch == 2

@@ -10,7 +10,7 @@ import pytest
 from backtal_jax import errors, files
 from backtal_jax.metrics import detection_map, segments
 from backtal_jax.report import __main__ as command
-from backtal_jax.report import pages, style, timelines
+from backtal_jax.report import comparison, pages, style, timelines
 from backtal_jax.run import outputs
 
 LABELS = ('<script>alert(1)</script>', 'salto é 跳水', 'a & $b$')
@@ -76,7 +76,7 @@ def written(tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs')
   a = make_workdir(folder / 'a', jitter=6)
   b = make_workdir(folder / 'b', published=[['mAP@0.5', 36.3]], seed=1)
-  return a, b, pages.write(b), pages.compare(a, b)
+  return a, b, pages.write(b), comparison.compare(a, b)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_a_run_without_predictions_has_a_report(tmp_path):
   assert '0 predictions' in text
   assert '36 of 36 segments are missed' in text
   assert 'nan' not in re.sub(r'"[^"]*"', '', text).lower().split()
-  compared = pages.compare(workdir, workdir).read_text()
+  compared = comparison.compare(workdir, workdir).read_text()
   assert '<td>average_mAP</td><td>0.0</td><td>0.0</td><td>+0.0</td>' in compared
 
 
@@ -276,20 +276,21 @@ def test_command_line(tmp_path, capsys, undrawn):
   ]
   other = make_workdir(tmp_path / 'other', num_videos=2)
   with pytest.raises(errors.InputError, match='ground truth is not that of'):
-    pages.compare(a, other)
+    comparison.compare(a, other)
 
 
 def test_agreement_is_compared_on_the_same_clicks_only(tmp_path, undrawn):
   a, b = (make_workdir(tmp_path / name, num_videos=3) for name in 'ab')
-  assert 'Click agreement' not in pages.compare(a, b).read_text()
+  assert 'Click agreement' not in comparison.compare(a, b).read_text()
   of = lambda total: {f'v{i}': [[total, 2.0], [0.0, 0.0]] for i in range(9)}
   files.write_json(a / 'agreement.json', of(1.0))
   files.write_json(b / 'agreement.json', of(1.5))
-  text = pages.compare(a, b).read_text()
+  text = comparison.compare(a, b).read_text()
   assert '<td>click agreement</td><td>50.0</td><td>75.0</td><td>+25.0' in text
   files.write_json(b / 'agreement.json', of(1.5) | {'w': [[1, 1], [0, 0]]})
   assert (
-    'Not compared: the two runs kept other' in pages.compare(a, b).read_text()
+    'Not compared: the two runs kept other'
+    in comparison.compare(a, b).read_text()
   )
 
 

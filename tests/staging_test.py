@@ -22,6 +22,7 @@ from backtal_jax import (
   watch,
 )
 from backtal_jax.data import splits
+from backtal_jax.export import official
 from backtal_jax.report import pages
 from backtal_jax.run import checkpoints, sharding
 from backtal_jax.stages import proposals, quality
@@ -366,7 +367,7 @@ def test_the_report_shows_the_parts_and_the_export_leaves_the_head(
   pytest.importorskip('torch')
   page = files.path(pages.write(staged_run)).read_text()
   assert 'Training videos' in page and 'frames' in page
-  checkpoints.export(staged_run, tmp_path / 'x.pth')
+  official.write(staged_run, tmp_path / 'x.pth')
   assert 'without the quality head' in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ import backtal_jax
 from backtal_jax import errors, evaluate, models, opening, train
 from backtal_jax.data import annotations, builder, sources, splits
 from backtal_jax.prepare import __main__ as prepare
-from backtal_jax.report import pages, timelines
+from backtal_jax.report import comparison, pages, timelines
 from backtal_jax.run import outputs, sharding
 
 _SCRIPT = pathlib.Path(__file__).parents[1] / 'launch/multi_process.sh'
@@ -134,7 +134,7 @@ def test_clicks_aside_choose_and_are_recorded(root, finished):
   assert values.index(max(values)) + 1 == metrics['epoch']
   page = pages.write(finished).read_text()
   assert f'Click agreement: {100 * agreed["value"]:.1f} %' in page
-  compared = pages.compare(finished, finished).read_text()
+  compared = comparison.compare(finished, finished).read_text()
   assert re.search(
     r'click agreement</td>(<td>[\d.]+</td>){2}<td>\+0.0', compared
   )

@@ -16,7 +16,7 @@ from etils import epath
 import backtal_jax
 from backtal_jax import errors, fields, files, models, predict
 from backtal_jax.data import feature_records
-from backtal_jax.export import card, onnx_graph
+from backtal_jax.export import card, official, onnx_graph
 from backtal_jax.run import checkpoints, model_folders
 from backtal_jax.stages import quality
 
@@ -50,7 +50,7 @@ def export(
   if kind in ('.pth', '.pt'):
     # What is exported then has to fit the config.
     shapes = config and models.shapes(models.BackTAL(**config.model))
-    difference = checkpoints.export(checkpoint, output, shapes)
+    difference = official.write(checkpoint, output, shapes)
   else:
     config = config or predict.config_of(checkpoint)
     config = config.copy_and_resolve_references()

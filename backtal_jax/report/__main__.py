@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from backtal_jax import command_line, errors, files
-from backtal_jax.report import pages
+from backtal_jax.report import comparison, pages
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       print(pages.write(args.workdir, args.output, args.ground_truth))
     else:
       before, after = args.compare
-      print(pages.compare(before, after, args.output, args.ground_truth))
+      print(comparison.compare(before, after, args.output, args.ground_truth))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The report of a run, and of two runs: one HTML file that needs nothing else.
+"""The report of a run: one HTML file that needs nothing else.
 
 A page is a list of sections that `page.html` beside this file lays out.
 """
@@ -6,29 +6,23 @@ A page is a list of sections that `page.html` beside this file lays out.
 import functools
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jinja2
 import markupsafe
-import numpy as np
 from etils import epath
 from matplotlib import figure as mpl_figure
 
-from backtal_jax import errors, files
-from backtal_jax.metrics import (
-  agreement,
-  average_precision,
-  bootstrap,
-  diagnosis,
-  scores,
-)
+from backtal_jax import files
+from backtal_jax.metrics import average_precision, diagnosis, scores
 from backtal_jax.report import figures, style, timelines
 from backtal_jax.run import outputs
 
+_T = TypeVar('_T')
 # A figure of classes shows no more than twice this; the table shows all.
 _HALF = 20
-_AT = f'tIoU {timelines.THETA:g}'
-_BEST = f'the best {diagnosis.TOP}·G predictions'
+AT = f'tIoU {timelines.THETA:g}'
+BEST = f'the best {diagnosis.TOP}·G predictions'
 _VIDEOS = (
   'The best, median and worst videos by the AP of all their predictions: '
   'ground truth, class activation sequences (CAS), foreground weight and '
@@ -105,16 +99,22 @@ def write(
       *columns, run.curves, run.agreement, count=6
     )
     text = _TRAINING_VIDEOS
-  return _render(
+  return render(
     output or workdir / 'report.html',
-    f'{run.name}: {_what(run)}',
+    f'{run.name}: {what(run)}',
     run.name,
     [*sections, Section('Videos', text, videos=list(videos.items()))],
     json.dumps(run.config, indent=1, ensure_ascii=False),
   )
 
 
-def _render(path, title, heading, sections, config=''):
+def render(
+  path: epath.Path,
+  title: str,
+  heading: str,
+  sections: Sequence[Section],
+  config: str = '',
+) -> epath.Path:
   """Write a page atomically, and return its path."""
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
@@ -139,12 +139,13 @@ def _cell(value):
   return f'{value:.1f}' if isinstance(value, float) else value
 
 
-def _signed(value):
+def signed(value: float) -> str:
   """Format a difference with its sign."""
   return f'{round(value, 1) + 0.0:+.1f}'.replace('-', '−')
 
 
-def _what(run):
+def what(run: outputs.Run) -> str:
+  """Name the videos that a page is about."""
   data = run.config['data']
   return f'{data["name"]} {data["eval_split"] or data["train_split"]}'
 
@@ -172,7 +173,7 @@ def _trained(run):
     )
   scores_none = scores.NO_MAP
   return Section(text=(
-    f'{_what(run)}: {len(run.truth.videos)} training videos, '
+    f'{what(run)}: {len(run.truth.videos)} training videos, '
     f'{len(run.truth.labels)} classes, {len(run.predictions.label)} segments '
     f'found in them' + (f', epoch {epoch}' if epoch >= 0 else '') + '. N'
     f'{scores_none[1:]}.{told}{_agreed(run)}'
@@ -187,12 +188,12 @@ def _head(run):
   head, rows = ['metric', 'this run'], scores.beside(run.metrics, published)
   if published:
     head += ['published', 'difference']
-    rows = [(*row, d if d is None else _signed(d)) for *row, d in rows]
+    rows = [(*row, d if d is None else signed(d)) for *row, d in rows]
   else:
     rows = [row[:2] for row in rows]
   truth, epoch = run.truth, run.metrics.get('epoch', -1)
   text = (
-    f'{_what(run)}: {len(truth.videos)} videos, {len(truth.labels)} classes, '
+    f'{what(run)}: {len(truth.videos)} videos, {len(truth.labels)} classes, '
     f'{len(truth.segments.label)} segments, {len(run.predictions.label)} '
     f'predictions' + (f', epoch {epoch}' if epoch >= 0 else '') + '.'
   ) + _agreed(run)
@@ -245,7 +246,7 @@ def _errors(result, segments):
   share = 100 * result['count']['background']
   share /= max(sum(result['count'].values()), 1)
   text = markupsafe.Markup(
-    f'Of {_BEST} of every class at {_AT}, <strong>{share:.1f} % are background '
+    f'Of {BEST} of every class at {AT}, <strong>{share:.1f} % are background '
     f'errors</strong>; {result["missed"]} of {segments} segments are missed.'
   )
   places = ['1st G', '2nd G', '3rd G']
@@ -286,17 +287,17 @@ def _errors(result, segments):
 def _classes(result):
   """Show the AP of every class, sorted, and what its errors are."""
   classes = sorted(result['classes'].items(), key=lambda x: (-x[1]['ap'], x[0]))
-  ap, text = {name: 100 * row['ap'] for name, row in classes}, f'At {_AT}.'
+  ap, text = {name: 100 * row['ap'] for name, row in classes}, f'At {AT}.'
   if len(ap) > 2 * _HALF:
     text += f' The {_HALF} best and the {_HALF} worst of {len(ap)}.'
-  drawn = figures.bars(_ends(ap), xlabel='AP, %')
+  drawn = figures.bars(ends(ap), xlabel='AP, %')
   rows = [
     [name, 100 * row['ap'], 100 * row['average_ap'], row['segments']]
     + [row[kind] for kind in diagnosis.KINDS]
     for name, row in classes
   ]
   head = ['class', f'AP@{timelines.THETA:g}', 'average AP', 'segments']
-  caption = f'AP in %, and the kinds of {_BEST}'
+  caption = f'AP in %, and the kinds of {BEST}'
   return Section(
     'Classes',
     charts=[Chart('Average precision', text, drawn)],
@@ -304,113 +305,7 @@ def _classes(result):
   )
 
 
-def _ends(rows):
+def ends(rows: dict[str, _T]) -> dict[str, _T]:
   """Keep of {name: value} the first and the last, if there are too many."""
   names = list(rows)
   return {name: rows[name] for name in names[:_HALF] + names[-_HALF:]}
-
-
-def compare(
-  before: epath.Path,
-  after: epath.Path,
-  output: epath.Path | None = None,
-  ground_truth: epath.PathLike = '',
-) -> epath.Path:
-  """Write a page of two runs side by side, and return its path.
-
-  That is `output`, by default AFTER/compare.html.
-
-  Raises:
-    errors.InputError: Their ground truth differs, or see outputs.read.
-  """
-  a, b = (outputs.read(path, ground_truth) for path in (before, after))
-  if not (scores.named(a.metrics) or scores.named(b.metrics)):
-    return _compare_trained(a, b, before, after, output)
-  same = zip(a.truth.segments, b.truth.segments, strict=True)
-  if a.truth[:2] != b.truth[:2] or not all(np.array_equal(*x) for x in same):
-    raise errors.InputError(
-      f'{after}: its ground truth is not that of {before}'
-    )
-  result = bootstrap.compare(
-    a.truth, a.predictions, b.predictions, a.metrics['tiou'],
-    theta=timelines.THETA,
-  )  # fmt: skip
-  names, kinds = (f'A: {a.name}', f'B: {b.name}'), result.kinds
-  classes = sorted(result.classes.items(), key=lambda x: -x[1]['difference'])
-  shares = {
-    names[0]: {kind: row['before'] for kind, row in kinds.items()},
-    names[1]: {kind: row['after'] for kind, row in kinds.items()},
-  }
-  text = (
-    f'A is {before}, B is {after}, on {_what(a)}. Intervals hold 95 % of 1000 '
-    f'draws of the {len(a.truth.videos)} videos with replacement.'
-  )
-  table = functools.partial(_differences, names)
-  charts = [
-    Chart('Shares', f'Of {_BEST} at {_AT}.', figures.shares(shares)),
-    _difference_chart('Change', kinds, 'share, B − A, points'),
-  ]
-  best = _difference_chart(
-    'What got better and worse', _ends(dict(classes)), 'AP, B − A, points'
-  )
-  sections = [
-    Section(
-      '',
-      text,
-      table=table('Mean average precision, %', 'metric', result.metrics),
-    ),
-    *_compare_agreement(a, b, names),
-    Section('Kinds of errors', '', charts, table('Shares, %', 'kind', kinds)),
-    Section(
-      'Classes', '', [best], table(f'AP at {_AT}, %', 'class', dict(classes))
-    ),
-  ]
-  title = f'{a.name} and {b.name}'
-  return _render(output or after / 'compare.html', title, title, sections)
-
-
-def _compare_trained(a, b, before, after, output):
-  """Write the page of two runs without an evaluation split."""
-  names = f'A: {a.name}', f'B: {b.name}'
-  text = f'A is {before}, B is {after}. N{scores.NO_MAP[1:]}.'
-  title = f'{a.name} and {b.name}'
-  sections = [Section('', text), *_compare_agreement(a, b, names)]
-  return _render(output or after / 'compare.html', title, title, sections)
-
-
-def _compare_agreement(a, b, names):
-  """Show both runs' agreement with clicks, where those are the same."""
-  if not a.agreement and not b.agreement:
-    return []
-  counts = lambda run: {
-    name: [count for _, count in parts] for name, parts in run.agreement.items()
-  }
-  if counts(a) != counts(b):
-    text = 'Not compared: the two runs kept other clicks aside.'
-    return [Section('Click agreement', text)]
-  values = (agreement.sampled(run.agreement) for run in (a, b))
-  rows = {'click agreement': bootstrap.interval(*values)}
-  text = (
-    'By the clicks that neither was trained on. Intervals hold 95 % of 1000 '
-    f'draws of the {len(a.agreement)} videos that have some.'
-  )
-  table = _differences(names, 'Click agreement, %', 'measure', rows)
-  return [Section('Click agreement', text, table=table)]
-
-
-def _difference_chart(title, rows, xlabel):
-  points = {
-    name: [100 * row[key] for key in ('difference', 'low', 'high')]
-    for name, row in rows.items()
-  }
-  drawn = figures.differences(points, xlabel=xlabel)
-  return Chart(title, 'With 95 % intervals; grey ones hold zero.', drawn)
-
-
-def _differences(names, caption, what, rows):
-  cells = [
-    [name, 100 * row['before'], 100 * row['after']]
-    + [_signed(100 * row[key]) for key in ('difference', 'low', 'high')]
-    for name, row in rows.items()
-  ]
-  return Table(caption, [what, *names, 'B − A', '2.5 %', '97.5 %'], cells)

@@ -1,0 +1,54 @@
+"""A checkpoint as the official program's file."""
+
+import sys
+
+import jax
+from etils import epath
+
+from backtal_jax import errors, files, models
+from backtal_jax.run import checkpoints, torch_checkpoints
+
+
+def write(
+  checkpoint: epath.Path,
+  output: epath.Path,
+  params: models.Shapes | None = None,
+) -> float:
+  """Write a checkpoint of ours as an official .pth file.
+
+  The arguments are as of checkpoints.restore_params.
+
+  Returns:
+    The largest difference of a tensor that is read back.
+
+  Raises:
+    errors.InputError: torch is not installed, or there is no checkpoint.
+  """
+  if checkpoints.is_torch(checkpoint):
+    raise errors.InputError(f'{checkpoint}: a PyTorch file as it is')
+  params, epoch = checkpoints.restore_params(checkpoint, params)
+  torch_checkpoints.write(output, params, epoch)
+  workdir = checkpoints.workdir_of(checkpoint)
+  config = files.read_json(workdir / 'config.json') if workdir else {}
+  if config.get('stages', {}).get('quality'):
+    print(
+      f'{output}: without the quality head of {workdir}, which the official '
+      'program has no place for',
+      file=sys.stderr,
+    )
+  affinity = config.get('model', {}).get('affinity', 'official')
+  if affinity != 'official':
+    print(
+      f'{output}: trained with config.model.affinity={affinity}; the official '
+      'program computes another affinity with these weights',
+      file=sys.stderr,
+    )
+  if 'standard' in params:
+    print(
+      f'{output}: with config.model.standardize, which the official program '
+      'does not know: it refuses standard_module',
+      file=sys.stderr,
+    )
+  written, _ = checkpoints.restore_params(output, params)
+  apart = jax.tree.map(lambda a, b: abs(a - b).max(), written, params)
+  return float(max(jax.tree.leaves(apart)))
