@@ -28,7 +28,14 @@ from backtal_jax.data import (
   splits,
 )
 from backtal_jax.metrics import agreement, detection_map, scores, segments
-from backtal_jax.run import checkpoints, hosts, outputs, sharding, workdirs
+from backtal_jax.run import (
+  checkpoints,
+  feeding,
+  hosts,
+  outputs,
+  sharding,
+  workdirs,
+)
 from backtal_jax.stages import quality
 
 
@@ -69,13 +76,9 @@ class Finder:
     """Find them by parameters; every host returns the same."""
     start, rows = time.time(), {}
     size = sharding.batch_size(self._batch_size, self._mesh)
-    plan = sharding.local_columns(pipeline.eval_plan(len(self._source), size))
+    plan = pipeline.eval_plan(len(self._source), size)
     params = sharding.replicate(params, self._mesh)
-    names = np.array(self.names, object)
-    batches = (
-      batch | {'name': names[batch['video_index']]}
-      for batch in pipeline.batches(self._source, plan, self._labeller)
-    )
+    batches = feeding.named(self._source, self.names, self._labeller, plan)
     for batch, row, curves, found in predict.predict_batches(
       self._model, params, batches, self._mesh, self._options, head
     ):

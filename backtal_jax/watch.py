@@ -12,7 +12,7 @@ import numpy as np
 
 from backtal_jax import IGNORED, models, predict
 from backtal_jax.data import pipeline, sources
-from backtal_jax.run import hosts, sharding
+from backtal_jax.run import feeding, hosts, sharding
 from backtal_jax.stages import proposals
 
 # How many training videos are looked at while a training goes on.
@@ -61,12 +61,8 @@ def look(
   plan = pipeline.eval_plan(len(videos), size)
   rows = plan[..., 1]
   rows[rows >= 0] = videos[rows[rows >= 0]]
-  names = np.array(trained.source.names, object)
-  batches = (
-    batch | {'name': names[batch['video_index']]}
-    for batch in pipeline.batches(
-      trained.source, sharding.local_columns(plan), trained.labeller
-    )
+  batches = feeding.named(
+    trained.source, trained.source.names, trained.labeller, plan
   )
   params = sharding.replicate(params, mesh)
   for batch, row, curves in predict.run(trained.model, params, batches, mesh):

@@ -1,6 +1,6 @@
 """Batches of a plan, as a training step takes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -49,3 +49,15 @@ def batches(
     )  # fmt: skip
   for on_device, batch in sharding.prefetch(loaded, mesh, keys):
     yield complete(on_device), batch
+
+
+def named(
+  source: sources.Videos,
+  names: Sequence[str],
+  clicks: sources.Labeller | None,
+  plan: np.ndarray,
+) -> Iterator[pipeline.Batch]:
+  """Yield this host's batches of a plan, with the `name` of every video."""
+  by_index = np.array(names, object)
+  for batch in pipeline.batches(source, sharding.local_columns(plan), clicks):
+    yield batch | {'name': by_index[batch['video_index']]}
