@@ -9,6 +9,7 @@ from golden import KINDS, Case
 from backtal_jax import layers, models
 
 
+@pytest.mark.as_users
 @pytest.mark.parametrize('kind', KINDS)
 def test_evaluation_outputs_equal_the_official_ones(kind):
   case = Case(kind)
@@ -21,6 +22,7 @@ def test_evaluation_outputs_equal_the_official_ones(kind):
   assert out.cas_base is None and out.score_base is None
 
 
+@pytest.mark.as_users
 @pytest.mark.parametrize('kind', KINDS)
 def test_training_outputs_equal_the_official_ones(kind):
   case = Case(kind)
@@ -50,6 +52,7 @@ def _plain_affinity(x, similarity, kernel, kind):
   return y
 
 
+@pytest.mark.as_users
 @pytest.mark.parametrize('kind', ['official', 'paper'])
 @pytest.mark.parametrize('channels', [3, 4, 5, 8])
 def test_both_forms_of_the_affinity_convolution_equal_its_definition(
@@ -74,12 +77,14 @@ def test_both_forms_of_the_affinity_convolution_equal_its_definition(
   close(other, gated)
 
 
+@pytest.mark.as_users
 def test_topk_mask_marks_exactly_k_also_where_values_tie():
   cas = np.array([[3.0, 1, 2, 2, 2, 0]], np.float32)[..., None]
   mask = jax.jit(models.topk_mask, static_argnums=1)(cas, 3)[0, :, 0]
   np.testing.assert_array_equal(mask, [1, 0, 1, 1, 0, 0])
 
 
+@pytest.mark.as_users
 def test_video_score_is_the_mean_of_the_largest_and_so_is_its_gradient():
   rng = np.random.default_rng(0)
   cas = rng.normal(size=(2, 16, 3)).astype(np.float32)
@@ -163,13 +168,16 @@ def test_zero_features_have_finite_gradients():
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 
+@pytest.mark.as_users
 def test_a_standardising_network_is_the_plain_one_on_standardised_features():
   rng, options = np.random.default_rng(0), (4, 6, 8, 4, 4)
   mean, deviation = rng.normal(size=6), rng.uniform(0.5, 2, size=6)
   x = rng.normal(size=(2, 10, 6)).astype(np.float32)
   plain = models.BackTAL(*options, dropout_rate=0.0)
   params = models.init(plain, jax.random.key(0))
-  apply = lambda m, x: m.apply({'params': params}, jnp.asarray(x), train=True)
+  apply = jax.jit(
+    lambda m, x: m.apply({'params': params}, x, train=True), static_argnums=0
+  )
   expected = apply(plain, ((x - mean) / deviation).astype(np.float32))
   model = models.BackTAL(*options, dropout_rate=0.0, standardize=True)
   assert models.shapes(model).keys() == {*params, 'standard'}

@@ -65,6 +65,7 @@ def contents(torch, path):
   return torch.load(path, map_location='cpu', weights_only=True)
 
 
+@pytest.mark.as_users
 @pytest.mark.parametrize('kind', KINDS)
 def test_an_official_checkpoint_gives_the_official_numbers(torch, kind):
   model, case = load(kind), Case(kind).arrays
@@ -386,6 +387,7 @@ def test_the_oracle_of_the_full_size_is_the_official_program(kind):
     close(found['score'], case.arrays['eval/score_supp'][i])
 
 
+@pytest.mark.as_users
 @pytest.mark.parametrize('kind', CONFIGS)
 def test_networks_of_full_size_are_exact(torch, tmp_path, kind):
   config = CONFIGS[kind].get_config()

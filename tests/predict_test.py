@@ -96,6 +96,7 @@ def link(root, folder, names):
   return folder
 
 
+@pytest.mark.as_users
 def test_some_videos_equal_their_rows_of_the_evaluation(
   config, run, evaluated, demo_root, tmp_path
 ):
@@ -109,6 +110,7 @@ def test_some_videos_equal_their_rows_of_the_evaluation(
   assert sum(map(len, found['results'].values())) > 10
 
 
+@pytest.mark.as_users
 def test_one_video_equals_its_rows_of_the_evaluation(
   model, evaluated, demo_root
 ):
