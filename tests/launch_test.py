@@ -316,7 +316,7 @@ def test_one_of_two_killed_then_asked_to_end_early_and_the_run_goes_on(
     while 'Gloo' not in process.stdout.readline():
       assert process.poll() is None
     process.terminate()
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == hosts.PREEMPTED, output
     said = f'asked to end after step {done + 1}; the same command goes on'
     assert said in output
