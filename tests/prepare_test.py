@@ -316,6 +316,33 @@ def test_every_video_without_a_rate_is_listed(given, capsys):
   assert "'v_a': no fps" in told and "'b': no fps" in told
 
 
+@pytest.mark.parametrize(
+  ('truth_fps', 'table_fps', 'click_fps'),
+  [(25.0, 10.0, None), (None, 25.0, None), (None, None, 25.0)],
+)
+def test_frames_of_clicks_count_at_the_rate_of_the_video(
+  given, truth_fps, table_fps, click_fps
+):
+  """Not at that of the features, ten a second."""
+  with edited(given) as videos:
+    for video in videos.values():
+      video['fps'] = truth_fps
+      if truth_fps is None:
+        del video['fps']
+  if table_fps:
+    record = {'fps': 10.0, 'stride': 10, 'window': 10, 'weights': {}}
+    (given / 'features/features.json').write_text(json.dumps(record))
+    rows = [f'{x},{table_fps}\n' for x in ('a,10', 'b,8', 'c,6')]
+    table = 'video_id,duration,fps\n' + ''.join(rows)
+    (given / 'features/videos.csv').write_text(table)
+  (given / 'clicks.csv').write_text(
+    'class,start_frame,stop_frame,video_id,point\nrun,1,90,a,80\n'
+  )
+  run(given, click_fps=click_fps)
+  written = (given / 'out/clicks.csv').read_text().splitlines()
+  assert written[1].startswith('v_a,3.2,run,')
+
+
 def test_features_nobody_annotated_are_counted_and_listed(given, capsys):
   with edited(given) as videos:
     videos['d'] = {'subset': 'testing', 'duration': 4.0}

@@ -15,8 +15,10 @@ import jax
 import numpy as np
 import pytest
 import videos
+from etils import epath
 
 from backtal_jax import errors
+from backtal_jax.data import feature_records
 from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.run import sharding
 from backtal_jax.video import decode, encoder, extract, i3d, weights
@@ -112,10 +114,17 @@ def test_a_folder(tmp_path, fake, folder, capsys):
 @needs_av
 def test_own_frame_rate(tmp_path, fake):
   path = videos.write(tmp_path / 'a.mp4', videos.gray([9] * 40), fps=12.5)
-  _run(path, tmp_path / 'out', fake, preset='thumos14')
-  assert len(np.load(tmp_path / 'out' / 'a.npy')) == (40 - 16) // 4 + 1
-  table = (tmp_path / 'out' / 'videos.csv').read_text().splitlines()
-  assert table[1].startswith('a,3.2') and table[1].endswith(',12.5,0.0')
+  own, even = tmp_path / 'own', tmp_path / 'even'
+  _run(path, own, fake, preset='thumos14')
+  _run(path, even, fake, fps=25, stride=16)
+  assert len(np.load(own / 'a.npy')) == (40 - 16) // 4 + 1
+  assert len(np.load(even / 'a.npy')) == 80 // 16
+  # The table tells the video's rate, whatever that of the snippets is.
+  for output, fps in ((own, 12.5), (even, 25)):
+    table = (output / 'videos.csv').read_text().splitlines()
+    assert table[1].startswith('a,3.2') and table[1].endswith(',12.5,0.0')
+    grid = feature_records.read_grid(epath.Path(output / 'a.npy'))
+    assert grid is not None and grid.fps == fps
 
 
 @needs_av

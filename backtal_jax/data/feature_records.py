@@ -17,7 +17,7 @@ from backtal_jax.data import annotation_formats, resampling
 
 NAME = 'features.json'
 _OF_FLOW = 'flow', 'flow_by'
-VIDEOS = 'videos.csv'  # annotation_formats.VideoTimes; fps of the snippets
+VIDEOS = 'videos.csv'  # annotation_formats.VideoTimes; fps of the video
 
 
 # What features.json holds.
@@ -55,11 +55,12 @@ def read_grid(path: epath.Path) -> Grid | None:
     return None
   rows = _read_videos(table, files.modified(table))
   times = rows.get(path.stem, annotation_formats.VideoTimes())
-  if times.duration is None or times.fps is None:
+  fps = record['fps'] or times.fps
+  if times.duration is None or fps is None:
     raise errors.InputError(
       f'{table}: no video {path.stem!r} with its duration and fps'
     )
-  return Grid(times.duration, times.fps, record['window'], record['stride'])
+  return Grid(times.duration, fps, record['window'], record['stride'])
 
 
 @functools.lru_cache(8)

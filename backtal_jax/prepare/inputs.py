@@ -46,7 +46,7 @@ def read(recipe: options.Recipe) -> Inputs:
         'there or in --labels'
       )
   if record:
-    truth = _with_times(truth, folders[0])
+    truth = _with_times(truth, folders[0], keep_fps=bool(record['fps']))
   recipe = _with_splits(recipe, truth, labels)
   videos = truth.subset(recipe.train_split)
   if recipe.eval_split:
@@ -136,12 +136,18 @@ def _with_grid(recipe, record):
   return dataclasses.replace(recipe, **grid)
 
 
-def _with_times(truth, folder):
-  """Take fps and durations, those of the pictures, from videos.csv."""
+def _with_times(truth, folder, *, keep_fps):
+  """Take fps and durations, those of the pictures, from videos.csv.
+
+  Where features lie on a grid of their own, and fps is but that of frames
+  which clicks name, the annotations' own fps may be kept.
+  """
   told = annotation_formats.read_video_list(folder / feature_records.VIDEOS)
   names, _ = annotations.match_names(truth.videos, told)
   videos = {
-    name: dataclasses.replace(video, duration=None, fps=None)
+    name: dataclasses.replace(
+      video, duration=None, fps=video.fps if keep_fps else None
+    )
     if name in names
     else video
     for name, video in truth.videos.items()

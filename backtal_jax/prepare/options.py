@@ -43,7 +43,8 @@ class Recipe:
   )  # fmt: skip
   click_fps: float | None = _option(
     "frames a second of Label Studio's frames: frameRate of its "
-    'configuration, 24 by default', None, type=annotation_formats.rate,
+    "configuration, 24 by default; and of others' where no video tells its own",
+    None, type=annotation_formats.rate,
   )  # fmt: skip
   train_split: str = _option('subset', 'training')
   eval_split: str = _option(

@@ -186,7 +186,8 @@ def complete(
 
 def _completed(video, count, recipe):
   """Return a video with duration and fps that fit its `count` snippets."""
-  duration, fps = video.duration, video.fps or recipe.fps
+  duration = video.duration
+  fps = video.fps or recipe.click_fps or recipe.fps
   grid = find_grid(recipe, video)
   end = grid and ((count - 1) * grid.stride + grid.window) / grid.fps
   if duration is None:

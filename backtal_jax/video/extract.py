@@ -78,7 +78,7 @@ def extract(
     table = csv.writer(f, lineterminator='\n')
     table.writerow(('video_id', *annotation_formats.VideoTimes._fields))
     table.writerows(
-      (path.stem, header.duration, float(rate(path)), header.first_picture)
+      (path.stem, header.duration, float(header.fps), header.first_picture)
       for path, header in headers.items()
     )
 
