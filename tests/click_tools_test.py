@@ -249,6 +249,9 @@ ONE, TWO_B = '/v/one.mp4', '/v/two b%.mp4'
          source='player #1:/v/one.mp4', durations='60.000'), [('one', 2.5)]),
   (boris(('run', 'STATE', '15.500,25.540', ONE), offset='5.5',
          source='player #1:/v/one.mp4', durations='60.000'), [('one', 15.02)]),
+  # As BORIS writes what is a picture behind the duration that it knows.
+  (boris(('run', 'POINT', '60.05', 'Not found'),
+         source='player #1:/v/one.mp4', durations='60.000'), [('one', 60.0)]),
   # Two states at once that their modifiers tell apart.
   (boris(('run', 'START', '1', ONE, 'a'), ('run', 'START', '2', ONE, 'b'),
          ('run', 'STOP', '3', ONE, 'a'), ('run', 'STOP', '6', ONE, 'b')),
@@ -276,6 +279,8 @@ def test_times_of_boris_count_from_the_start_of_each_file(
   (boris(('run', 'POINT', '65', TWO_B), durations='NA;NA'), "is 'NA', exp"),
   # BORIS counted from the files' dates.
   (boris(('run', 'POINT', '30', TWO_B)), "is 'two b%', by Media durat"),
+  (boris(('run', 'POINT', '1700000005', ONE), source='player #1:/v/one.mp4',
+         durations='60.000'), 'all ends at 60 s; expected .* not of the day'),
   (boris(('run', 'POINT', '2', 'NA'), source='NA', durations='NA'), "('NA')"),
   (boris(('run', 'POINT', '2', ONE), offset='5'), 'the time is -3 s'),
 ])  # fmt: skip
@@ -589,6 +594,8 @@ def test_tables_of_other_tools(tmp_path, content, expected):
   ('1\n00:00:01,000 --> 00:00:02,000\nrun\n', 'a file of subtitles'),
   (b'\x1f\x8b\x08\x00', 'a compressed file.*tabular events'),
   ('% SDIS file created by BORIS\n', 'a BORIS export.*tabular events'),
+  ('Player #1\ta.mp4\nTime\tMedia file path\tTotal length\tFPS\tSubject\t'
+   'Behavior\tBehavioral category\tComment\tStatus\n', 'a table of BORIS 7,'),
   ('File type = "ooTextFile"\nObject class = "PitchTier"\n', 'a Praat file'),
   (b'ooBinaryFile\x08TextGrid', 'a binary Praat file'),
   (b'PK\x03\x04\x14', 'a spreadsheet or archive.*CSV'),

@@ -99,6 +99,8 @@ _TEXT = (
         f'of BORIS, {_EVENTS}'),
   _Tool('a BORIS export', _begins('(% SDIS|BEGIN TRANSACTION)'), _EVENTS),
   _Tool('a BORIS table', boris.fits, boris.read),
+  _Tool('a table of BORIS 7', boris.fits_old,
+        f'open its project in a newer BORIS, and {_EVENTS}'),
   _Tool('an Audacity label file', sound.fits_audacity, sound.read_audacity),
   _Tool('a file of subtitles', _begins(r'(WEBVTT|\d+\s+[\d:,]+ --> )'),
         "ELAN imports it and saves an .eaf"),

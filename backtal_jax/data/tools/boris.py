@@ -7,7 +7,7 @@ contain the observation's offset.
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from etils import epath
@@ -18,6 +18,7 @@ from backtal_jax.data import marks, tables
 
 _COLUMNS = {'media file name', 'behavior'}
 _ROUNDING = 0.05  # seconds
+_LATE = 1.0  # seconds by which durations may be wrong
 _NO_FILE = '', 'na', 'not found', 'live observation'
 
 
@@ -26,13 +27,18 @@ class _File(NamedTuple):
 
   video: str
   start: float
-  end: float  # infinite of the last one
+  end: float  # infinite of the last one where that is not told
 
 
-def fits(text: str) -> bool:
+def fits(text: str, columns: Collection[str] = _COLUMNS) -> bool:
   """Return whether a text is a table of events; lines may stand before it."""
   heads = text.casefold().splitlines()[:50]
-  return any(all(name in line for name in _COLUMNS) for line in heads)
+  return any(all(name in line for name in columns) for line in heads)
+
+
+def fits_old(text: str) -> bool:
+  """Return whether a text is a table of BORIS 7, whose columns are others."""
+  return fits(text, {'media file', 'behavior', 'behavioral category'})
 
 
 def read(path: epath.Path, text: str) -> marks.Marks:
@@ -87,7 +93,9 @@ def _queue(row: Mapping[str, str], named: set[str]) -> list[_File]:
     formats.seconds(x, f'the Media duration (s) of {path!r}')
     for x, path in zip(told, paths[:-1], strict=False)
   ]
-  bounds = [*itertools.accumulate(lengths, initial=0.0), math.inf]
+  is_told = len(told) == len(paths) and formats.is_number(told[-1])
+  lengths.append(float(told[-1]) if is_told else math.inf)
+  bounds = itertools.accumulate(lengths, initial=0.0)
   return [
     _File(marks.video_name(path), *pair)
     for path, pair in zip(paths, itertools.pairwise(bounds), strict=True)
@@ -136,14 +144,20 @@ def _marks(
   told = row.get('time offset (s)') or '0'
   offset, label = formats.seconds(told, 'Time offset (s)'), row['behavior']
   start, end = start - offset, end - offset
+  if end > queue[-1].end + _LATE:
+    raise errors.InputError(
+      f'{end:g} s, by Media duration (s) all ends at {queue[-1].end:g} s; '
+      'expected times since the observation began, not of the day'
+    )
   found = []
   for i, file in enumerate(queue):
     low = file.start if i else -math.inf
-    begins_here = low <= start < file.end
+    high = math.inf if file is queue[-1] else file.end
+    begins_here = low <= start < high
     if begins_here and not offset and row.get('behavior type') != 'STOP':
       _check_name(row, file, start)
     if begins_here or start < low < end:
-      first, last = max(start, low), max(min(end, file.end), min(start, end))
+      first, last = max(start, low), max(min(end, high), min(start, end))
       time = (round(x - file.start, 6) for x in (first, last))
       found.append(marks.Mark(line, file.video, marks.moment(*time), label))
   return found
