@@ -325,6 +325,10 @@ VIDEO, SOUND = ('one.mp4', 'video/mp4', ''), ('mic.wav', 'audio/x-wav', ORIGIN)
   (elan([SOUND, ('one.mp4', 'video/mp4', ORIGIN)], 1000, 3000), [7.0], ''),
   (elan([VIDEO], 1000, 3000, None, None, 9000, 10000), [2.0, 9.5],
    '3 annotations without times of their own'),
+  (elan([VIDEO], 1000, 3000).replace(
+    '</TIER>', '</TIER><TIER TIER_ID="u"><ANNOTATION><REF_ANNOTATION '
+    'ANNOTATION_REF="a"/></ANNOTATION></TIER>'), [2.0],
+   '1 annotations that refer to others'),
 ])  # fmt: skip
 def test_times_of_elan_are_those_of_the_video(
   tmp_path, capsys, text, expected, told
@@ -587,6 +591,8 @@ def test_tables_of_other_tools(tmp_path, content, expected):
   ({'images': [], 'annotations': [], 'categories': []}, 'a COCO file'),
   ({'items': [], 'categories': {}, 'dm_format_version': '1'}, 'a Datumaro'),
   ({'_via_settings': {}, '_via_img_metadata': {}}, 'a VIA 2 project'),
+  ({'a.jpg9': {'filename': 'a.jpg', 'regions': []}}, 'a VIA 2 export'),
+  ('filename,file_size,file_attributes,region_count,region_id\n', 'a VIA 2 C'),
   ({'a': 1}, 'JSON of no kind that is known, expected a VIA 3 project or a L'),
   ('<?xml version="1.0"?><annotations/>', 'a CVAT export'),
   ('<table><tr><td>Media file name<td>Behavior</table>', 'an HTML page.*BORIS'),
@@ -598,6 +604,7 @@ def test_tables_of_other_tools(tmp_path, content, expected):
    'Behavior\tBehavioral category\tComment\tStatus\n', 'a table of BORIS 7,'),
   ('File type = "ooTextFile"\nObject class = "PitchTier"\n', 'a Praat file'),
   (b'ooBinaryFile\x08TextGrid', 'a binary Praat file'),
+  ('"Praat chronological TextGrid text file"\n0 60\n', 'a chronological'),
   (b'PK\x03\x04\x14', 'a spreadsheet or archive.*CSV'),
   (VIA_TEMPORAL.replace('""run""', '""0""'), 'numbers an option'),
   (TEXTGRID[:-30], 'not a whole TextGrid'),
@@ -636,6 +643,13 @@ def test_damage_anywhere_is_an_input_error(tmp_path, data):
     assert str(e).startswith(f'{path}:')
   else:
     assert all(click.time >= 0 for click in clicks)
+
+
+@pytest.mark.parametrize('content', [VIA, VIA_CSV.replace('[4.633]', '[]')])
+def test_entries_of_via_about_no_time_are_counted(tmp_path, capsys, content):
+  path = written(tmp_path, content)
+  annotations.read_clicks(path, TRUTH, intervals='midpoint')
+  assert f'{path}: 1 entries about no time' in capsys.readouterr().err
 
 
 def test_a_file_without_any_click_says_so(tmp_path, capsys):

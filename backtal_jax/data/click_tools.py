@@ -69,6 +69,12 @@ def _is_ground_truth(data: Any) -> bool:
   return any(isinstance(x, dict) and 'annotations' in x for x in entries)
 
 
+def _is_via2(data: Any) -> bool:
+  """Return whether JSON holds VIA 2's annotations of pictures."""
+  entries = data.values() if isinstance(data, dict) else ()
+  return any(_has('filename', 'regions')(entry) for entry in entries)
+
+
 _EVENTS = 'export its tabular events as CSV or TSV'
 _BOXES = 'it holds what is on pictures, no moments of a video'
 _JSON = (
@@ -76,6 +82,7 @@ _JSON = (
   _Tool('a Label Studio export', label_studio.fits, label_studio.read),
   _Tool('a BORIS project', _has('observations'), _EVENTS),
   _Tool('a VIA 2 project', _has('_via_settings'), _BOXES),
+  _Tool('a VIA 2 export', _is_via2, _BOXES),
   _Tool('a COCO file', _has('images', 'annotations'), _BOXES),
   _Tool('a LabelMe file', _has('shapes', 'imagePath'), _BOXES),
   _Tool('a Datumaro file', _has('items', 'categories'), _BOXES),
@@ -92,6 +99,9 @@ _TEXT = (
   _Tool('a Label Studio CSV', label_studio.fits_csv, label_studio.read_csv),
   _Tool('a Praat TextGrid', sound.fits_textgrid, sound.read_textgrid),
   _Tool('a Praat file', _begins('File type = "oo'), 'save the TextGrid alone'),
+  _Tool('a chronological TextGrid', _begins('"Praat chronological'),
+        'save it as a text file'),
+  _Tool('a VIA 2 CSV', _begins('#?filename,file_size,'), _BOXES),
   _Tool('a Bento file', behaviour.fits_bento, behaviour.read_bento),
   _Tool('a DeepEthogram CSV', behaviour.fits_deepethogram,
         behaviour.read_deepethogram),

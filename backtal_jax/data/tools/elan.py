@@ -37,7 +37,7 @@ def read(path: epath.Path, root: ElementTree.Element) -> marks.Marks:
 
   An annotation without text is of its tier's name, and so are those of
   `write_segments` whose text is a score. Annotations between others, whose ends
-  have no times of their own, are left out.
+  have no times of their own, and those that refer to others, are left out.
   """
   header = root.find('HEADER')
   units = 'milliseconds' if header is None else header.get('TIME_UNITS')
@@ -50,8 +50,9 @@ def read(path: epath.Path, root: ElementTree.Element) -> marks.Marks:
     slot.get('TIME_SLOT_ID'): slot.get('TIME_VALUE')
     for slot in root.iterfind('TIME_ORDER/TIME_SLOT')
   }
-  found, unaligned = [], 0
+  found, unaligned, referring = [], 0, 0
   for tier in root.iterfind('TIER'):
+    referring += len(tier.findall('ANNOTATION/REF_ANNOTATION'))
     name = tier.get('TIER_ID', '')
     is_class = tier.get('LINGUISTIC_TYPE_REF') == _SEGMENTS
     for item in tier.iterfind('ANNOTATION/ALIGNABLE_ANNOTATION'):
@@ -68,8 +69,11 @@ def read(path: epath.Path, root: ElementTree.Element) -> marks.Marks:
       time, who = marks.moment(start, end), tier.get('ANNOTATOR', '')
       mark = marks.Mark(len(found) + 1, video, time, label, who)
       found.append(mark._replace(shift=origin))
-  note = f'{unaligned} annotations without times of their own (subdivisions)'
-  left_out = (note,) if unaligned else ()
+  counts = {
+    'without times of their own (subdivisions)': unaligned,
+    'that refer to others': referring,
+  }
+  left_out = tuple(f'{n} annotations {x}' for x, n in counts.items() if n)
   return marks.Marks('elan', found, [], left_out, is_played=True)
 
 

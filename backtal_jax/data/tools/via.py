@@ -26,13 +26,15 @@ def read(path: epath.Path, data: Any) -> marks.Marks:
   Its label is the first attribute that is not called annotator; entries about
   a whole video are left out.
   """
-  found = []
+  found, timeless = [], 0
   for number, entry in enumerate(data['metadata'].values(), 1):
-    if entry['z']:
-      file = data['file'][str(data['view'][str(entry['vid'])]['fid_list'][0])]
-      video = marks.video_name(file['fname'])
-      found += _entry(number, video, entry['z'], entry['av'], data['attribute'])
-  return marks.Marks('via', found, [], is_played=True)
+    if not entry['z']:
+      timeless += 1
+      continue
+    file = data['file'][str(data['view'][str(entry['vid'])]['fid_list'][0])]
+    video = marks.video_name(file['fname'])
+    found += _entry(number, video, entry['z'], entry['av'], data['attribute'])
+  return marks.Marks('via', found, [], _left_out(timeless), is_played=True)
 
 
 def fits_csv(text: str) -> bool:
@@ -55,6 +57,7 @@ def read_csv(path: epath.Path, text: str) -> marks.Marks:
     if line.startswith('#'):
       lines[i] = ''
   columns, found, complaints = header.split(','), [], []
+  timeless = 0
   for line, cells in tables.split(path, '\n'.join(lines)):
     row = dict(zip(columns, cells, strict=True))
     video = marks.video_name(json.loads(row['file_list'])[0])
@@ -73,7 +76,14 @@ def read_csv(path: epath.Path, text: str) -> marks.Marks:
       times = json.loads(row['temporal_coordinates'])
     if times:
       found += _entry(line, video, times, chosen, named)
-  return marks.Marks('via', found, complaints, is_played=True)
+    else:
+      timeless += 1
+  left_out = _left_out(timeless)
+  return marks.Marks('via', found, complaints, left_out, is_played=True)
+
+
+def _left_out(timeless: int) -> tuple[str, ...]:
+  return (f'{timeless} entries about no time',) if timeless else ()
 
 
 def _entry(
