@@ -11,6 +11,7 @@ from etils import epath
 av = pytest.importorskip('av', reason='needs av, of the extra video')
 
 from backtal_jax.annotate import copies, videos  # noqa: E402
+from backtal_jax.video import decode  # noqa: E402
 
 # (a, b, c, d): a stored pixel (x, y) is shown at (a·x + c·y, b·x + d·y); and
 # how NumPy turns the picture so.
@@ -66,6 +67,26 @@ def test_copy_keeps_the_shape_of_its_pixels_and_its_times(tmp_path):
   copies.make(epath.Path(late), new)
   times = [time for time, _ in read(new)]
   assert times == pytest.approx(np.array(stills) / 25, abs=1e-3)
+
+
+@pytest.mark.parametrize('stills', [[0, 100], [0, 1, 2, 90, 91, 180], [0]])
+def test_copy_is_as_long_as_the_pictures(tmp_path, stills):
+  """Not longer by what a frame lasts on average."""
+  old, new = tmp_path / 'old.mp4', epath.Path(tmp_path / 'new.mp4')
+  numbered_video.make(old, numbers=stills)
+  copies.make(epath.Path(old), new)
+  length = decode.read_header(new).duration
+  assert length == pytest.approx((stills[-1] + 1) / 25, abs=1e-3)
+
+
+def test_copy_of_times_that_repeat(tmp_path):
+  old, new = tmp_path / 'old.mkv', epath.Path(tmp_path / 'new.mp4')
+  coder = {'bf': '0'}
+  numbered_video.make(old, numbers=[0, 1, 2, 2, 3, 4], coder=coder)
+  copies.make(epath.Path(old), new)
+  times = [time for time, _ in read(new)]
+  expected = np.array([0, 1, 2, 2, 3, 4]) / 25
+  assert times == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(

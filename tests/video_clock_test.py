@@ -76,6 +76,21 @@ def test_a_picture_after_a_still(tmp_path):
   np.testing.assert_allclose(_shown(path), expected, atol=4)
 
 
+def test_times_that_are_guessed_go_on(tmp_path):
+  # An MPEG program stream tells few times; FFmpeg's guesses step back.
+  bars = np.tile(
+    np.arange(0, 240, 5, dtype=np.uint8)[None, :, None], (32, 1, 3)
+  )
+  path = videos.write(
+    tmp_path / 'a.mpg', [np.roll(bars, 3 * i, 1) for i in range(100)],
+    codec='mpeg2video', encoder={'bf': '2', 'g': '5'},
+  )  # fmt: skip
+  with decode.open_video(path) as (container, stream):
+    frames = list(decode.read_pictures(container, stream))
+    times = [float(frame.pts * stream.time_base) for frame in frames]
+  np.testing.assert_allclose(times, np.arange(100) / 25, atol=1e-3)
+
+
 def _boxes(content):
   """Yield (kind, bytes) of an mp4's outermost boxes."""
   while content:

@@ -60,7 +60,8 @@ def make(source: epath.Path, path: epath.Path) -> None:
     files.atomic(path) as f,
     av.open(f, 'w', format='mp4') as new,
   ):
-    made = graph = None
+    made, graph, last = None, None, -1
+    lengths: dict[int, int] = {}  # of the frames that are not written yet
     for frame in decode.read_pictures(old, taken):
       if made is None:
         # H.264 halves the colours' resolution: even sizes.
@@ -75,18 +76,28 @@ def make(source: epath.Path, path: epath.Path) -> None:
       if graph is not None:
         graph.vpush(frame)
         frame = graph.vpull()
-      frame.pts, frame.duration = round(pts), round(duration)
+      frame.pts = last = max(round(pts), last + 1)  # mp4 has no two at once
+      lengths[last] = round(duration)
       frame.time_base, frame.pict_type = _BASE, 0
-      new.mux(made.encode(frame))
+      _write(new, made.encode(frame), lengths)
     if made is None:
       raise errors.InputError(f'{source}: no frame in it can be decoded')
-    new.mux(made.encode())
+    _write(new, made.encode(), lengths)
+
+
+def _write(container, packets, lengths):
+  """Write packets, each as long as its frame, which encoders only guess."""
+  for packet in packets:
+    packet.duration = lengths.pop(packet.pts) or packet.duration
+    container.mux(packet)
 
 
 def _add_stream(container, taken, width, height, swapped):
   made = container.add_stream('libx264', rate=taken.average_rate or 25)
   made.width, made.height = (height, width) if swapped else (width, height)
-  made.pix_fmt, made.options = 'yuv420p', {'crf': '20', 'g': '50'}
+  made.pix_fmt = 'yuv420p'
+  # Without B-frames the length of each frame is one in mp4, too.
+  made.options = {'crf': '20', 'g': '50', 'bf': '0'}
   made.codec_context.time_base = _BASE
   if aspect := taken.sample_aspect_ratio:
     up, across = aspect.numerator, aspect.denominator

@@ -351,14 +351,22 @@ def _read(path, fps, size, *, rounding):
 def read_pictures(
   container: 'av.container.InputContainer', stream: 'av.VideoStream'
 ) -> Iterator['av.VideoFrame']:
-  """Yield the frames of an open video as decoded, timed from the first one."""
-  first, time = None, 0
+  """Yield the frames of an open video as decoded, timed from the first one.
+
+  They come in the order in which they are shown: one that has no time, or an
+  earlier one than that before, as MPEG's program streams have, begins where
+  that ends. Where times jump back by more than a moment they stay.
+  """
+  first, begin, end = None, 0, 0
+  moment = _APART / _exact(stream.time_base)
   for frame in _decode(container, stream, container.demux(stream)):
-    time = time if frame.pts is None else frame.pts
+    time = frame.pts
+    if time is None or (first is not None and 0 < begin - time <= moment):
+      time = end
+    begin, end = time, time + (frame.duration or 0)
     first = time if first is None else first
     frame.pts = time - first
     yield frame
-    time += frame.duration or 0
 
 
 def find_orientation(frame: 'av.VideoFrame') -> Orientation:
