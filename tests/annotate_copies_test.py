@@ -69,7 +69,7 @@ def test_copy_keeps_the_shape_of_its_pixels_and_its_times(tmp_path):
   assert times == pytest.approx(np.array(stills) / 25, abs=1e-3)
 
 
-@pytest.mark.parametrize('stills', [[0, 100], [0, 1, 2, 90, 91, 180], [0]])
+@pytest.mark.parametrize('stills', [[0, 100], [0, 1, 2, 52, 53, 54], [0]])
 def test_copy_is_as_long_as_the_pictures(tmp_path, stills):
   """Not longer by what a frame lasts on average."""
   old, new = tmp_path / 'old.mp4', epath.Path(tmp_path / 'new.mp4')

@@ -6,6 +6,7 @@ expected times are those at which the pictures were written.
 
 import struct
 
+import numbered_video
 import numpy as np
 import pytest
 import videos
@@ -74,6 +75,22 @@ def test_a_picture_after_a_still(tmp_path):
   assert decode.read_header(path).duration == pytest.approx(4.04, abs=0.03)
   expected = np.repeat(_GRAY, [*[1] * 23, 77, 1])
   np.testing.assert_allclose(_shown(path), expected, atol=4)
+
+
+@pytest.mark.parametrize('how', [
+  {}, {'use_editlist': '0'}, {'movflags': 'frag_keyframe+empty_moov'},
+])  # fmt: skip
+@pytest.mark.parametrize('numbers', [
+  [0, 1, 2, 52, 53, 54], [0, 1, 8, 128, 178, 179, 180],
+])  # fmt: skip
+def test_the_last_picture_is_no_still_that_was_before(tmp_path, how, numbers):
+  # A packet of mp4 says when the next is decoded: here a still lies between.
+  path = tmp_path / 'a.mp4'
+  numbered_video.make(path, numbers=numbers, coder={'bf': '2'}, **how)
+  count = numbers[-1] + 1
+  length = decode.read_header(path).duration
+  assert length == pytest.approx(count / 25, abs=1e-3)
+  assert len(_shown(path)) == count
 
 
 def test_times_that_are_guessed_go_on(tmp_path):

@@ -206,12 +206,12 @@ def _measure(path, *, whole):
       with contextlib.suppress(needs('av').error.FFmpegError):
         container.seek(int(since / base), stream=stream)
     packets = itertools.chain(packets, container.demux())
-    end, decoding, latest = _read_on(stream, packets, unit)
+    end, decoding, latest, step = _read_on(stream, packets, unit, kind)
     start = fractions.Fraction(container.start_time or 0, 10**6)
     has_index = bool(stream.frames and told)
   # An index counts every frame, also the last one's length, which FFmpeg may
   # guess; AVI has nothing but counts.
-  if has_index and (kind == 'avi' or abs(first + told - end) <= unit):
+  if has_index and (kind == 'avi' or abs(first + told - end) <= step):
     end = first + told
   # What has an index promises a length, in decoding times; others, that or
   # an end, of whatever stream if it is the container that promises.
@@ -257,14 +257,16 @@ def _decode(container, stream, packets):
       yield frame
 
 
-def _read_on(stream, packets, unit):
+def _read_on(stream, packets, unit, kind):
   """Read packets to their end.
 
   Returns the end of the picture that is shown last and how long decoding
   lasts, both in units of the stream, of which a frame takes `unit` where it
-  does not say; and the last end of any stream, in seconds.
+  does not say; the last end of any stream, in seconds; and how long the
+  packet lasts that is decoded last.
   """
   shown, decoding, latest = (-math.inf, 0), (math.inf, -math.inf), 0.0
+  step = unit
   for packet in packets:
     times = [t for t in (packet.pts, packet.dts) if t is not None]
     if not times:
@@ -275,8 +277,20 @@ def _read_on(stream, packets, unit):
         shown = max(shown, (times[0], lasts or unit))
       start, end = decoding
       decoding = min(start, times[-1]), max(end, times[-1] + lasts)
+      step = lasts or unit
     latest = max(latest, (times[0] + lasts) * float(packet.time_base))
-  return sum(shown), decoding[1] - decoding[0], latest
+  begin, lasts = shown
+  end = begin + _last_length(kind, lasts, step)
+  return end, decoding[1] - decoding[0], latest, step
+
+
+def _last_length(kind, lasts, step):
+  """Return how long the picture lasts that is shown last.
+
+  Lengths in mp4 and mov are those of decoding, so that of a picture that is
+  decoded before others may be that of a still; then what is decoded last tells.
+  """
+  return min(lasts, step) if kind == 'mov' and step else lasts
 
 
 def _truncated(path, end, expected):
@@ -326,7 +340,6 @@ def _read(path, fps, size, *, rounding):
   with open_video(path) as (container, stream):
     base = _exact(stream.time_base)
     for frame in read_pictures(container, stream):
-      # Not from its end: B-frames may have each other's durations.
       if float((begin - frame.pts) * base) > _APART:
         raise errors.InputError(
           f'{path}: its times jump back from {float(end * base):.2f} to '
@@ -355,18 +368,32 @@ def read_pictures(
 
   They come in the order in which they are shown: one that has no time, or an
   earlier one than that before, as MPEG's program streams have, begins where
-  that ends. Where times jump back by more than a moment they stay.
+  that ends. Where times jump back by more than a moment they stay. Each lasts
+  until the next one begins: those of mp4 come with each other's lengths.
   """
-  first, begin, end = None, 0, 0
+  before, first, begin, end, step = None, 0, 0, 0, 0
   moment = _APART / _exact(stream.time_base)
-  for frame in _decode(container, stream, container.demux(stream)):
+
+  def noted():
+    nonlocal step
+    for packet in container.demux(stream):
+      step = packet.duration or step
+      yield packet
+
+  for frame in _decode(container, stream, noted()):
     time = frame.pts
-    if time is None or (first is not None and 0 < begin - time <= moment):
+    if time is None or (before is not None and 0 < begin - time <= moment):
       time = end
-    begin, end = time, time + (frame.duration or 0)
-    first = time if first is None else first
+    if before is None:
+      first = time
+    else:
+      before.duration = time - begin if time > begin else before.duration
+      yield before
+    begin, end, before = time, time + (frame.duration or 0), frame
     frame.pts = time - first
-    yield frame
+  if before is not None:
+    before.duration = _last_length(_kind(container), before.duration or 0, step)
+    yield before
 
 
 def find_orientation(frame: 'av.VideoFrame') -> Orientation:
