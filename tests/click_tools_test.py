@@ -426,6 +426,8 @@ def test_exports_of_label_studio_that_are_no_clicks(
   ({'video': '/data/upload/1/32b734d7-clip_30_fps.mp4'}, 'clip (30 fps)'),
   ({'video': 'https://example.org/a/long.mp4?x=1#t=3'}, 'long'),
   ({'video': 's3://bucket/a/20240101-cam.mp4'}, '20240101-cam'),
+  # base64 of s3://b/long.mp4
+  ({'video': '/tasks/1/resolve/?fileuri=czM6Ly9iL2xvbmcubXA0'}, 'long'),
   ({'video': '/data/local-files/?d=a/20240101-cam.mp4'}, '20240101-cam'),
   ({'video': '/data/upload/1/32b734d7-20240101-cam.mp4'}, '20240101-cam'),
   ({'title': 'a jump', 'video': UPLOAD}, 'one'),

@@ -4,6 +4,7 @@ Marks on the timeline are frames, which count from 1 at the `frameRate` of the
 labelling configuration, 24 if that has none, whatever the video's own rate.
 """
 
+import base64
 import collections
 import json
 import re
@@ -195,6 +196,9 @@ def _video(path: epath.Path, result: _Result) -> str:
 
 def _file(text: str) -> str:
   """Return the file's path that a URL or path of a task means."""
+  if '/resolve/?fileuri=' in text:  # of cloud storages, as the server lists it
+    coded = urllib.parse.unquote(text.rpartition('?fileuri=')[2])
+    text = base64.b64decode(f'{coded}===', altchars='-_').decode()
   if '?d=' in text:  # of local files
     return urllib.parse.unquote(text.rpartition('?d=')[2])
   if '://' in text or text.startswith('/data/'):
