@@ -94,7 +94,8 @@ def fake_i3d(monkeypatch, folder, width=1024):
 def fake_flow(monkeypatch):
   """Put flow in TV-L1's place that is quick: along x, how much brighter."""
 
-  def estimate(before, after):
+  def estimate(before, after, compiled):
+    del compiled
     u = after.astype(jnp.float32) - before
     return jnp.stack([u, 0 * u], axis=-1), jnp.zeros((len(u), 1), int)
 

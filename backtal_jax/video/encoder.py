@@ -7,8 +7,6 @@ frames and the flow of two batches, and one stream of one inside the network.
 """
 
 import collections
-import contextlib
-import ctypes
 import dataclasses
 import functools
 import itertools
@@ -158,12 +156,13 @@ class Encoder:
       for stream, path in paths.items()
     }
     self._params = jax.device_put(params, sharding.replicated(self._mesh))
+    del params
+    # Converting took more memory than the weights do, compiling more than that.
+    sharding.give_back_memory()
     platform = self._mesh.devices.flat[0].platform
     self._batch = self._mesh.size * _BATCH.get(platform, _ACCELERATOR_BATCH)
     self._compiled = {stream: self._compile(stream) for stream in paths}
-    # That took more memory than encoding does; only glibc gives it back.
-    with contextlib.suppress(AttributeError):
-      ctypes.CDLL(None).malloc_trim(0)
+    sharding.give_back_memory()
 
   def _compile(self, stream):
     """Compile for the one shape that all batches of a stream have."""

@@ -120,6 +120,9 @@ def add_flow(
     # What a batch needs lies in memory once it is dispatched: two are enough.
     jax.block_until_ready(last_but_one)
     last, last_but_one = estimate(before, after), last
+    if not last_but_one:
+      # Compiling took more memory than estimating does.
+      sharding.give_back_memory()
     yield from zip(frames, last, strict=False)
 
 
@@ -152,9 +155,9 @@ def _ours(mesh, as_bytes):
     # The last pair fills the batch.
     filled = (np.stack((*x, *x[-1:] * (count - len(x)))) for x in images)
     pairs = dict(zip(('before', 'after'), filled, strict=True))
-    return _on_devices(
-      sharding.shard_batch(pairs, mesh), mesh=mesh, as_bytes=as_bytes
-    )
+    pairs = sharding.shard_batch(pairs, mesh)
+    flow, _ = tvl1.estimate(**pairs, compiled=_by_itself(mesh))
+    return _finish(flow, mesh=mesh, as_bytes=as_bytes)
 
   return count, estimate
 
@@ -165,19 +168,23 @@ def batch_size(mesh: jax.sharding.Mesh) -> int:
   return mesh.size * _PAIRS.get(platform, _ACCELERATOR_PAIRS)
 
 
-@functools.partial(jax.jit, static_argnames=('mesh', 'as_bytes'))
-def _on_devices(pairs, *, mesh, as_bytes):
-  """Return the flow of each pair of a batch, whole on every device."""
-
-  def estimate(before, after):
-    flow, _ = tvl1.estimate(before, after)
-    return jax.vmap(lambda x: scale(i3d.cut_centre(x), as_bytes=as_bytes))(flow)
-
-  # By itself, each device waits for none of the others' pairs.
+@functools.cache
+def _by_itself(mesh):
+  """Return what compiles so that no device waits for another's pairs."""
   spec = sharding.split(mesh).spec
-  flow = jax.shard_map(
-    estimate, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
-  )(pairs['before'], pairs['after'])
+  return functools.cache(
+    lambda function: jax.jit(
+      jax.shard_map(
+        function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+      )
+    )
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('mesh', 'as_bytes'))
+def _finish(flow, *, mesh, as_bytes):
+  """Return the middle of each flow of a batch, whole on every device."""
+  flow = jax.vmap(lambda x: scale(i3d.cut_centre(x), as_bytes=as_bytes))(flow)
   return list(lax.with_sharding_constraint(flow, sharding.replicated(mesh)))
 
 

@@ -8,6 +8,7 @@ each of which stops for itself.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -24,9 +25,9 @@ _EPSILON = 0.01
 _MEDIAN = 5
 _FRACTIONS = 32  # positions are rounded to one part of so many of a pixel
 _FLAT = np.finfo(np.float32).eps
-_TINY = np.finfo(np.float32).tiny
 _LOWEST = np.finfo(np.float32).min
 _CUBIC = -0.75  # the cubic kernel's slope at 1
+_MAGIC = np.int32(0x5F3759DF)  # of the quick inverse square root
 
 
 def _times(a, b):
@@ -78,31 +79,33 @@ class _Progress(NamedTuple):
   done: jax.Array
 
 
-@jax.jit
-def estimate(before: jax.Array, after: jax.Array) -> tuple[jax.Array, ...]:
+def estimate(
+  before: jax.Array, after: jax.Array, compiled: Callable = jax.jit
+) -> tuple[jax.Array, ...]:
   """Estimate the flow from one image to another.
+
+  Each scale is a program of its own: compiling one takes 100 MiB, all of them
+  together 440.
 
   Args:
     before, after: [B, Y, X] gray values 0 to 255, of any type.
+    compiled: Compiles a function of arrays [B, …] to such arrays.
 
   Returns:
     [B, Y, X, 2] float32, pixels along x and y; and [B, scales] the inner
     iterations done, of the smallest scale first.
   """
-  first, second = (_pyramid(x.astype(jnp.float32)) for x in (before, after))
-  u, done = (jnp.zeros_like(first[-1]),) * 2, []
-  for scale in reversed(range(len(first))):
-    shape = first[scale].shape
-    if u[0].shape != shape:
-      u = tuple(_resize(x, shape, None) * np.float32(1 / _STEP) for x in u)
-    u, count = _solve(first[scale], second[scale], u)
+  pyramids = (compiled(_pyramid)(x)[::-1] for x in (before, after))
+  u, done = None, []
+  for first, second in zip(*pyramids, strict=True):
+    u, count = compiled(_solve)(first, second, u)
     done.append(count)
   return jnp.stack(u, axis=-1), jnp.stack(done, axis=-1)
 
 
 def _pyramid(image):
   """Return the image and its smaller copies, the largest first."""
-  levels = [image]
+  levels = [image.astype(jnp.float32)]
   while len(levels) < _SCALES:
     size = [round(n * _STEP) for n in levels[-1].shape[1:]]
     if min(size) < _LEAST:
@@ -127,7 +130,12 @@ def _resize(image, shape, ratio):
 
 
 def _solve(first, second, u):
-  """Improve the flow at one scale; return it, and [B] iterations done."""
+  """Return the flow at one scale, from a smaller one's, and [B] iterations."""
+  zero = jnp.zeros_like(first)
+  if u is None:
+    u = zero, zero
+  else:
+    u = tuple(_resize(x, first.shape, None) * np.float32(1 / _STEP) for x in u)
   # The squared change of a whole image below which a pair is done.
   enough = np.float32(_EPSILON**2 * first[0].size)
   images = jnp.stack([second, *_centred_gradient(second)], axis=-1)
@@ -141,7 +149,6 @@ def _solve(first, second, u):
     flow, count = _iterate(_Flow(u, dual), warped, enough)
     return flow.u, flow.dual, done + count
 
-  zero = jnp.zeros_like(first)
   state = u, ((zero, zero),) * 2, jnp.zeros(len(first), jnp.int32)
   u, _, done = lax.fori_loop(0, _WARPS, warp, state)
   return u, done
@@ -223,16 +230,25 @@ def _ascend(u, dual):
 
 
 def _length(x, y):
-  """Return the square root of x² + y², rounded once, as C's hypot is."""
+  """Return the square root of x² + y², rounded once, as C's hypot is.
+
+  Without a square root or a division, which XLA on CPU does not fuse: the dual
+  variables are then computed in one pass over memory each.
+  """
   xx, yy = _times(x, x), _times(y, y)
   total = xx + yy
+  # A guess at 1/√total by its exponent, made exact to seven digits by Newton.
+  half = lax.bitcast_convert_type(total, jnp.int32) >> 1
+  inverse = lax.bitcast_convert_type(_MAGIC - half, jnp.float32)
+  for _ in range(3):
+    inverse *= 1.5 - (0.5 * total * inverse) * inverse
+  root = total * inverse
   # What was rounded away: in the sum, in both squares, and in the root.
   rest = total - xx
   lost = (xx - (total - rest)) + (yy - rest)
   lost += _square_less(x, xx) + _square_less(y, yy)
-  root = jnp.sqrt(total)
   lost -= _square_less(root, total)
-  return root + 0.5 * lost / jnp.maximum(root, _TINY)
+  return root + 0.5 * lost * inverse
 
 
 def _square_less(x, square):
@@ -242,11 +258,11 @@ def _square_less(x, square):
 
 def _divergence(p, q):
   """Return backward differences, of p along x and of q along y; 0 outside."""
-  left = jnp.pad(p[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
+  along = jnp.pad(p[:, :, 1:] - p[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
   above = jnp.pad(q[:, :-1], ((0, 0), (1, 0), (0, 0)))
   first = np.arange(p.shape[2]) == 0
   # OpenCV adds up in another order there, which a hundred iterations show.
-  return jnp.where(first, (p + q) - above, (p - left) + (q - above))
+  return along + (jnp.where(first, p + q, q) - above)
 
 
 def _centred_gradient(image):
