@@ -4,9 +4,9 @@ A training has up to three parts. The first is the ordinary one. Where it has
 lost its labels, a second does it again without clicks. The last goes on from
 there with labels of snippets. What follows from a part is written to
 WORKDIR/stages before the part's last checkpoint, so that a run that died goes
-on from either: clicks.json, names.npz and quality.npz. So are, to parts.json, the
-epochs after which a part ended that another follows: a run that is given more
-epochs lengthens the part that it has come to.
+on from either: clicks.json, names.npz and quality.npz. So are, to parts.json,
+the epochs after which a part ended that another follows: a run that is given
+more epochs lengthens the part that it has come to.
 
 Every process looks at its share of the videos; process 0 decides, for all.
 """

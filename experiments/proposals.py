@@ -17,7 +17,6 @@ import functools
 import numpy as np
 
 from backtal_jax import command_line, errors, files, predict
-from backtal_jax import train as training
 from backtal_jax.annotate import queue
 from backtal_jax.data import annotations, clicks
 from backtal_jax.metrics import scores
@@ -118,8 +117,7 @@ def train(root, workdir, found, seed, **widths) -> scores.Metrics:
   config = supervision.config_of('hapt', root, path, 'robust', seed).unlock()
   config.model.update(widths)
   config.lock()
-  if not supervision.is_whole(workdir, config.train.num_epochs):
-    training.train_and_evaluate(config, workdir)
+  supervision.train_whole(config, workdir)
   return files.read_json(workdir / 'metrics.json')
 
 

@@ -1,4 +1,4 @@
-"""What supervision is worth: video labels, clicks, wrong clicks, two recipes.
+"""What supervision is worth: video labels, clicks, wrong clicks, three recipes.
 
   python -m backtal_jax.prepare hapt --archive "HAPT Data Set.zip" \\
       --output data/HAPT
@@ -6,7 +6,7 @@
       --workdir runs/supervision [--seeds 5] [--only robust]
 
 Trains on HAPT or on the demo with every kind of clicks in CONDITIONS, under
-both recipes. A seed chooses the clicks, the network's start and the order. The
+every recipe. A seed chooses the clicks, the network's start and the order. The
 same command goes on where it was stopped; with `--table` it only shows what is
 there. A run's workdir, WORKDIR/SET/RECIPE/CONDITION/SEED, is that of any run:
 `python -m backtal_jax.report --compare A B` takes two of them.
@@ -79,20 +79,26 @@ def config_of(name, root, clicks, recipe, seed):
   return config.lock()
 
 
-def is_whole(workdir, num_epochs) -> bool:
-  """Return whether a run has left the results of its last epoch."""
-  path = workdir / 'metrics.json'
-  return path.exists() and files.read_json(path)['epoch'] == num_epochs
+def is_whole(workdir) -> bool:
+  """Return whether a run has ended; of stages no epoch tells it."""
+  return (workdir / 'whole').exists()
+
+
+def train_whole(config, workdir):
+  """Train a run to its end, unless it is whole."""
+  if not is_whole(workdir):
+    train.train_and_evaluate(config, workdir)
+    (workdir / 'whole').touch()
 
 
 def run(name, root, workdir, recipe, condition, seed):
   """Train one run, unless it is whole."""
-  config_file, margin, min_gap = SETS[name]
+  _, margin, min_gap = SETS[name]
   where = folder(workdir, name, recipe, condition, seed)
-  if is_whole(where, config_file.get_config().train.num_epochs):
+  if is_whole(where):
     return
   truth = annotations.read_ground_truth(root / 'ground_truth.json')
-  # The same clicks for both recipes, and beside the runs.
+  # The same clicks for all recipes, and beside the runs.
   kind = zlib.crc32(condition.encode())
   clicks = workdir / name / f'{kind:08x}_{seed}.csv'
   clicks = write_clicks(
@@ -100,16 +106,16 @@ def run(name, root, workdir, recipe, condition, seed):
   )
   print(f'{name}, {recipe}, {condition}, seed {seed}', flush=True)
   config = config_of(name, root, clicks, recipe, seed)
-  train.train_and_evaluate(config, where)
+  train_whole(config, where)
 
 
 def read(name, workdir) -> dict:
   """Return {(recipe, condition): average mAP in percent of the whole runs}."""
-  last, found = SETS[name][0].get_config().train.num_epochs, {}
+  found = {}
   for recipe in recipes.NAMES:
     for condition in CONDITIONS:
       parent = folder(workdir, name, recipe, condition, 0).parent
-      runs = [p for p in sorted(parent.glob('*')) if is_whole(p, last)]
+      runs = [p for p in sorted(parent.glob('*')) if is_whole(p)]
       metrics = [files.read_json(p / 'metrics.json') for p in runs]
       found[recipe, condition] = [100 * m['average_mAP'] for m in metrics]
   return found
@@ -142,8 +148,9 @@ def draw(found, path):
 
   figure = figures.Figure(figsize=(8, 4.5), layout='constrained')
   axes = figure.subplots()
-  for shift, recipe in zip((-0.12, 0.12), recipes.NAMES, strict=True):
-    color = {'published': 'C7', 'robust': 'C0'}[recipe]
+  for shift, color, recipe in zip(
+    (-0.2, 0, 0.2), ('C7', 'C0', 'C1'), recipes.NAMES, strict=True
+  ):
     for y, condition in enumerate(CONDITIONS):
       values = found[recipe, condition]
       if not values:
@@ -160,7 +167,7 @@ def draw(found, path):
   axes.set(xlabel='average mAP@0.1:0.7, %', xlim=(-2, 102))
   axes.set_ylim(len(CONDITIONS) - 0.5, -0.5)
   axes.grid(alpha=0.3)
-  figure.legend(loc='outside upper center', ncols=2)
+  figure.legend(loc='outside upper center', ncols=3)
   with files.atomic(path) as f:
     figure.savefig(f, format='png', dpi=120)
 

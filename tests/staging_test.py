@@ -183,7 +183,8 @@ def test_what_a_part_needs_is_missing(demo_root, tmp_path, staged_run):
     ({}, [2, 4], [2, 4, 5, 6]),  # 4 epochs, so that 2 are with labels
     ({'stages.retrain': 0.0}, [2], [2, 4, 6]),
     # Nothing is ever lost: the first part is the last one.
-    ({'stages.without_clicks_below': 1e-9, 'stages.retrain': 0.0}, None, [2, 4]),
+    ({'stages.without_clicks_below': 1e-9, 'stages.retrain': 0.0},
+     None, [2, 4]),
   ],
 )  # fmt: skip
 def test_more_epochs_lengthen_the_part_that_a_run_has_come_to(
@@ -329,7 +330,8 @@ def test_a_network_that_sees_nothing_names_and_judges_nothing(
   assert not len(named.label) and named.snippet_label.shape == (160, 100)
   again = staging.Part(2, 2, 3, True, (None, None))
   assert stages.finish(again, params, told.append) == (True, None)
-  assert told[1:] == ['no proposal in any training video: proposals are not judged']
+  line = 'no proposal in any training video: proposals are not judged'
+  assert told[1:] == [line]
 
 
 def test_measures_by_hand():

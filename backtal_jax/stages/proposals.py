@@ -114,9 +114,7 @@ def runs(marked: np.ndarray) -> np.ndarray:
   return edges.reshape(-1, 2)
 
 
-def find(
-  videos: Sequence[Observed], every_instance: bool = False
-) -> Segments:
+def find(videos: Sequence[Observed], every_instance: bool = False) -> Segments:
   """Find the segments of training videos; one without a label has none.
 
   They are the runs of snippets that are foreground by more than a half; a
@@ -185,15 +183,9 @@ def _instances(video, share) -> Iterator[tuple[tuple[int, int], int]]:
   odds = odds - odds[:, background:]
   for t, low, high in zip(clicks, starts, ends, strict=True):
     name = video.click[t]
-    of = odds[low:high, name]
-    at = t - low
-    top = of[max(at - 1, 0) : at + 2].max()
-    level = lambda side: min(max((top + side.min()) / 2, 0.0), _SURE)
-    high_enough = np.append(of[:at] >= level(of[: at + 1]), True)
-    high_enough = np.append(high_enough, of[at + 1 :] >= level(of[at:]))
-    (span,) = (r for r in runs(high_enough) if r[0] <= at < r[1])
-    found.append((tuple(span + low), name))
-    taken[low + span[0] : low + span[1]] = True
+    span = low + _around(odds[low:high, name], t - low)
+    found.append((tuple(span), name))
+    taken[slice(*span)] = True
   clicked = np.isin(np.arange(len(share)), clicks)
   found += [
     (tuple(run), background)
@@ -201,6 +193,17 @@ def _instances(video, share) -> Iterator[tuple[tuple[int, int], int]]:
     if not clicked[slice(*run)].any()
   ]
   yield from sorted(found)
+
+
+def _around(odds, t):
+  """Return the run around t where log-odds are half way down on each side."""
+  top = odds[max(t - 1, 0) : t + 2].max()
+  lows = odds[: t + 1].min(), odds[t:].min()
+  half = (top + np.array(lows)) / 2
+  high = odds >= np.repeat(half.clip(0, _SURE), (t, len(odds) - t))
+  high[t] = True
+  (run,) = (run for run in runs(high) if run[0] <= t < run[1])
+  return run
 
 
 def _seed(probability, t, barred):
