@@ -252,7 +252,7 @@ class Stages:
 
   def named(self) -> Named:
     """Return what `name` wrote."""
-    return _by_one(lambda: _read_named(self._need('names.npz')))
+    return _by_one(lambda: read_named(self._need('names.npz')))
 
   def learn_quality(
     self, params: models.Params, named: Named
@@ -345,7 +345,12 @@ def _describe(seen, every_instance):
   )  # fmt: skip
 
 
-def _read_named(path):
+def read_named(path: epath.Path) -> Named:
+  """Read names.npz.
+
+  Raises:
+    errors.InputError: It is another file.
+  """
   try:
     with path.open('rb') as f, np.load(f) as loaded:
       named = Named(**{key: loaded[key] for key in Named._fields})

@@ -146,8 +146,9 @@ def get_config(recipe='published'):
   # Action clicks that name every label of a video are on each of its instances:
   # what none of them names is background. False | True.
   c.stages.every_instance = True
-  # With these as labels of snippets, trained on for this share of num_epochs;
-  # at least 0, at most 1.
+  # With these as labels of snippets, trained on for this share of num_epochs,
+  # where 3 % of them or more are named otherwise than the network would; at
+  # least 0, at most 1.
   c.stages.retrain = 0.0
   # A head learns from these segments how well proposals fit: False | True.
   c.stages.quality = False
