@@ -7,7 +7,13 @@ from etils import epath
 
 from backtal_jax import evaluate, staging, watch
 from backtal_jax.metrics import scores, segments
-from backtal_jax.run import checkpoints, hosts, log, outputs
+from backtal_jax.run import (
+  checkpoints,
+  hosts,
+  log,
+  outputs,
+  parameters,
+)
 
 # (truth, results) -> {name: image [height, width, 3] uint8}.
 Draw = Callable[[segments.Truth, outputs.Results], dict[str, np.ndarray]]
@@ -55,7 +61,7 @@ class Epochs:
     """Do what is due after an epoch; return its value, if any."""
     last, head, final = epoch == part.last, None, False
     if epoch % self._every and not last:
-      return checkpoints.UNKNOWN
+      return parameters.UNKNOWN
     if last:
       final, head = self._stages.finish(part, state.params, run_log.say)
     results, step = self._evaluator(state.params, epoch, head), int(state.step)

@@ -29,10 +29,10 @@ from backtal_jax.data import (
 )
 from backtal_jax.metrics import agreement, detection_map, scores, segments
 from backtal_jax.run import (
-  checkpoints,
   feeding,
   hosts,
   outputs,
+  parameters,
   sharding,
   workdirs,
 )
@@ -210,7 +210,7 @@ def evaluate(
   checkpoint: epath.PathLike,
   workdir: epath.PathLike,
 ) -> scores.Metrics:
-  """Score a checkpoint (see checkpoints.restore_params) on a config's split.
+  """Score a checkpoint (see parameters.restore) on a config's split.
 
   Predictions, curves and metrics go to the workdir.
 
@@ -226,7 +226,7 @@ def evaluate(
   workdirs.compare(workdir, plain)
   model, data = models.BackTAL(**config.model), config.data
   root = files.path(data.root)
-  trained = checkpoints.workdir_of(checkpoint)
+  trained = parameters.workdir_of(checkpoint)
   feature_records.of_run(data.get('features', ''), trained)
   params, epoch = predict.restore(model, checkpoint, mesh)
   if data.eval_split and not (data.clicks_aside or data.agreement_clicks):

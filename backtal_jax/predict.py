@@ -30,7 +30,11 @@ from backtal_jax.data import (
   pipeline,
   sources,
 )
-from backtal_jax.run import checkpoints, model_folders, sharding
+from backtal_jax.run import (
+  model_folders,
+  parameters,
+  sharding,
+)
 from backtal_jax.stages import quality
 from backtal_jax.video import reader
 
@@ -169,13 +173,13 @@ def _localize(name, curves, frame_num, duration, options):
 def restore(
   model: models.BackTAL, checkpoint: epath.Path, mesh: jax.sharding.Mesh
 ) -> tuple[models.Params, int]:
-  """Do what checkpoints.restore_params does, onto every device of a mesh."""
+  """Do what parameters.restore does, onto every device of a mesh."""
   replicated = sharding.replicated(mesh)
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
     models.shapes(model),
   )
-  return checkpoints.restore_params(checkpoint, shapes)
+  return parameters.restore(checkpoint, shapes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +272,7 @@ def load(
   """Load a checkpoint to predict with.
 
   Args:
-    checkpoint: See checkpoints.restore_params.
+    checkpoint: See parameters.restore.
     config: By default that of the workdir; a PyTorch file has none.
     classes: Names in index order; by default those of the workdir, else of
       the ground truth that the config names.
@@ -279,7 +283,7 @@ def load(
     errors.InputError: Something is missing, or the one does not fit the other.
   """
   checkpoint = files.path(checkpoint)
-  workdir = checkpoints.workdir_of(checkpoint)
+  workdir = parameters.workdir_of(checkpoint)
   if config is None:
     config = config_of(checkpoint)
   data = config.data
@@ -342,10 +346,10 @@ def config_of(checkpoint: epath.Path) -> ml_collections.ConfigDict:
   Raises:
     errors.InputError: There is no checkpoint, or it has none.
   """
-  workdir = checkpoints.workdir_of(checkpoint)
+  workdir = parameters.workdir_of(checkpoint)
   if workdir is None:
-    if not checkpoints.is_torch(checkpoint):
-      checkpoints.locate(checkpoint)
+    if not parameters.is_torch(checkpoint):
+      parameters.locate(checkpoint)
     raise errors.InputError(
       f'{checkpoint}: holds no config; expected one beside it, say '
       'config=configs.thumos14.get_config()'

@@ -33,6 +33,7 @@ from backtal_jax.run import (
   hosts,
   log,
   outputs,
+  parameters,
   sharding,
   workdirs,
 )
@@ -289,7 +290,7 @@ def _train_part(run: Run, part: staging.Part, state: TrainState) -> TrainState:
       state, metrics = step_fn(state, on_device)
       run_log.add(step, metrics, batch, learning_rate=run.learning_rate)
       epoch, rest = divmod(step, run.per_epoch)
-      stop, value = run.preempted(), checkpoints.UNKNOWN
+      stop, value = run.preempted(), parameters.UNKNOWN
       if not rest or stop or (every and step % every == 0):
         run_log.flush()
         if not rest:

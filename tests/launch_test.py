@@ -23,7 +23,10 @@ import yaml
 from faults_test import KILLS
 
 from backtal_jax import evaluate, train
-from backtal_jax.run import checkpoints, hosts
+from backtal_jax.run import (
+  hosts,
+  parameters,
+)
 from configs import demo
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -82,7 +85,7 @@ def lines(workdir):
 
 
 def params(workdir):
-  return jax.tree.leaves(checkpoints.restore_params(workdir, None)[0])
+  return jax.tree.leaves(parameters.restore(workdir, None)[0])
 
 
 # Dropout, of 20 steps; few activations are wide, and segments are found.

@@ -21,7 +21,11 @@ from golden import FOLDER, KINDS, Case
 from backtal_jax import errors, models, predict, train
 from backtal_jax.data import feature_files, sources
 from backtal_jax.export import official
-from backtal_jax.run import checkpoints, torch_checkpoints
+from backtal_jax.run import (
+  checkpoints,
+  parameters,
+  torch_checkpoints,
+)
 from configs import activitynet12, hacs, thumos14
 from oracles import localization as oracle
 
@@ -203,7 +207,7 @@ def test_a_bare_state_dict_is_read_too(torch, tmp_path):
 @pytest.mark.parametrize('kind', KINDS)
 def test_import_then_export_changes_no_bit(torch, tmp_path, kind):
   source = FOLDER / f'official_{kind}.pth'
-  params, epoch = checkpoints.restore_params(source, Case(kind).params)
+  params, epoch = parameters.restore(source, Case(kind).params)
   torch_checkpoints.write(tmp_path / 'x.pth', params, epoch)
   first, second = contents(torch, source), contents(torch, tmp_path / 'x.pth')
   assert first.keys() == second.keys() and second['epoch'] == 7
@@ -221,7 +225,7 @@ def test_what_a_network_standardises_by_is_exported_too(torch, tmp_path):
   channels = models.standard(np.arange(size), np.arange(1, size + 1))
   params = params | {'standard': {'channels': channels}}
   torch_checkpoints.write(tmp_path / 'x.pth', params, 3)
-  read, _ = checkpoints.restore_params(epath.Path(tmp_path / 'x.pth'), params)
+  read, _ = parameters.restore(epath.Path(tmp_path / 'x.pth'), params)
   assert jax.tree.structure(read) == jax.tree.structure(params)
   for ours, theirs in zip(
     jax.tree.leaves(read), jax.tree.leaves(params), strict=True
@@ -230,7 +234,7 @@ def test_what_a_network_standardises_by_is_exported_too(torch, tmp_path):
   # The official program's own files, which know of none, change nothing.
   del params['standard']
   torch_checkpoints.write(tmp_path / 'y.pth', params, 3)
-  read, _ = checkpoints.restore_params(epath.Path(tmp_path / 'y.pth'), read)
+  read, _ = parameters.restore(epath.Path(tmp_path / 'y.pth'), read)
   found = read.pop('standard')['channels']
   np.testing.assert_array_equal(found['mean'], np.zeros(size))
   np.testing.assert_array_equal(found['scale'], np.ones(size))
@@ -251,7 +255,7 @@ def test_training_goes_on_the_same_after_export_and_import(
   path = tmp_path / 'x.pth'
   official.write(workdir, path)
   assert 'config.model.affinity=paper' in capsys.readouterr().err
-  params, epoch = checkpoints.restore_params(path, case.params)
+  params, epoch = parameters.restore(path, case.params)
   assert epoch == 2
   # Off their device, so that the step is not compiled anew.
   other = state._replace(params=jax.tree.map(np.asarray, params))

@@ -12,7 +12,11 @@ from golden import KINDS, Case
 from backtal_jax import errors, evaluate, models, opening, predict, train
 from backtal_jax.data import npz, sources, splits
 from backtal_jax.metrics import scores
-from backtal_jax.run import checkpoints, sharding
+from backtal_jax.run import (
+  checkpoints,
+  parameters,
+  sharding,
+)
 from configs import demo as demo_config
 
 
@@ -289,7 +293,7 @@ def test_what_a_network_standardises_by_is_measured_and_stays(
   x = np.concatenate(
     [np.concatenate([s['feat_spa'], s['feat_tem']]) for s in streams], axis=1
   )
-  params, _ = checkpoints.restore_params(whole_run, None)
+  params, _ = parameters.restore(whole_run, None)
   found = params['standard']['channels']  # after 16 steps, with decay
   np.testing.assert_allclose(found['mean'], x.mean(axis=1), atol=1e-6)
   np.testing.assert_allclose(found['scale'], 1 / x.std(axis=1), 1e-5)

@@ -18,7 +18,10 @@ from backtal_jax.data import (
   sources,
 )
 from backtal_jax.prepare import custom, feature_folders, options
-from backtal_jax.run import checkpoints
+from backtal_jax.run import (
+  checkpoints,
+  parameters,
+)
 
 NAMES = 'lr=[1e-3,1e-4]', 'features [v2]', '[a]', 'a*', 'b?'
 
@@ -42,7 +45,7 @@ def test_what_is_saved_in_a_folder_of_any_name_is_found_again(tmp_path, name):
   with checkpoints.manager(workdir) as manager:
     found = checkpoints.restore(manager, state)
   np.testing.assert_array_equal(found.params['w'], [0, 1, 2, 3])
-  params, epoch = checkpoints.restore_params(workdir, state.params)
+  params, epoch = parameters.restore(workdir, state.params)
   np.testing.assert_array_equal(params['w'], [0, 1, 2, 3])
   assert epoch == 1
   assert (workdir / 'checkpoints').is_dir()

@@ -11,7 +11,11 @@ import pytest
 from etils import epath
 
 from backtal_jax import errors, fields, files
-from backtal_jax.run import checkpoints, workdirs
+from backtal_jax.run import (
+  checkpoints,
+  parameters,
+  workdirs,
+)
 from configs import demo
 
 
@@ -50,11 +54,11 @@ def test_a_folder_is_a_workdir_if_it_holds_one(tmp_path, name):
     (moved, 20),
   ):
     path = files.path(path)
-    params, found = checkpoints.restore_params(path, None)
+    params, found = parameters.restore(path, None)
     assert found == epoch
     np.testing.assert_array_equal(params['w'], np.full(3, epoch / 10))
     if path.name != 'moved':
-      assert os.path.realpath(checkpoints.workdir_of(path)) == str(workdir)
+      assert os.path.realpath(parameters.workdir_of(path)) == str(workdir)
 
 
 def test_where_there_is_no_checkpoint_it_is_said(tmp_path):
@@ -66,7 +70,7 @@ def test_where_there_is_no_checkpoint_it_is_said(tmp_path):
     (tmp_path / 'new', 'new: no whole checkpoint in it'),
   ):
     with pytest.raises(errors.InputError, match=message):
-      checkpoints.restore_params(path, None)
+      parameters.restore(path, None)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -75,7 +79,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     if path.is_file():
       path.write_bytes(path.read_bytes()[:5])
   with pytest.raises(errors.InputError, match='1: the checkpoint is damaged: '):
-    checkpoints.restore_params(workdir, None)
+    parameters.restore(workdir, None)
 
 
 @pytest.mark.parametrize('error', ['ENOLCK', 'ENOSYS', 'EOPNOTSUPP'])

@@ -6,7 +6,10 @@ import jax
 from etils import epath
 
 from backtal_jax import errors, files, models
-from backtal_jax.run import checkpoints, torch_checkpoints
+from backtal_jax.run import (
+  parameters,
+  torch_checkpoints,
+)
 
 
 def write(
@@ -16,7 +19,7 @@ def write(
 ) -> float:
   """Write a checkpoint of ours as an official .pth file.
 
-  The arguments are as of checkpoints.restore_params.
+  The arguments are as of parameters.restore.
 
   Returns:
     The largest difference of a tensor that is read back.
@@ -24,11 +27,11 @@ def write(
   Raises:
     errors.InputError: torch is not installed, or there is no checkpoint.
   """
-  if checkpoints.is_torch(checkpoint):
+  if parameters.is_torch(checkpoint):
     raise errors.InputError(f'{checkpoint}: a PyTorch file as it is')
-  params, epoch = checkpoints.restore_params(checkpoint, params)
+  params, epoch = parameters.restore(checkpoint, params)
   torch_checkpoints.write(output, params, epoch)
-  workdir = checkpoints.workdir_of(checkpoint)
+  workdir = parameters.workdir_of(checkpoint)
   config = files.read_json(workdir / 'config.json') if workdir else {}
   if config.get('stages', {}).get('quality'):
     print(
@@ -49,6 +52,6 @@ def write(
       'does not know: it refuses standard_module',
       file=sys.stderr,
     )
-  written, _ = checkpoints.restore_params(output, params)
+  written, _ = parameters.restore(output, params)
   apart = jax.tree.map(lambda a, b: abs(a - b).max(), written, params)
   return float(max(jax.tree.leaves(apart)))

@@ -17,7 +17,10 @@ import backtal_jax
 from backtal_jax import errors, fields, files, models, predict
 from backtal_jax.data import feature_records
 from backtal_jax.export import card, official, onnx_graph
-from backtal_jax.run import checkpoints, model_folders
+from backtal_jax.run import (
+  model_folders,
+  parameters,
+)
 from backtal_jax.stages import quality
 
 ENDINGS = '.pth', '.pt', '.onnx', '.stablehlo'
@@ -35,7 +38,7 @@ def export(
   """Write a checkpoint as a PyTorch, ONNX or StableHLO file, or as a folder.
 
   Args:
-    checkpoint: See checkpoints.restore_params.
+    checkpoint: See parameters.restore.
     output: Ends in one of `ENDINGS`; else it is a folder, which may not be
       there or has to be empty, see model_folders.
     config: Of the model; by default that of the workdir.
@@ -128,7 +131,7 @@ def _write_folder(output, checkpoint, config, model):
   """Write a folder under another name; compare it; rename it."""
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise errors.InputError(f'{output}: exists; expected a new or empty folder')
-  workdir = checkpoints.workdir_of(checkpoint)
+  workdir = parameters.workdir_of(checkpoint)
   plain = _without_homes(fields.plain(config))
   plain['data']['features'] = feature_records.to_text(model.read.record)
   output.parent.mkdir(parents=True, exist_ok=True)
