@@ -115,47 +115,46 @@ def test_names_are_of_labels_and_reach_the_loss(staged_run, demo_root):
 
 # Steps at which the run dies: within each part, and at the first step of one.
 @pytest.mark.slow
-@pytest.mark.parametrize('last', [6, 8, 16, 18])
 def test_stopped_in_any_part_and_resumed_is_uninterrupted(
-  demo_root, tmp_path, staged_run, last
+  demo_root, tmp_path, staged_run
 ):
-  config = tiny_config(demo_root, **_STAGED)
+  config, original = tiny_config(demo_root, **_STAGED), train.build
+  for last in (6, 8, 16, 18):
 
-  def build(*args):
-    made = original(*args)
+    def build(*args, last=last):
+      made = original(*args)
 
-    def dying(state, batch):
-      if int(state.step) == last:
-        raise _Died
-      return made.step(state, batch)
+      def dying(state, batch):
+        if int(state.step) == last:
+          raise _Died
+        return made.step(state, batch)
 
-    return made._replace(step=dying)
+      return made._replace(step=dying)
 
-  original = train.build
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train, 'build', build)
-    with pytest.raises(_Died):
-      train.train_and_evaluate(config, tmp_path / 'w')
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(train, 'build', build)
+      with pytest.raises(_Died):
+        train.train_and_evaluate(config, tmp_path / 'w')
   train.train_and_evaluate(config, tmp_path / 'w')
   _assert_same_run(tmp_path / 'w', staged_run)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', ['judge_clicks', 'name', 'learn_quality'])
-def test_died_after_a_stage_before_its_checkpoint(
-  demo_root, tmp_path, staged_run, method
+def test_died_after_any_stage_before_its_checkpoint(
+  demo_root, tmp_path, staged_run
 ):
-  config, original = tiny_config(demo_root, **_STAGED), None
+  config = tiny_config(demo_root, **_STAGED)
+  for method in ('judge_clicks', 'name', 'learn_quality'):
+    original = getattr(staging.Stages, method)
 
-  def dying(*args):
-    original(*args)
-    raise _Died
+    def dying(*args, original=original):
+      original(*args)
+      raise _Died
 
-  original = getattr(staging.Stages, method)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(staging.Stages, method, dying)
-    with pytest.raises(_Died):
-      train.train_and_evaluate(config, tmp_path / 'w')
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(staging.Stages, method, dying)
+      with pytest.raises(_Died):
+        train.train_and_evaluate(config, tmp_path / 'w')
   train.train_and_evaluate(config, tmp_path / 'w')
   _assert_same_run(tmp_path / 'w', staged_run)
 
