@@ -3,8 +3,12 @@
 import argparse
 import math
 import os
+import re
 import sys
 from typing import Any, NoReturn
+
+# Of a config file's name, which ml_collections cuts there.
+COLON = '; what follows a colon is a recipe, so that no path may hold one'
 
 
 def quiet_tensorflow() -> None:
@@ -67,6 +71,13 @@ def seed(text: str) -> int:
   if value < 0:
     raise argparse.ArgumentTypeError(f'{value}, expected 0 or more')
   return value
+
+
+def suffix(text: str) -> str:
+  """Read the ending of files' names, for argparse."""
+  if not re.fullmatch(r'\.\w+', text):
+    raise argparse.ArgumentTypeError(f'{text}, expected an ending like .mp4')
+  return text
 
 
 def _finite(text):

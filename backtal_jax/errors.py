@@ -64,6 +64,9 @@ def one_line() -> Iterator[None]:
   except OSError as e:
     name = e.filename2 or e.filename
     message = f'{f"{name}: " if name else ""}{e.strerror or e}'
+  except UnicodeEncodeError as e:  # of names of files that are no text
+    around = e.object[max(0, e.start - 40) : e.end + 40]
+    message = f'{around!a}: not UTF-8, expected a name that is'
   except MemoryError as e:
     message = f'not enough memory: {str(e) or "none left"}'
   else:

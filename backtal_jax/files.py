@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from etils import epath
@@ -117,15 +117,21 @@ def atomic(final: epath.Path, mode: str = 'wb') -> Iterator[IO]:
   replaced. If the block raises, nothing is left behind.
 
   Raises:
-    errors.InputError: There is a folder of that name.
+    errors.InputError: There is a folder of that name, or no way to it.
   """
   if os.path.islink(final):
     final = path(os.path.realpath(final))  # which epath's resolve is not
   if final.is_dir():
     raise errors.InputError(f'{final}: a folder, expected a file to write')
-  final.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    final.parent.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError) as e:
+    raise errors.InputError(
+      f'{e.filename}: a file or a link that leads nowhere, expected a folder'
+    ) from e
+  # Of the name, which may be as long as names can be, only the beginning.
   temporary = final.with_name(
-    f'.{final.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp'
+    f'.{final.name[:20]}.{os.getpid()}.{secrets.token_hex(4)}.tmp'
   )
   try:
     with naming(final):
@@ -152,6 +158,26 @@ def _rename(temporary, final):
     )
     final.unlink()
     temporary.rename(final)
+
+
+def name_of(video: str) -> str:
+  """Return the name of a video as that of a file."""
+  return video.replace('/', '_')
+
+
+def names_of(videos: Iterable[str]) -> dict[str, str]:
+  """Return how the file of each video is called, by its name.
+
+  Raises:
+    errors.InputError: Two videos would be one file.
+  """
+  owner: dict[str, str] = {}
+  for video in videos:
+    if (other := owner.setdefault(name_of(video), video)) != video:
+      raise errors.InputError(
+        f'videos {other!r} and {video!r} would be one file, {name_of(video)}'
+      )
+  return {video: name for name, video in owner.items()}
 
 
 def write_json(name: epath.Path, value: Any, indent: int | None = None) -> None:

@@ -219,7 +219,8 @@ def _arguments(argv):
         raise errors.InputError('--config is empty, expected a file')
       path = str(files.path(path))
       if not os.path.isfile(path):
-        raise errors.InputError(f'--config: no such file: {path}')
+        hint = command_line.COLON * bool(colon)
+        raise errors.InputError(f'--config: no such file: {path}{hint}')
       argv[at] = f'{f"{name}=" if equals else ""}{path}{colon}{argument}'
     field = re.fullmatch(r'--?(?:no)?config\.(.+)', name)
     if field and field[1] not in fields.FIELDS:

@@ -59,6 +59,7 @@ def write(
   model = predict.load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
   paths, lengths = reader.find(input), {}
+  _require_use(paths, weights, duration=duration, video_list=video_list)
   segment_files.require_videos(output, len(paths))
   if duration is not None and video_list:
     raise errors.InputError('--duration and --video_list: expected one of them')
@@ -73,7 +74,7 @@ def write(
     tables.append(_table(found))
     if plot:
       stem = output.stem.replace(segment_files.PLACE, 'all')
-      picture = f'{stem}_timelines/{name.replace("/", "_")}.png'
+      picture = f'{stem}_timelines/{files.name_of(name)}.png'
       figure = _draw(model, path, found, truth)
       with files.atomic(output.parent / picture) as f:
         figure.savefig(f, format='png', dpi=100)
@@ -108,6 +109,17 @@ def _write(output, results, model, lengths, told, frames):
     output, segments, [*results], times, suffix=suffix,
     classes=model.classes, frames=frames,
   )  # fmt: skip
+
+
+def _require_use(paths, weights, **lengths):
+  """Refuse options of videos for files of features, and the reverse."""
+  is_video = decode.is_video(paths[0])  # as all of them are, or none
+  what = ('a video', 'features') if is_video else ('features', 'videos')
+  for name, value in (lengths if is_video else weights).items():
+    if value:
+      raise errors.InputError(
+        f'--{name} is of {what[1]}, but {paths[0]} is {what[0]}'
+      )
 
 
 def _read(model, paths, duration, told):

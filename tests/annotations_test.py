@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backtal_jax import errors
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, click_formats
+from backtal_jax.data import annotations, click_formats, tables
 from backtal_jax.data.annotations import Annotations, Click, Segment
 from backtal_jax.prepare import inputs
 
@@ -380,6 +380,7 @@ def test_malformed_video_lists(tmp_path, text, match):
     annotations.read_ground_truth(main, video_list=written(tmp_path, text))
 
 
+BLANKS = tables.EDGES
 # Class names are read in one of their canonically equal spellings.
 names = st.text(
   st.characters(exclude_categories=['Cs']), min_size=1, max_size=8
@@ -401,7 +402,13 @@ plain_videos = st.lists(
 
 @in_one_folder
 @hypothesis.given(
-  plain_videos, st.lists(names, min_size=4, max_size=4, unique=True)
+  plain_videos,
+  st.lists(
+    names.filter(lambda x: x == x.strip(BLANKS)),
+    min_size=4,
+    max_size=4,
+    unique=True,
+  ),
 )
 def test_ground_truth_round_trip(tmp_path, plain, classes):
   videos = {}
@@ -543,6 +550,25 @@ def test_dialects_of_other_tables(tmp_path):
   text = 'video_id\tsubset\tlabel\tduration\none\ttrain\tRun\t12,5\n'
   videos, labels = inputs.read_labels(written(tmp_path, text))
   assert (videos['one'].duration, labels) == (12.5, {'one': {'Run'}})
+
+
+def test_a_column_given_twice_is_told(tmp_path):
+  path = written(tmp_path, 'video_id,time,Time,label\nx,1,2,background\n')
+  with pytest.raises(errors.InputError, match=':1: column time twice'):
+    annotations.read_clicks(path)
+
+
+def test_blanks_around_a_class_are_none_of_its_name(tmp_path):
+  items = [
+    {'label': label, 'segment': [1, 2]} for label in ('jump ', ' jump', 'jump')
+  ]
+  path = written(tmp_path, database(x={'subset': 'a', 'annotations': items}))
+  assert annotations.read_ground_truth(path).classes == ('jump',)
+  for label, match in (('  ', 'expected a name'), (' Background ', 'kept for')):
+    items[0]['label'] = label
+    path = written(tmp_path, database(x={'subset': 'a', 'annotations': items}))
+    with pytest.raises(errors.InputError, match=match):
+      annotations.read_ground_truth(path)
 
 
 def test_what_separates_is_told(tmp_path):

@@ -1,6 +1,8 @@
 """Features in the files of other libraries: the same arrays, or one line."""
 
 import io
+import json
+import os
 import pathlib
 import struct
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.data import containers, feature_files
 from backtal_jax.prepare import feature_folders
 
@@ -149,9 +151,18 @@ class _Runs:
     return print, ('run',)
 
 
+class _Calls:
+  """Likewise, of a module that torch itself blocks."""
+
+  def __reduce__(self):
+    return os.system, ('true',)
+
+
 _BAD = {
   'code': (_pt, {'x': _Runs()}, r'it holds .*print, which could run code'),
+  'a system call': (_pt, {'x': _Calls()}, 'it holds .*system, which could run'),
   'a list': (_pt, [1], 'it is a list, expected a tensor'),
+  'empty groups': (_hdf5, {'a': {}}, 'holds no arrays, expected those of'),
   'groups of groups': (
     _hdf5, {'train': {'a': {'i3d': {'rgb': _A}}}},
     'groups of groups, train/a/i3d/rgb; expected VIDEO, VIDEO/NAME or',
@@ -177,6 +188,40 @@ def test_bad_input(path, save, content, message, capsys):
   assert capsys.readouterr().out == ''
 
 
+def test_tensors_that_are_no_matrix_are_named(path):
+  torch = pytest.importorskip('torch', reason='needs the extra torch')
+  for tensor, message in (
+    (torch.ones(3, 4).to_sparse(), 'it is no plain tensor'),
+    (torch.ones(3, 4, device='meta'), 'it is no plain tensor'),
+    (torch.ones(3, 4, dtype=torch.complex64), r'\(3, 4\) of complex64, exp'),
+    (torch.ones(3), r'shape \(3,\) of float32, expected numbers in two'),
+  ):
+    torch.save(tensor, path)
+    with pytest.raises(errors.InputError, match=message):
+      feature_files.read(path)
+
+
+def test_half_precision_of_brain_floats_is_read(path):
+  pytest.importorskip('safetensors', reason='needs the extra features')
+  head = {'x': {'dtype': 'BF16', 'shape': [2, 3], 'data_offsets': [0, 12]}}
+  text = json.dumps(head).encode()
+  values = np.array([1.0, -2.5, 0.0, 3.0, 0.5, 96.0], '<f4')  # exact in 8 bits
+  data = (values.view('<u4') >> 16).astype('<u2').tobytes()
+  path.write_bytes(struct.pack('<Q', len(text)) + text + data)
+  (found,) = feature_files.read(path).streams
+  np.testing.assert_array_equal(found, values.reshape(2, 3))
+  path.write_bytes(path.read_bytes().replace(b'BF16', b'F8_8'))
+  with pytest.raises(errors.InputError):
+    feature_files.read(path)
+
+
+def test_a_file_with_nothing_of_its_ending_is_told(tmp_path):
+  path = files.path(tmp_path / 'v.h5')
+  path.write_bytes(b'')
+  with pytest.raises(errors.InputError, match='v.h5: begins as none of .pt'):
+    feature_folders.open_features([path])
+
+
 def test_a_file_of_many_videos_is_not_one(path):
   _hdf5(pathlib.Path(path), {f'v{i}': {'x': _A} for i in range(51)})
   with pytest.raises(errors.InputError, match='51 data sets, .* `prepare cust'):
@@ -188,7 +233,7 @@ def test_a_file_of_many_videos_is_not_one(path):
 
 @pytest.mark.parametrize('module, begin', [
   ('h5py', b'\x89HDF\r\n\x1a\n'), ('pyarrow.parquet', b'PAR1'),
-  ('safetensors.numpy', struct.pack('<Q', 40) + b'{"x"'),
+  ('safetensors', struct.pack('<Q', 40) + b'{"x"'),
 ])  # fmt: skip
 def test_a_missing_extra_is_named(path, monkeypatch, module, begin):
   monkeypatch.setitem(__import__('sys').modules, module, None)

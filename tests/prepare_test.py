@@ -572,7 +572,8 @@ def test_command_line(given, capsys):
 
 
 @pytest.mark.parametrize(('line', 'match'), [
-  ('check x --config none.py', 'none.py: no config file'),
+  ('check x --config none.py', '--config: no such file: none.py'),
+  ('check x --config a:b/c.py', 'no such file: a; what follows a colon is'),
   ('check x --config bad.py', 'bad.py: no config.*division'),
   ('check x --config int.py', 'int.py: no config file'),
   ('check x --config out/config.py', 'no such file, nor x/ground'),
@@ -585,6 +586,26 @@ def test_command_line(given, capsys):
   ('custom --features features --ground_truth truth.json --output y '
    '--workers=0', '--workers is 0'),
   ('custom --features features --output y', 'expected --g'),
+  # What would be ignored.
+  ('custom --features features --ground_truth truth.json --output y '
+   '--window 16', '--window means nothing without --stride'),
+  ('custom --features features --ground_truth truth.json --output y '
+   '--intervals midpoint', '--intervals means nothing without --clicks'),
+  ('custom --features features --ground_truth truth.json --output y '
+   '--video_names n.npy', 'features: a folder, .*expected no --video_names'),
+  ('custom --features features --ground_truth truth.json --output y '
+   '--clicks clicks.csv clicks.csv', 'clicks.csv: named twice'),
+  ('agreement --clicks clicks.csv clicks.csv', 'clicks.csv twice'),
+  ('simulate-clicks --ground_truth truth.json --subset training --output '
+   'y --actions --margin 1', '--margin is of background'),
+  ('convert-clicks --clicks clicks.csv --output y.csv --suffix .mkv',
+   'names no files of videos; no --suffix'),
+  ('convert-clicks --clicks clicks.csv --output y.json --suffix mkv',
+   '--suffix: mkv, expected an ending like .mp4'),
+  ('convert-segments --segments truth.json --output y.csv --suffix .mkv',
+   'names no files of videos; no --suffix'),
+  ('convert-segments --segments truth.json --output y.csv --subset test',
+   'will be no ground truth; no --subset'),
 ])  # fmt: skip
 def test_wrong_arguments_are_one_line(given, monkeypatch, line, match):
   run(given)
@@ -594,6 +615,58 @@ def test_wrong_arguments_are_one_line(given, monkeypatch, line, match):
   with pytest.raises(SystemExit, match=match) as e:
     prepare.main(line.split())
   assert '\n' not in str(e.value) and not pathlib.Path('y').exists()
+
+
+def test_a_list_of_videos_serves_labels_alone(given):
+  (given / 'labels.csv').write_text(
+    'video_id,subset,label\na,training,run\nb,training,jump\n'
+  )
+  (given / 'list.csv').write_text('video_id;duration;fps\na;0:10;10\nb;8;10\n')
+  run(
+    given, ground_truth='', labels=str(given / 'labels.csv'), stride=None,
+    fps=None, video_list=str(given / 'list.csv'),
+  )  # fmt: skip
+  assert source(given, 'training')[0].duration == 10
+
+
+def test_two_videos_of_the_labels_may_not_be_one(given):
+  (given / 'labels.csv').write_text(
+    'video_id,subset,label\na,training,run\nA,training,jump\n'
+  )
+  with pytest.raises(errors.InputError, match="'a' and 'A' are one in"):
+    run(given, labels=str(given / 'labels.csv'))
+
+
+def test_names_with_folders_become_files_of_their_split(given):
+  with edited(given) as videos:
+    videos['day1/a'] = videos.pop('v_a')
+  run(given)
+  assert source(given, 'training').video_names() == ['b', 'day1/a']
+  with edited(given) as videos:
+    videos['day1_a'] = videos.pop('b')
+  write(given / 'features/day1_a.npy', np.ones((8, 3)))
+  with pytest.raises(errors.InputError, match="'day1.a' .*would be one file"):
+    run(given, clicks=(), output=str(given / 'out2'))
+
+
+def test_empty_features_are_told(given):
+  for name in 'abc':
+    write(given / f'features/{name}.npy', np.ones((0, 3)))
+  with pytest.raises(errors.InputError, match='has features .*and a channel'):
+    run(given, channels_first=False)
+  with pytest.raises(errors.InputError):
+    run(given, stride=None)
+
+
+@pytest.mark.parametrize(('record', 'match'), [
+  ([1], 'no record of features'),
+  ({'window': 16, 'stride': 'x', 'fps': 25}, "stride is 'x', expected a n"),
+  ({'window': 16, 'fps': 25}, 'stride is None, expected a number'),
+])  # fmt: skip
+def test_a_record_of_features_is_checked(given, record, match):
+  (given / 'features/features.json').write_text(json.dumps(record))
+  with pytest.raises(errors.InputError, match=f'features.json: {match}'):
+    run(given)
 
 
 def test_simulated_clicks_and_their_statistics(given, capsys):

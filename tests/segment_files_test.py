@@ -106,6 +106,26 @@ def test_subtitles(given):
   assert (given / 'b c.vtt').read_text() == 'WEBVTT\n'
 
 
+@pytest.mark.parametrize('text', [
+  'sep=;\r\nVideo_ID;Label;Start;End\r\na;run;1,5;0:03\r\n',
+  'video_id\tlabel\tstart\tend\na\trun\t1.5\t3\n',
+])  # fmt: skip
+def test_dialects_of_tables_of_segments(given, text):
+  (given / 't.csv').write_text(text)
+  convert(given, 'truth.json', source='t.csv')
+  truth = annotations.read_ground_truth(given / 'truth.json')
+  assert truth.videos['a'].segments == (annotations.Segment(1.5, 3, 'run'),)
+  assert truth.videos['a'].subset == 'training'
+  # A ground truth that knows the video tells its subset.
+  known = json.loads((given / 'truth.json').read_text())
+  known['database']['a']['subset'] = 'validation'
+  (given / 'known.json').write_text(json.dumps(known))
+  convert(given, 'again.json', f'--ground_truth={given}/known.json',
+          source='t.csv', listed=False)  # fmt: skip
+  again = annotations.read_ground_truth(given / 'again.json')
+  assert again.videos['a'].subset == 'validation'
+
+
 @pytest.mark.parametrize('output', ['{video}.eaf', 'all.via.json'])
 def test_tools_give_back_ground_truth(given, output):
   convert(given, output)

@@ -165,6 +165,30 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path, target):
   assert not [*tmp_path.glob('.*')] and not [*target.parent.glob('.*')]
 
 
+@pytest.mark.parametrize('name', ['x' * 250 + '.json', 'é' * 125 + '.json'])
+def test_names_may_be_as_long_as_they_can_be(tmp_path, name):
+  files.write_json(files.path(tmp_path / name), [1])
+  assert json.loads((tmp_path / name).read_text()) == [1]
+
+
+def test_no_way_to_a_file_is_one_line(tmp_path):
+  (tmp_path / 'file').write_text('x')
+  os.symlink('nowhere', tmp_path / 'link')
+  for name in ('file', 'link'):
+    with pytest.raises(errors.InputError, match=f'{name}: .*expected a folder'):
+      files.write_json(files.path(tmp_path / name / 'x.json'), 1)
+  assert sorted(os.listdir(tmp_path)) == ['file', 'link']
+
+
+def test_names_that_are_no_text_are_one_line(tmp_path):
+  name = os.fsdecode(b'caf\xe9')
+  with (
+    pytest.raises(SystemExit, match='not UTF-8, expected a name that is'),
+    errors.one_line(),
+  ):
+    files.write_json(files.path(tmp_path / 'x.json'), {'video': name})
+
+
 @pytest.mark.parametrize(('name', 'endings', 'right'), [
   ('a.json', ('.json',), True),
   ('a.JSON', ('.json',), True),

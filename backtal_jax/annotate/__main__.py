@@ -242,7 +242,7 @@ def _open_project(args):
 def _classes(args):
   classes = tuple(x.strip() for x in args.classes.split(',') if x.strip())
   for name in classes:
-    if classes.count(name) > 1 or name == 'background':
+    if classes.count(name) > 1 or name.casefold() == 'background':
       raise errors.InputError(f'--classes has {name!r} twice, or as a class')
   return classes
 

@@ -91,11 +91,13 @@ def _name(value: Any, what: str) -> str:
 def class_name(value: Any, what: str = 'the label') -> str:
   """Return a class name: the one spelling of letters with accents, NFC.
 
-  A number of a class is its name.
+  A number of a class is its name; blanks around are none of it, as in tables.
   """
   value = _only(value)
   if isinstance(value, int) and not isinstance(value, bool):
     return str(value)
+  if isinstance(value, str):
+    value = value.strip(tables.EDGES)
   return unicodedata.normalize('NFC', _name(value, what))
 
 

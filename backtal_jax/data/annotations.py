@@ -23,6 +23,7 @@ from backtal_jax.data import (
   click_formats,
   click_tools,
   marks,
+  tables,
 )
 
 BACKGROUND = 'background'
@@ -384,11 +385,12 @@ def read_clicks(
 
 def _label(mark: marks.Mark, format: str) -> str:
   """Return the class of a mark; background in any letter case is itself."""
-  if mark.label.casefold() == BACKGROUND or (
-    format == 'backtal' and mark.label == 'background_background'
+  label = mark.label.strip(tables.EDGES)
+  if label.casefold() == BACKGROUND or (
+    format == 'backtal' and label == 'background_background'
   ):
     return BACKGROUND
-  return unicodedata.normalize('NFC', mark.label)
+  return unicodedata.normalize('NFC', label)
 
 
 def _check(

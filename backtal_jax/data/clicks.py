@@ -160,8 +160,10 @@ def read(
   **options: Any,
 ) -> tuple[list[annotations.Click], list[str]]:
   """Read several click files as annotations.read_clicks reads one."""
-  found, complaints = [], []
+  found, complaints, paths = [], [], list(paths)
   for path in paths:
+    if paths.count(path) > 1:
+      raise errors.InputError(f'{path}: named twice, expected once')
     more, wrong = annotations.read_clicks(path, ground_truth, **options)
     found += more
     complaints += wrong

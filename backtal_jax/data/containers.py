@@ -22,6 +22,12 @@ _BEGINS = (
   ('parquet', b'PAR1'),
 )
 _MOST = 50  # arrays of one video
+# Of safetensors; BF16 is none of NumPy's.
+_NUMBERS = {
+  kind: f'<{kind[0].lower()}{int(kind[1:]) // 8}'
+  for kind in ('F16', 'F32', 'F64', 'I8', 'I16', 'I32', 'I64', 'U8', 'U16',
+               'U32', 'U64')
+}  # fmt: skip
 # By name; that of the only one may be empty.
 Arrays = dict[str, np.ndarray]
 
@@ -37,7 +43,13 @@ def kind(path: epath.Path) -> str:
       return 'pt'
   if begin[8:10] in (b'{"', b'{ ', b'{}') and begin[5:8] == bytes(3):
     return 'safetensors'
-  return next((k for k, start in _BEGINS if begin.startswith(start)), '')
+  found = next((k for k, start in _BEGINS if begin.startswith(start)), '')
+  known = found or begin.startswith((b'PK', b'\x93NUMPY'))  # of NumPy's files
+  if path.suffix in SUFFIXES and not known:
+    raise errors.InputError(
+      f'{path}: begins as none of {", ".join(SUFFIXES)} does; is it whole?'
+    )
+  return found
 
 
 def read(path: epath.Path) -> Arrays:
@@ -73,6 +85,10 @@ def videos(path: epath.Path) -> dict[str, Callable[[], Arrays]]:
   """
   hdf5 = kind(path) == 'hdf5'
   names = _hdf5_names(path) if hdf5 else dict(_READERS[kind(path)](path))
+  if not names:
+    raise errors.InputError(
+      f'{path}: holds no arrays, expected those of videos'
+    )
   found: dict[str, dict[str, str]] = {}
   for name in names:
     video, _, inner = name.partition('/')
@@ -119,8 +135,14 @@ def _leaves(value: Any, name: str, path) -> Iterator[tuple[str, np.ndarray]]:
     for key, inner in value.items():
       yield from _leaves(inner, f'{name}/{key}' if name else str(key), path)
   elif hasattr(value, 'detach'):
-    value = value.detach()
-    yield name, (value.float() if value.is_floating_point() else value).numpy()
+    try:
+      value = value.detach()
+      value = value.float() if value.is_floating_point() else value
+      yield name, value.numpy()
+    except (TypeError, RuntimeError) as e:  # sparse, quantised, without values
+      raise errors.InputError(
+        f'{path}: {name or "it"} is no plain tensor: {e}'
+      ) from e
   elif isinstance(value, (list, tuple, type(None))):
     raise errors.InputError(
       f'{path}: {name or "it"} is a {type(value).__name__}, expected a tensor'
@@ -147,6 +169,8 @@ def _walk(h5py, group, above=''):
   for name, value in group.items():
     if isinstance(value, h5py.Dataset):
       yield above + name
+    elif value is None:
+      raise ValueError(f'{above}{name} is a link that leads nowhere')
     else:
       yield from _walk(h5py, value, f'{above}{name}/')
 
@@ -170,9 +194,20 @@ def _parquet(path):
 
 
 def _safetensors(path):
-  library = errors.need('safetensors.numpy', 'features', path)
+  """Yield every tensor; not by safetensors.numpy, which lacks bfloat16."""
+  library = errors.need('safetensors', 'features', path)
   with _damage(path, 'safetensors'):
-    yield from library.load(path.read_bytes()).items()
+    for name, about in library.deserialize(path.read_bytes()):
+      kind, data = about['dtype'], about['data']
+      if kind == 'BF16':  # the upper half of a float32
+        array = (np.frombuffer(data, '<u2').astype('<u4') << 16).view('<f4')
+      elif kind in _NUMBERS:
+        array = np.frombuffer(data, _NUMBERS[kind])
+      else:
+        raise errors.InputError(
+          f'{path}: {name} is of {kind}, expected BF16, {", ".join(_NUMBERS)}'
+        )
+      yield name, array.reshape(about['shape'])
 
 
 _READERS = {

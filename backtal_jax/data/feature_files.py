@@ -9,6 +9,7 @@ import io
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from backtal_jax.data import (
   arrays,
   containers,
   feature_records,
+  marks,
   npz,
   resampling,
   sources,
@@ -78,6 +80,7 @@ def choose(about: dict[str, np.ndarray], where: object) -> Features:
   if keys is None and not {*_KEYS[0]} & about.keys():
     # Of any name the only matrix.
     keys = [k for k, x in about.items() if x.ndim > 1 and x.dtype.kind in 'fiu']
+    keys = keys or [k for k, x in about.items() if x.ndim]  # to say why not
   if not keys or (len(keys) != 1 and keys not in _KEYS):
     raise errors.InputError(
       f'{where}: holds {errors.few(sorted(about)) or "nothing"}, expected '
@@ -191,11 +194,18 @@ def read_video(
   streams, about = read(path)
   told = _told(about)
   grid = feature_records.read_grid(path)
-  duration = grid.duration if grid else told.get('duration', duration)
+  own = grid.duration if grid else told.get('duration')
+  if own and duration and abs(own - duration) > marks.BEYOND:
+    print(
+      f'{path}: tells that it lasts {own:g} s; the {duration:g} s that were '
+      'given are not used',
+      file=sys.stderr,
+    )
+  duration = duration if own is None else own
   if duration is None:
     raise errors.InputError(
-      f'{path}: tells no duration; expected one, or --duration SECONDS or '
-      '--video_list'
+      f'{path}: tells no duration; expected one there, or as --duration '
+      'SECONDS, or in a --video_list that has the video'
     )
   if 'fps' in told:
     told.setdefault('frame_num', told['fps'] * duration)
@@ -258,7 +268,7 @@ def make_video(
     shape: (T, D) of the network's input.
 
   Returns:
-    Features [T, D], without labels and clicks.
+    Features [T, D], without labels and clicks; fps is NaN where nothing tells.
 
   Raises:
     errors.InputError: Another number of channels; snippets and channels cannot
@@ -275,6 +285,7 @@ def make_video(
     feature = grid.resample(feature, num_snippets)
   else:
     feature = resampling.resample(feature, num_snippets)
+  fps = math.nan if frame_num is None else frame_num / duration
   if frame_num is None:
     frame_num = min(_FPS * duration, _MAX_FRAMES_PER_SNIPPET * num_snippets)
   return sources.Example(
@@ -283,7 +294,7 @@ def make_video(
     label=np.zeros(0, np.float32),
     click=np.full(num_snippets, IGNORED),
     frame_num=max(1, round(frame_num)),
-    fps=frame_num / duration,
+    fps=fps,
     duration=float(duration),
   )
 

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotation_formats, resampling
+from backtal_jax.data import annotation_formats, arrays, resampling
 
 NAME = 'features.json'
 _OF_FLOW = 'flow', 'flow_by'
@@ -94,9 +94,26 @@ def read_joint(folders: Sequence[epath.Path]) -> Record:
 
 
 def read(folder: epath.Path) -> Record:
-  """Return the record of a folder, {} where it has none."""
+  """Return the record of a folder, {} where it has none.
+
+  Raises:
+    errors.InputError: It is none, or its grid is no numbers.
+  """
   path = folder / NAME
-  return files.read_json(path) if path.is_file() else {}
+  found = files.read_json(path) if path.is_file() else {}
+  if not isinstance(found, dict):
+    raise errors.InputError(
+      f'{path}: no record of features, expected an object'
+    )
+  for key in ('fps', 'window', 'stride') if found else ():
+    value = found.get(key)
+    if value is None and key == 'fps':  # each video's own
+      continue
+    if not 0 < arrays.number(value) < np.inf:
+      raise errors.InputError(
+        f'{path}: {key} is {value!r}, expected a number of more than 0'
+      )
+  return found
 
 
 def claim(folder: epath.Path, record: Record) -> None:

@@ -72,6 +72,11 @@ def is_activitynet(output: epath.Path) -> bool:
   return _form(output) == '.json'
 
 
+def names_videos(output: epath.Path) -> bool:
+  """Return whether a file of that form names the videos' own files."""
+  return _form(output) in ('.via.json', '.eaf')
+
+
 def _form(output):
   """Return the ending that says the form, .json where none does."""
   name = output.name.casefold()
@@ -133,8 +138,8 @@ def write(
     return [output]
   require_videos(output, len(videos))
   written = []
-  for name in videos:
-    path = files.path(str(output).replace(PLACE, name.replace('/', '_')))
+  for name, stem in files.names_of(videos).items():
+    path = files.path(str(output).replace(PLACE, stem))
     own = [segment for segment in segments if segment.video == name]
     if form == '.eaf':
       elan.write_segments(path, own, name, ending(name), first[name])
@@ -248,8 +253,7 @@ def read(
       return _read_predictions(path, data['results'])
   if path.is_dir() or _is_ground_truth(text, path):
     return _read_truth(path), []
-  first = tables.lower(text.partition('\n')[0].strip(tables.EDGES).split(','))
-  if {*_HEADER} <= {*first}:
+  if tables.delimiter(text, lambda cells: {*_HEADER} <= {*cells}):
     return _read_table(path)
   return _read_tool(path, times, fps)
 

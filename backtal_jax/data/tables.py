@@ -11,6 +11,7 @@ from etils import epath
 from backtal_jax import errors, files
 
 EDGES = string.whitespace + '\ufeff\xa0'  # byte-order marks, hard spaces
+_LONGEST = 100_000  # characters of a header; the csv module has a limit, too
 # A cell that is a number, of a spreadsheet that writes decimals with commas.
 _DECIMAL = re.compile(r'([-+]?\d+),(\d+)', re.ASCII)
 
@@ -36,25 +37,36 @@ def split(
   """
   first = re.match(r'sep=([^\r\n])[\r\n]', text)
   if first:  # the blank line keeps the numbers of the others
-    delimiter, text = first[1], text[first.end(1) :]
+    delimited, text = first[1], text[first.end(1) :]
   else:
-    heads = [line for line in text.splitlines() if line.strip()][:lines]
-    found = (d for h in heads for d in ',;\t' if fits(_header(h, d)))
-    delimiter = next(found, ',')
+    delimited = delimiter(text, fits, lines) or ','
   reader = csv.reader(
-    io.StringIO(text, newline=''), delimiter=delimiter, strict=True
+    io.StringIO(text, newline=''), delimiter=delimited, strict=True
   )
   rows, line = [], 1
   try:
     for cells in reader:
       cells = [' '.join(re.split('[\r\n]+', c)) for c in cells]
-      cells = _stripped(cells, delimiter)
+      cells = _stripped(cells, delimited)
       if any(cells):
         rows.append((line, cells))
       line = reader.line_num + 1
   except csv.Error as e:
     raise errors.InputError(f'{path}:{line}: not CSV: {e}') from e
   return rows
+
+
+def delimiter(
+  text: str, fits: Callable[[list[str]], bool], lines: int = 1
+) -> str | None:
+  """Return by which delimiter one of the first lines fits, see `split`."""
+  heads = [
+    line[:_LONGEST]
+    for line in text.splitlines()
+    if line.strip() and not re.fullmatch('sep=.', line)
+  ]
+  found = (d for h in heads[:lines] for d in ',;\t' if fits(_header(h, d)))
+  return next(found, None)
 
 
 def _header(line: str, delimiter: str) -> list[str]:

@@ -46,7 +46,9 @@ def load(path: epath.Path, expected: str) -> Any:
       ):
         return torch.load(f, map_location='cpu', weights_only=True)
     except Exception as e:  # torch has no error of its own for a bad file
-      named = re.search(r'GLOBAL (\S+) was not|got <class \'(\S+)\'>', str(e))
+      named = re.search(
+        r'GLOBAL (\S+) (?:was not|whose)|got <class \'(\S+)\'>', str(e)
+      )
       reason = 'it is damaged, cut off or of another kind'
       if named:
         reason = (

@@ -245,6 +245,9 @@ def run(
     raise errors.InputError(f'--seconds is {seconds:g}, expected more than 0')
   if output:
     files.require_ending(output, '.json')
+  for name in clicks:
+    if list(clicks).count(name) > 1:
+      raise errors.InputError(f'--clicks: {name} twice, expected once')
   truth, times = annotations.read_known(ground_truth, video_list)
   read = {
     str(name): annotations.read_clicks(

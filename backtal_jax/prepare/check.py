@@ -237,6 +237,7 @@ def draw(
     for split in config.splits
     for path in files.listed(root / split, '.npz')
   }
+  video = files.name_of(video)
   path = paths.get(annotations.match_name(video, paths) or video)
   if path is None:
     raise errors.InputError(f'{root}: no file of video {video!r}')

@@ -4,7 +4,7 @@ import argparse
 
 from etils import epath
 
-from backtal_jax import files
+from backtal_jax import command_line, errors, files
 from backtal_jax.data import annotations
 from backtal_jax.data import clicks as click_files
 from backtal_jax.data.tools import elan, via
@@ -18,27 +18,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   add('--output', type=files.path, required=True,
       help='a .csv, .json (VIA 3) or a folder (ELAN)')  # fmt: skip
   add('--ground_truth', type=files.path, help='to check with; of any format')
-  add('--suffix', default='.mp4', help='of the videos')
+  add('--suffix', type=command_line.suffix,
+      help='of the videos in files of tools; by default .mp4')  # fmt: skip
 
 
 def run(
   clicks: list[str],
   output: epath.Path,
   ground_truth: epath.Path | None,
-  suffix: str,
+  suffix: str | None,
   video_list: epath.Path | None,
   fps: float | None,
   intervals: str,
 ) -> None:
   """Read click files, and write their clicks for the tool of the output."""
   files.require_ending(output, '.csv', '.json')
+  ending = output.suffix.lower()
+  if suffix and ending == '.csv':
+    raise errors.InputError(f'{output}: names no files of videos; no --suffix')
+  suffix = suffix or '.mp4'
   truth, times = annotations.read_known(ground_truth, video_list)
   paths = map(files.path, clicks)
   found, _ = click_files.read(
     paths, truth, fps=fps, intervals=intervals, times=times
   )
   first_pictures = {name: told.first_picture for name, told in times.items()}
-  ending = output.suffix.lower()
   if ending == '.csv':
     annotations.write_clicks(output, found)
   elif ending == '.json':

@@ -5,7 +5,7 @@ import dataclasses
 
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from backtal_jax.data import annotation_formats, annotations, segment_files
 
 
@@ -23,9 +23,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
       help='CSV video_id,duration[,fps][,first_picture]')  # fmt: skip
   add('--fps', type=annotation_formats.rate,
       help='frames a second where nothing else tells them')  # fmt: skip
-  add('--subset', default='training',
-      help='of what becomes ground truth (default %(default)s)')  # fmt: skip
-  add('--suffix', default='.mp4', help='of the videos')
+  add('--subset',
+      help='of what becomes ground truth; by default training')  # fmt: skip
+  add('--suffix', type=command_line.suffix,
+      help='of the videos in files of tools; by default .mp4')  # fmt: skip
   add('--frames', action='store_true', help='a CSV with one row a frame')
   add('--lenient', action='store_true', help='leave out what is wrong')
 
@@ -36,17 +37,20 @@ def run(
   ground_truth: epath.Path | None = None,
   video_list: epath.Path | None = None,
   fps: float | None = None,
-  subset: str = 'training',
-  suffix: str = '.mp4',
+  subset: str | None = None,
+  suffix: str | None = None,
   frames: bool = False,
   lenient: bool = False,
 ) -> None:
   """Read files of segments, and write them in the form of the output.
 
   Segments with scores are predictions. Those without are annotations: as .json
-  they are ground truth, of the subset that they had or else of `subset`.
+  they are ground truth, of the subset that they had, else of `subset`, else of
+  the subset that `ground_truth` tells.
   """
   segment_files.require_output(output, frames)
+  if suffix and not segment_files.names_videos(output):
+    raise errors.InputError(f'{output}: names no files of videos; no --suffix')
   truth, times = annotations.read_known(ground_truth, video_list)
   right, videos, problems, classes = [], {}, [], []
   for path in map(files.path, segments):
@@ -61,7 +65,10 @@ def run(
     for name, video in found.videos.items():
       known = names.get(name, '' if times else name)
       if known:
-        videos[known] = dataclasses.replace(video, name=known)
+        theirs = truth.videos[known].subset if truth else ''
+        videos[known] = dataclasses.replace(
+          video, name=known, subset=video.subset or subset or theirs
+        )
   errors.tell(problems, lenient)
   scored = {segment.score is not None for segment in right}
   if len(scored) > 1:
@@ -76,18 +83,21 @@ def run(
   classes = list(truth.classes if truth else classes) or sorted(
     {segment.label for segment in right}
   )
-  if scored == {False} and segment_files.is_activitynet(output):
+  is_truth = scored == {False} and segment_files.is_activitynet(output)
+  if subset and not is_truth:
+    raise errors.InputError(f'{output}: will be no ground truth; no --subset')
+  if is_truth:
     if segment_files.PLACE in str(output):
       raise errors.InputError(
         f'{output}: ground truth is one file of all videos, expected no '
         f'{segment_files.PLACE} in its name'
       )
-    _write_truth(output, right, videos, times, classes, subset)
+    _write_truth(output, right, videos, times, classes)
     written = [output]
   else:
     written = segment_files.write(
-      output, right, [*videos], times, suffix=suffix, classes=classes,
-      frames=frames,
+      output, right, [*videos], times, suffix=suffix or '.mp4',
+      classes=classes, frames=frames,
     )  # fmt: skip
   print(f'{errors.few(written)}: {len(right)} segments of {len(videos)} videos')
 
@@ -107,7 +117,7 @@ def _complete(known, told, fps):
   )
 
 
-def _write_truth(output, segments, videos, times, classes, subset):
+def _write_truth(output, segments, videos, times, classes):
   """Write annotations as ground truth."""
   found = {}
   for name, video in sorted(videos.items()):
@@ -116,7 +126,7 @@ def _write_truth(output, segments, videos, times, classes, subset):
     )
     listed = tuple(annotations.Segment(s.start, s.end, s.label) for s in own)
     found[name] = annotations.AnnotatedVideo(
-      name, video.subset or subset, times[name].duration, times[name].fps,
+      name, video.subset or 'training', times[name].duration, times[name].fps,
       listed, times[name].first_picture,
     )  # fmt: skip
   annotations.write_ground_truth(

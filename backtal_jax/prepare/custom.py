@@ -171,7 +171,7 @@ def _convert(given, output):
     video = truth.videos[name]
     is_train = video.subset.casefold() == recipe.train_split.casefold()
     split = recipe.train_split if is_train else recipe.eval_split
-    path = output / split / f'{name}.npz'
+    path = output / split / f'{files.name_of(name)}.npz'
     if path.exists():
       return None
     point_label = None

@@ -47,11 +47,18 @@ def open_features(
   streams = []  # (what errors call it, {video: function})
   for path in paths:
     if path.is_dir():
+      if names is not None:
+        raise errors.InputError(
+          f'{path}: a folder, whose files are named like their videos; '
+          'expected no --video_names'
+        )
       for name, stream in _list(path, allow_pickle).items():
         streams.append((f'{path}/{name}' if name else path, stream))
     else:
       streams.append((path, _open_joint(path, names, allow_pickle)))
   everywhere = set().union(*(stream for _, stream in streams))
+  if not everywhere:
+    raise errors.InputError(f'{streams[0][0]}: no video in it')
   for where, stream in streams:
     for name in sorted(everywhere - stream.keys()):
       raise errors.InputError(f'{where}: video {name!r} is only in the other')

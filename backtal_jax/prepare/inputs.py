@@ -16,6 +16,8 @@ from backtal_jax.data import (
 )
 from backtal_jax.prepare import feature_folders, options, scan
 
+_GRID = 'fps', 'stride', 'window'
+
 
 class Inputs(NamedTuple):
   """Everything a recipe names."""
@@ -125,13 +127,13 @@ def _with_grid(recipe, record):
   if not record:
     return recipe
   grid: dict[str, Any] = {'channels_first': False}
-  for key in ('fps', 'stride', 'window'):
-    grid[key] = record[key] and float(record[key])
+  grid |= {k: v and float(v) for k, v in record.items() if k in _GRID}
+  for key in ('channels_first', *_GRID):
     given = getattr(recipe, key)
-    if given is not None and given != grid[key]:
+    if given is not None and given != grid.get(key):
       raise errors.InputError(
-        f'--{key} is {given:g}, but {recipe.features[0]}/'
-        f'{feature_records.NAME} says {grid[key]}'
+        f'--{key} is {given}, but {recipe.features[0]}/'
+        f'{feature_records.NAME} says {grid.get(key)}'
       )
   return dataclasses.replace(recipe, **grid)
 
@@ -193,15 +195,17 @@ def _read_annotations(recipe):
   """Return Annotations and {video: set of labels} of all sources."""
   truth = annotations.Annotations({}, ())
   if recipe.ground_truth:
-    lengths = recipe.video_list and files.path(recipe.video_list)
-    truth = annotations.read_ground_truth(
-      files.path(recipe.ground_truth), video_list=lengths or None
-    )
+    truth = annotations.read_ground_truth(files.path(recipe.ground_truth))
+  lengths = {}
+  if recipe.video_list:
+    lengths = annotations.read_lengths(files.path(recipe.video_list))
   labels = {k: {s.label for s in v.segments} for k, v in truth.videos.items()}
   if not recipe.labels:
-    return truth, labels
+    return truth.completed(lengths), labels
   videos, told = read_labels(files.path(recipe.labels))
   classes = truth.classes or tuple(sorted(set().union(*told.values())))
+  names, _ = annotations.match_names(videos, truth.videos)
+  owner: dict[str, str] = {}
   for name, video in videos.items():
     unknown = sorted(told[name] - set(classes))
     if unknown:
@@ -209,7 +213,12 @@ def _read_annotations(recipe):
         f'{recipe.labels}: video {name!r}: class {unknown[0]!r} is unknown, '
         f"expected one of the ground truth's {len(classes)} classes"
       )
-    known = annotations.match_name(name, truth.videos)
+    known = names.get(name)
+    if (other := owner.setdefault(known or name, name)) != name:
+      raise errors.InputError(
+        f'{recipe.labels}: videos {other!r} and {name!r} are one in '
+        f'{recipe.ground_truth}, {known!r}'
+      )
     labels[known or name] = told[name]
     if known is None:
       truth.videos[name] = video
@@ -218,4 +227,5 @@ def _read_annotations(recipe):
         truth.videos[known], subset=video.subset
       )
   path = truth.path if recipe.ground_truth else recipe.labels
-  return annotations.Annotations(truth.videos, classes, path), labels
+  truth = annotations.Annotations(truth.videos, classes, path)
+  return truth.completed(lengths), labels

@@ -85,5 +85,14 @@ class Recipe:
       raise errors.InputError(
         f'--features has {len(self.features)} paths, expected 1 or 2'
       )
+    for given, names, needed in (
+      (self.stride, ('window',), '--stride'),
+      (self.clicks, ('intervals', 'click_fps'), '--clicks'),
+    ):
+      for name in names if not given else ():
+        if getattr(self, name):
+          raise errors.InputError(
+            f'--{name} means nothing without {needed}, which is missing'
+          )
     if not self.ground_truth and not self.labels:
       raise errors.InputError('expected --ground_truth or --labels')

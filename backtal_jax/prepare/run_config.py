@@ -4,7 +4,7 @@ import argparse
 import runpy
 from typing import NamedTuple
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 
 
 class Config(NamedTuple):
@@ -30,6 +30,9 @@ def read(path: str) -> Config:
     errors.InputError: There is none, or it raises something.
   """
   path, *recipe = path.split(':', 1)
+  if not files.path(path).is_file():
+    hint = command_line.COLON * bool(recipe)
+    raise errors.InputError(f'--config: no such file: {path}{hint}')
   try:
     config = runpy.run_path(files.path(path))['get_config'](*recipe)
     data, model = config.data, config.model

@@ -9,7 +9,7 @@ from concurrent import futures
 
 import numpy as np
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.data import annotations, feature_files, feature_records
 from backtal_jax.prepare import feature_folders, options
 
@@ -38,6 +38,7 @@ def match(
         f'duplicate video {video!r}: features {names[video]!r} and {name!r}'
       )
     matched[video], names[video] = opened[name], name
+  files.names_of(matched)  # refuses two of one name
   if not matched:
     raise errors.InputError(
       f'none of the {len(opened)} videos with features is among the '
@@ -87,8 +88,8 @@ def look(
   dims = {name: tuple(dim for _, dim in s) for name, s in shapes.items()}
   common = collections.Counter(dims.values()).most_common(1)
   for name, found in list(shapes.items()):
-    if min(count for count, _ in found) < 2:
-      expected = 'expected 2 snippets'
+    if min(count for count, _ in found) < 2 or not any(dims[name]):
+      expected = 'expected 2 snippets and a channel'
     elif len(found) > 2:
       expected = 'expected one or two streams'
     elif dims[name] != common[0][0]:

@@ -22,9 +22,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   add('--output', type=files.path, required=True, help='the click file')
   add('--seed', type=command_line.seed, default=0)
   share = functools.partial(add, type=float, metavar='SHARE')
-  share('--gap_share', default=1.0, help='clicked')
-  share('--wrong_share', default=0.0, help='in actions')
-  seconds = functools.partial(add, type=float, default=0.0, metavar='SECONDS')
+  share('--gap_share', help='clicked; by default 1')
+  share('--wrong_share', help='in actions')
+  seconds = functools.partial(add, type=float, metavar='SECONDS')
   seconds('--margin', help='kept from actions')
   seconds('--min_gap', help='shorter gaps get none')
   add('--actions', action='store_true',
@@ -37,15 +37,20 @@ def run(
   output: epath.Path,
   actions: bool,
   seed: int,
-  **options: float,
+  **options: float | None,
 ) -> None:
   """Simulate and write clicks; `options` are those of the background."""
   files.require_ending(output, '.csv')
   truth = annotations.read_ground_truth(ground_truth)
+  given = {k: value for k, value in options.items() if value is not None}
+  if actions and given:
+    raise errors.InputError(
+      f'--{min(given)} is of background, not of --actions'
+    )
   if actions:
     found = simulate_actions(truth, subset, seed=seed)
   else:
-    found = simulate_background(truth, subset, seed=seed, **options)
+    found = simulate_background(truth, subset, seed=seed, **given)
   annotations.write_clicks(output, found)
   videos = len({click.video for click in found})
   print(f'{output}: {len(found)} clicks on {videos} videos')

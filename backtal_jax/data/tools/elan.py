@@ -120,9 +120,9 @@ def write(
     span = marks.span(click.time + first)
     entry = _Entry(*span, click.annotator, click.label)
     by_video[click.video].append(entry)
-  for video, found in by_video.items():
-    path = folder / f'{video}.eaf'
-    _write(path, found, video, suffix, _CLICKS, 'ANNOTATOR')
+  for video, stem in files.names_of(by_video).items():
+    path = folder / f'{stem}.eaf'
+    _write(path, by_video[video], video, suffix, _CLICKS, 'ANNOTATOR')
 
 
 def write_segments(
