@@ -220,6 +220,9 @@ FIELDS = {
   ),
 }  # fmt: skip
 
+# That whoever predicts by a run's config needs.
+_SECTIONS = 'model', 'data', 'localization', 'eval'
+
 # Where a run's data lie and how it is computed, watched and shown: not what it
 # is, so that a run goes on where one of these has changed. (Whether an epoch
 # is evaluated leaves the training as it is; what ranks epochs does not.)
@@ -254,6 +257,28 @@ def check(config: ml_collections.ConfigDict) -> None:
         f'config.{name} is {found[name]!r}, expected {domain.expected}'
       )
   _check_together(config)
+
+
+def check_saved(found: object, where: object) -> None:
+  """Refuse the config of a run that somebody has changed into none.
+
+  Another version's may lack fields, or have others, but of the network.
+
+  Raises:
+    errors.InputError: Says `where` it is, names the field and its value.
+  """
+  if not isinstance(found, dict) or not all(
+    isinstance(found.get(section), dict) for section in _SECTIONS
+  ):
+    raise errors.InputError(f'{where}: holds no config')
+  for name, value in flatten(found).items():
+    domain = FIELDS.get(name)
+    if domain and not domain.holds(value):
+      raise errors.InputError(
+        f'{where}: {name} is {value!r}, expected {domain.expected}'
+      )
+    if not domain and name.startswith('model.'):
+      raise errors.InputError(f'{where}: {name}: no such field')
 
 
 def unknown(name: str) -> errors.InputError:

@@ -30,11 +30,11 @@ _NO_LOCKS = (
 )  # fmt: skip
 # Endings of names that say what is in a file.
 _FORMATS = (
-  '.avi', '.csv', '.eaf', '.h5', '.hdf5', '.html', '.jpeg', '.jpg', '.json',
-  '.jsonl', '.mkv', '.mp4', '.npy', '.npz', '.onnx', '.parquet', '.pdf', '.pkl',
-  '.png', '.pt', '.pth', '.py', '.safetensors', '.srt', '.stablehlo', '.svg',
-  '.tsv', '.txt', '.vtt', '.webm', '.xls', '.xlsx', '.xml', '.yaml', '.yml',
-  '.zip',
+  '.avi', '.bin', '.ckpt', '.csv', '.eaf', '.h5', '.hdf5', '.html', '.jpeg',
+  '.jpg', '.json', '.jsonl', '.mkv', '.mp4', '.npy', '.npz', '.onnx',
+  '.parquet', '.pb', '.pdf', '.pkl', '.png', '.pt', '.pth', '.py',
+  '.safetensors', '.srt', '.stablehlo', '.svg', '.tflite', '.tsv', '.txt',
+  '.vtt', '.webm', '.xls', '.xlsx', '.xml', '.yaml', '.yml', '.zip',
 )  # fmt: skip
 
 
@@ -109,6 +109,20 @@ def lock(file: IO, name: epath.Path, taken: str) -> None:
     )
 
 
+def make_folder(folder: epath.Path) -> None:
+  """Make a folder and those above it, where they are missing.
+
+  Raises:
+    errors.InputError: Something else is there.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError) as e:
+    raise errors.InputError(
+      f'{e.filename}: a file or a link that leads nowhere, expected a folder'
+    ) from e
+
+
 @contextlib.contextmanager
 def atomic(final: epath.Path, mode: str = 'wb') -> Iterator[IO]:
   """Open a temporary neighbour of a file; rename it when the block succeeds.
@@ -123,12 +137,7 @@ def atomic(final: epath.Path, mode: str = 'wb') -> Iterator[IO]:
     final = path(os.path.realpath(final))  # which epath's resolve is not
   if final.is_dir():
     raise errors.InputError(f'{final}: a folder, expected a file to write')
-  try:
-    final.parent.mkdir(parents=True, exist_ok=True)
-  except (FileExistsError, NotADirectoryError) as e:
-    raise errors.InputError(
-      f'{e.filename}: a file or a link that leads nowhere, expected a folder'
-    ) from e
+  make_folder(final.parent)
   # Of the name, which may be as long as names can be, only the beginning.
   temporary = final.with_name(
     f'.{final.name[:20]}.{os.getpid()}.{secrets.token_hex(4)}.tmp'

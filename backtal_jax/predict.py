@@ -22,7 +22,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files, localization, models
+from backtal_jax import errors, fields, files, localization, models
 from backtal_jax.data import (
   annotations,
   feature_files,
@@ -355,8 +355,7 @@ def config_of(checkpoint: epath.Path) -> ml_collections.ConfigDict:
       'config=configs.thumos14.get_config()'
     )
   found = files.read_json(workdir / 'config.json')
-  if not isinstance(found, dict) or not {'model', 'data'} <= found.keys():
-    raise errors.InputError(f'{workdir / "config.json"}: holds no config')
+  fields.check_saved(found, workdir / 'config.json')
   config = ml_collections.ConfigDict(found)
   config.mesh = ()  # not those of the run
   return config

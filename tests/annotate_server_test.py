@@ -247,6 +247,9 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
   (folder / 'a.mp4').touch()
   assert 'go together' in error('--checkpoint=runs/x')
   assert "'background' twice, or as a class" in error('--classes=background')
+  assert "'Background' twice, or as a class" in error('--classes=a,Background')
+  for option in ('clicks=c.json', 'labels=l.json', 'annotations=a.csv'):
+    assert 'which is not what is written' in error(f'--{option}')
   assert 'expected a name' in error('--annotator= ')
   assert 'expected 0…65535' in error('--port=70000')
   (tmp_path / 'c.csv').write_text('video_id,time,label,annotator\nx,1,y,z\n')

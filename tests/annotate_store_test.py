@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from backtal_jax import annotate, errors
+from backtal_jax import annotate, errors, files
 from backtal_jax.annotate import __main__ as command
 from backtal_jax.annotate import history, labels, queue, store, videos
 from backtal_jax.data import annotations
@@ -282,6 +282,16 @@ def test_labels_are_what_prepare_reads(opened, tmp_path):
   assert (told['b b'].subset, told['b b'].duration) == ('training', 60)
   s.act({'kind': 'undo'})
   assert inputs.read_labels(path)[1]['b b'] == {'run'}
+
+
+def test_labels_may_tell_durations_as_spreadsheets_do(tmp_path):
+  path = files.path(tmp_path / 'l.csv')
+  path.write_text(
+    'video_id;subset;label;duration\na;training;cafe\u0301;0:40,5\n'
+  )
+  found = labels.Labels(path, 'training')
+  assert found.duration('a') == 40.5
+  assert found.get('a') == ['caf\xe9']
 
 
 def test_kill_before_the_labels_is_mended(opened, tmp_path):

@@ -149,6 +149,16 @@ def _text(name, text):
   return lambda folder: (folder / name).write_text(text)
 
 
+def _field(section, name, value):
+  def change(folder):
+    path = folder / 'config.json'
+    config = json.loads(path.read_text())
+    config[section][name] = value
+    path.write_text(json.dumps(config))
+
+  return change
+
+
 def _option(folder):
   path = folder / 'localization.json'
   path.write_text(json.dumps(json.loads(path.read_text()) | {'trim': 0.3}))
@@ -183,6 +193,17 @@ _DAMAGE = {
   'a class more': (
     _text('classes.json', json.dumps([*_CLASSES, 'hop'])),
     '6 class names, config.model.num_classes is 5',
+  ),
+  'an affinity that is none': (
+    _field('model', 'affinity', 'cosine'),
+    "config.json: model.affinity is 'cosine', expected ",
+  ),
+  'a length that is none': (
+    _field('data', 'num_snippets', 'all'),
+    "config.json: data.num_snippets is 'all', expected ",
+  ),
+  'a field that is none': (
+    _field('model', 'depth', 3), 'config.json: model.depth: no such field',
   ),
   'no config': (_text('config.json', '[]'), 'config.json: holds no config'),
   'another option': (

@@ -290,14 +290,12 @@ def _bad_files(folder, found):
     folder / 'cut.npz': 'not a whole .npz file',
     folder / 'text.npy': 'not a whole .npy array',
     folder / 'object.npy': 'not a whole .npy array',
-    folder / 'good.npy': 'tells no duration; expected one, or --duration',
+    folder / 'good.npy': 'tells no duration; expected one there, or as --dur',
     folder / 'none.npy': 'no such file',
     folder / 'none.npz': 'no such file',
     save(folder / 'a.npz', ('feat_tem',), **found): 'holds cls_label, dur.*'
     'expected feat_spa and feat_tem or feats',
     save(folder / 'b.npz', ('frame_num', 'duration'), **found): 'no duration',
-    save(folder / 'c.npz', **found | {'feat_tem': found['feat_tem'][:, 1:]}):
-    r'shape \(16, 100\) and \(16, 99\)',
     save(folder / 'd.npz', **wide): r'\(16, 16\) and \(16, 16\).* both fit',
     save(folder / 'e.npz', ('fps',), **found | {'duration': 'long'}):
     'tells no duration',
@@ -386,6 +384,8 @@ def test_folders_that_cannot_be_used_are_refused(
   (twice / 'b.npz').symlink_to(demo_root / 'test' / 'test_000.npz')
   with pytest.raises(errors.InputError, match="two files are video 'test_000'"):
     prediction_files.write(config, run, twice, output)
+  with pytest.raises(errors.InputError, match='--preset is of videos, but'):
+    prediction_files.write(config, run, twice, output, preset='wtal')
   assert not output.exists()
 
 

@@ -637,6 +637,23 @@ def test_two_videos_of_the_labels_may_not_be_one(given):
     run(given, labels=str(given / 'labels.csv'))
 
 
+def test_what_is_odd_in_the_annotations_is_noted(given, capsys):
+  with edited(given) as videos:
+    videos['b']['annotations'] += [
+      {'label': 'jump', 'segment': [4, 3]}, {'label': 'jump', 'segment': [7, 9]}
+    ]  # fmt: skip
+  run(given)
+  told = capsys.readouterr().out
+  assert 'note: ' in told and "1 of kind 'end <= start': b: jump 4-3 s" in told
+  assert "1 of kind 'beyond duration': b: jump 7-9 s of 8 s" in told
+  truth = annotations.Annotations({}, ('Run', 'jump', 'run'), 'g.json')
+  annotations.note(truth)
+  told = capsys.readouterr().out
+  assert told == (
+    "note: g.json: 1 of kind 'classes that differ by case alone': Run and run\n"
+  )
+
+
 def test_names_with_folders_become_files_of_their_split(given):
   with edited(given) as videos:
     videos['day1/a'] = videos.pop('v_a')

@@ -15,6 +15,7 @@ from backtal_jax.data import (
   builder,
   feature_files,
   npz,
+  resampling,
   sources,
 )
 from backtal_jax.prepare import custom, feature_folders, options
@@ -109,6 +110,19 @@ def test_a_root_of_any_name_is_made_anew(tmp_path):
 ])  # fmt: skip
 def test_streams_of_nearly_one_length(shapes, given, expected):
   assert feature_files.ways_round([shapes] * 4, given=given) == expected
+
+
+def test_streams_of_nearly_one_length_are_predicted_as_they_were_prepared():
+  rgb, flow = (
+    np.random.default_rng(i).normal(size=(40 - i, 3)).astype(np.float32)
+    for i in range(2)
+  )
+  for streams in ([rgb, flow], [rgb.T, flow.T]):
+    video = feature_files.make_video('v', streams, 9.0, shape=(20, 6))
+    for i, stream in enumerate((rgb, flow)):
+      part = video.feature[:, 3 * i : 3 * i + 3]
+      np.testing.assert_array_equal(part, resampling.resample(stream, 20))
+    assert np.isnan(video.fps)  # nothing tells it
 
 
 MATRIX = np.ones((40, 16), np.float32)

@@ -197,6 +197,9 @@ def _open_store(args, folder, classes):
   stem = args.clicks.removesuffix('.csv')
   path = args.labels or f'{stem}_labels.csv'
   annotated = args.annotations or f'{stem}_annotations.json'
+  for name, ending in ((args.clicks, '.csv'), (path, '.csv'),
+                       (annotated, '.json')):  # fmt: skip
+    files.require_ending(files.path(name), ending)
   opened = store.Store(
     files.path(args.clicks),
     args.annotator,
@@ -228,6 +231,7 @@ def _open_project(args):
         f'--{name}: a project has its own; expected --project without it'
       )
   folder = files.path(args.project)
+  files.require_ending(folder)
   project = projects.open_project(
     folder, args.videos, args.features, _classes(args), args.fields
   )

@@ -32,6 +32,8 @@ class Labels:
       ):
         if not row['video_id']:
           raise errors.InputError(f'{where}: no video, expected one')
+        if row['label']:
+          row['label'] = formats.class_name(row['label'])
         self._rows[row['video_id']].append(row)
 
   def names(self) -> set[str]:
@@ -47,7 +49,7 @@ class Labels:
     """Return the seconds that the file tells of a video, or None."""
     for row in self._rows.get(self._name(video), ()):
       if row.get('duration'):
-        return formats.number(row['duration'], f'{self.path}: the duration')
+        return formats.seconds(row['duration'], f'{self.path}: the duration')
     return None
 
   def set(

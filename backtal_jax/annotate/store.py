@@ -63,7 +63,7 @@ class Store:
     self.annotated, self._learn = annotated, learn
     self.names, self._measure = videos, measure
     self._mutex = threading.RLock()
-    self.path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(self.path.parent)
     log = history.log_path(path)
     self._log = open(log, 'a+b', buffering=0)  # noqa: SIM115, closed below
     try:

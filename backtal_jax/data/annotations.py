@@ -301,6 +301,19 @@ def problems(annotations: Annotations) -> dict[str, list[str]]:
   return found
 
 
+def note(annotations: Annotations) -> None:
+  """Print what is odd in ground truth, see `problems`, a line a kind."""
+  alike = collections.defaultdict(list)
+  for name in annotations.classes:
+    alike[name.casefold()].append(name)
+  lines = [' and '.join(names) for names in alike.values() if names[1:]]
+  kinds = problems(annotations) | {'classes that differ by case alone': lines}
+  for kind, lines in kinds.items():
+    if lines:
+      some = errors.few(lines, '; ')
+      print(f'note: {annotations.path}: {len(lines)} of kind {kind!r}: {some}')
+
+
 def read_clicks(
   path: epath.Path,
   ground_truth: Annotations | None = None,

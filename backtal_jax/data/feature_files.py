@@ -275,22 +275,22 @@ def make_video(
       be told apart; NaN or Inf; fewer than two snippets; no duration.
   """
   num_snippets, feature_dim = shape
-  feature = _join(where, streams, feature_dim, (False,) if grid else _WAYS)
+  parts = _upright(where, streams, feature_dim, (False,) if grid else _WAYS)
   if duration is None or not 0 < duration < math.inf:
     raise errors.InputError(
       f'{where}: duration is {duration}, expected seconds, more than 0'
     )
   if grid:
     frame_num = grid.duration * grid.fps
-    feature = grid.resample(feature, num_snippets)
-  else:
-    feature = resampling.resample(feature, num_snippets)
+    parts = [grid.resample(part, num_snippets) for part in parts]
+  else:  # each by itself, as they may differ in length; `prepare custom`, too
+    parts = [resampling.resample(part, num_snippets) for part in parts]
   fps = math.nan if frame_num is None else frame_num / duration
   if frame_num is None:
     frame_num = min(_FPS * duration, _MAX_FRAMES_PER_SNIPPET * num_snippets)
   return sources.Example(
     name=str(where),
-    feature=feature,
+    feature=np.concatenate(parts, axis=1),
     label=np.zeros(0, np.float32),
     click=np.full(num_snippets, IGNORED),
     frame_num=max(1, round(frame_num)),
@@ -299,8 +299,8 @@ def make_video(
   )
 
 
-def _join(where, streams, feature_dim, allowed):
-  """Return [T', D] of streams that lie one of the allowed ways round."""
+def _upright(where, streams, feature_dim, allowed):
+  """Return streams, which lie one of the allowed ways round, as [T', D]."""
   streams = [arrays.matrix(s, where) for s in streams]
   shapes = ' and '.join(str(s.shape) for s in streams)
   ways = ways_round([[s.shape for s in streams]], feature_dim)
@@ -316,14 +316,7 @@ def _join(where, streams, feature_dim, allowed):
       f'{where}: features have shape {shapes}, config.model.feature_dim is '
       f'{feature_dim}: {problem}'
     )
-  streams = [s.T if ways[0] else s for s in streams]
-  if len({len(s) for s in streams}) > 1:
-    raise errors.InputError(
-      f'{where}: features have shape {shapes}, expected equally many snippets'
-    )
-  feature = arrays.finite(np.concatenate(streams, axis=1), where)
-  if len(feature) < 2:
-    raise errors.InputError(
-      f'{where}: {len(feature)} snippets, expected 2 or more'
-    )
-  return feature
+  streams = [arrays.finite(s.T if ways[0] else s, where) for s in streams]
+  if (fewest := min(map(len, streams))) < 2:
+    raise errors.InputError(f'{where}: {fewest} snippets, expected 2 or more')
+  return streams

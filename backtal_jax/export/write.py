@@ -134,7 +134,7 @@ def _write_folder(output, checkpoint, config, model):
   workdir = parameters.workdir_of(checkpoint)
   plain = _without_homes(fields.plain(config))
   plain['data']['features'] = feature_records.to_text(model.read.record)
-  output.parent.mkdir(parents=True, exist_ok=True)
+  files.make_folder(output.parent)
   scratch = tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent)
   try:
     # Written as anybody may read it, which a temporary folder is not.

@@ -68,10 +68,7 @@ def check(root: epath.Path, config: run_config.Config) -> list[str]:
       f'{truth.path}: {len(truth.classes)} classes, config.model.num_classes '
       f'is {shape[2]}'
     )
-  for kind, lines in annotations.problems(truth).items():
-    if lines:
-      some = errors.few(lines, '; ')
-      print(f'note: {truth.path}: {len(lines)} of kind {kind!r}: {some}')
+  annotations.note(truth)
   for split in dict.fromkeys(splits):
     counts, names, wrong = _check_split(root, split, shape, truth, labeller)
     rows.append(_row(split, counts))

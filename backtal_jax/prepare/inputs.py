@@ -74,6 +74,8 @@ def read(recipe: options.Recipe) -> Inputs:
     lenient=True,
     intervals=recipe.intervals,
   )
+  right = {name: truth.videos[name] for name in shapes}
+  annotations.note(dataclasses.replace(truth, videos=right))
   errors.tell(problems + wrong + incomplete + complaints, recipe.lenient)
   if recipe.clicks:
     print(clicks.coverage(clicked, [*truth.subset(recipe.train_split)]))

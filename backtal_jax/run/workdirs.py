@@ -21,7 +21,7 @@ def lock(workdir: epath.Path, config: Mapping[str, object]) -> Iterator[None]:
   """
   with contextlib.ExitStack() as stack:
     if hosts.is_main_process():
-      workdir.mkdir(parents=True, exist_ok=True)
+      files.make_folder(workdir)
       if os.path.isdir(workdir):  # else a bucket: nothing to lock there
         path = workdir / '.lock'
         taken = f'{workdir}: another run is using it; choose another --workdir'
