@@ -654,6 +654,11 @@ def test_what_is_odd_in_the_annotations_is_noted(given, capsys):
   )
 
 
+def test_evaluating_on_training_videos_is_told(given, capsys):
+  run(given, eval_split='Training')
+  assert 'will be of videos that are trained on' in capsys.readouterr().err
+
+
 def test_names_with_folders_become_files_of_their_split(given):
   with edited(given) as videos:
     videos['day1/a'] = videos.pop('v_a')

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import sys
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -53,6 +54,12 @@ def read(recipe: options.Recipe) -> Inputs:
   videos = truth.subset(recipe.train_split)
   if recipe.eval_split:
     evaluated = truth.subset(recipe.eval_split)
+    if evaluated.keys() == videos.keys():
+      print(
+        f'warning: --eval_split {recipe.eval_split} is the training split: mAP '
+        'will be of videos that are trained on',
+        file=sys.stderr,
+      )
     videos = videos | evaluated
     if not any(v.segments for v in evaluated.values()):
       raise errors.InputError(
