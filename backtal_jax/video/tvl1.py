@@ -96,7 +96,8 @@ def estimate(
     iterations done, of the smallest scale first.
   """
   pyramids = (compiled(_pyramid)(x)[::-1] for x in (before, after))
-  u, done = None, []
+  u: tuple[jax.Array, ...] = ()
+  done = []
   for first, second in zip(*pyramids, strict=True):
     u, count = compiled(_solve)(first, second, u)
     done.append(count)
@@ -132,7 +133,7 @@ def _resize(image, shape, ratio):
 def _solve(first, second, u):
   """Return the flow at one scale, from a smaller one's, and [B] iterations."""
   zero = jnp.zeros_like(first)
-  if u is None:
+  if not u:
     u = zero, zero
   else:
     u = tuple(_resize(x, first.shape, None) * np.float32(1 / _STEP) for x in u)
