@@ -25,7 +25,7 @@ class Epochs:
   The best is that of the largest value. Its results are written before its
   checkpoint: a run that dies between the two evaluates that epoch again when
   it resumes. So is what follows from a part at its last epoch. Epochs of
-  later parts are better.
+  later parts are better, and so is the one whose proposals a head judges.
 
   Args:
     workdir: Workdir of the run.
@@ -77,7 +77,7 @@ class Epochs:
     run_log.say(table)
     if self._draw and final and hosts.is_main_process():
       run_log.show(step, table, self._draw(self._evaluator.truth, results))
-    value = self._evaluator.value(results) + part.number
+    value = self._evaluator.value(results) + part.number + (head is not None)
     if value > self._best:
       self._best = value
       outputs.write(self._workdir, results)

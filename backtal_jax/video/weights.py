@@ -96,7 +96,8 @@ def load(path: epath.Path, stream: str, sha256: str | None) -> dict:
     flat = convert(path, stream)
     if cache:
       # A home that cannot be written to is no reason to stop.
-      with contextlib.suppress(OSError), files.atomic(cache) as f:
+      unwritable = contextlib.suppress(OSError, errors.InputError)
+      with unwritable, files.atomic(cache) as f:
         np.savez(f, allow_pickle=False, **flat)
   return traverse_util.unflatten_dict(flat, sep='/')
 
