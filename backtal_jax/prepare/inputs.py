@@ -140,9 +140,10 @@ def _with_grid(recipe, record):
   for key in ('channels_first', *_GRID):
     given = getattr(recipe, key)
     if given is not None and given != grid.get(key):
+      shown = f'{given:g}' if isinstance(given, float) else given
       raise errors.InputError(
-        f'--{key} is {given}, but {recipe.features[0]}/'
-        f'{feature_records.NAME} says {grid.get(key)}'
+        f'--{key} is {shown}, but {recipe.features[0]}/'
+        f'{feature_records.NAME} says {record.get(key)}'
       )
   return dataclasses.replace(recipe, **grid)
 
