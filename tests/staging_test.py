@@ -391,4 +391,5 @@ def test_classes_that_come_together_are_named():
 def test_later_parts_are_better(staged_run):
   with checkpoints.manager(staged_run) as manager:
     assert manager.best_step() == 20
-    assert manager.metrics(20)['value'] == 5 + 2
+    # Epoch 5 of part 2, with a head.
+    assert manager.metrics(20)['value'] == 5 + 2 + 1

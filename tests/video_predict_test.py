@@ -223,7 +223,7 @@ def test_flow_is_comparable_by_its_values(found, problem):
 
 
 def test_two_streams_from_two_folders(tmp_path):
-  common = {'encoder': 'I3D', 'preset': 'wtal', 'stride': 16}
+  common = {'encoder': 'I3D', 'preset': 'wtal', 'stride': 16, 'window': 16}
   rgb = {'file': 'a', 'sha256': '1'}
   made = {'flow': 'tvl1', 'flow_by': 'OpenCV 4.12.0'}
   records = [

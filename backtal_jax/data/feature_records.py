@@ -107,8 +107,8 @@ def read(folder: epath.Path) -> Record:
     )
   for key in ('fps', 'window', 'stride') if found else ():
     value = found.get(key)
-    if value is None and (key == 'fps' or key not in found):  # fps: each
-      continue  # video's own
+    if value is None and key == 'fps':  # each video's own
+      continue
     if not 0 < arrays.number(value) < np.inf:
       raise errors.InputError(
         f'{path}: {key} is {value!r}, expected a number of more than 0'
