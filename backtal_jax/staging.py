@@ -13,7 +13,7 @@ Every process looks at its share of the videos; process 0 decides, for all.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -26,7 +26,6 @@ from backtal_jax.stages import naming, proposals, quality, targets
 # it learns the names: elsewhere it knows them, and what it would learn anew
 # are its own ends of segments (docs/recipe.md).
 _RENAMED = 0.03
-_T = TypeVar('_T')
 
 
 class Options(NamedTuple):
@@ -70,12 +69,6 @@ class Named(NamedTuple):
   snippet_weight: np.ndarray  # [N, T] float32
 
 
-def _by_one(compute: Callable[[], _T]) -> _T:
-  """Return what process 0 computes."""
-  value = [compute()] if hosts.is_main_process() else []
-  return hosts.gather_objects(value)[0][0]
-
-
 class Stages:
   """What follows from each part of a training.
 
@@ -116,7 +109,7 @@ class Stages:
   def _ended(self) -> list[int]:
     """Return the epochs after which a part ended that another follows."""
     path = self._folder / 'parts.json'
-    return _by_one(lambda: files.read_json(path) if path.exists() else [])
+    return hosts.by_one(lambda: files.read_json(path) if path.exists() else [])
 
   def finish(
     self, part: Part, params: models.Params, say: Callable[[str], None]
@@ -171,7 +164,7 @@ class Stages:
   def found(self) -> float:
     """Return what `judge_clicks` wrote."""
     read = lambda: files.read_json(self._need('clicks.json'))['labels_found']
-    return _by_one(read)
+    return hosts.by_one(read)
 
   def is_lost(self, found: float) -> bool:
     """Return whether so few videos found call for training without clicks."""
@@ -202,7 +195,7 @@ class Stages:
         for seen in watch.look(trained, params, trained.videos, clicks)
       ]
     )
-    named = _by_one(functools.partial(self._name, rows))
+    named = hosts.by_one(functools.partial(self._name, rows))
     if hosts.is_main_process():
       with files.atomic(self._folder / 'names.npz') as f:
         np.savez_compressed(f, allow_pickle=False, **named._asdict())
@@ -227,9 +220,9 @@ class Stages:
       label = naming.name(segments, description, labels, seed=self._seed).label
     else:
       label = naming.by_probability(segments)
-    kept = label != segments.score.shape[1] - 1
-    likeliest = segments.score[:, :-1].argmax(axis=1)
-    renamed = np.mean((label != likeliest)[kept]) if kept.any() else 0.0
+    kept = label != labels.shape[1]
+    other = label != naming.likeliest(segments)
+    renamed = np.mean(other[kept]) if kept.any() else 0.0
     made = targets.make(seen, segments, label)
     shape = len(trained.source), made.label.shape[1]
     everywhere = targets.Targets(
@@ -252,7 +245,7 @@ class Stages:
 
   def named(self) -> Named:
     """Return what `name` wrote."""
-    return _by_one(lambda: read_named(self._need('names.npz')))
+    return hosts.by_one(lambda: read_named(self._need('names.npz')))
 
   def learn_quality(
     self, params: models.Params, named: Named
@@ -278,7 +271,7 @@ class Stages:
         return None
       return quality.fit(examples, self._seed)
 
-    head = _by_one(fit)
+    head = hosts.by_one(fit)
     if head is not None and hosts.is_main_process():
       quality.write(self._folder / 'quality.npz', head)
     return head
@@ -336,7 +329,7 @@ def _told(renamed, retrains):
 def _describe(seen, every_instance):
   """Return what names are made of, of a video."""
   video = seen.seen
-  if every_instance and proposals.pointed(video):
+  if every_instance:
     video = proposals.separate(video)
   found = proposals.find([video], every_instance)
   return (

@@ -329,11 +329,8 @@ def train_and_evaluate(
     print(*videos.lines, sep='\n')
   channels = None
   if config.model.standardize:
-    measured = []  # by process 0, for all
-    if hosts.is_main_process():
-      found = sources.measure_channels(videos.source, videos.labelled)
-      measured.append(found)
-    channels = models.standard(*hosts.gather_objects(measured)[0][0])
+    measure = lambda: sources.measure_channels(videos.source, videos.labelled)
+    channels = models.standard(*hosts.by_one(measure))
   options, parts = config.train, stage_options(config)
   size = sharding.batch_size(options.batch_size, mesh)
   per_epoch = pipeline.num_steps(len(videos.labelled), size)

@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from train_test import assert_same, saved, tiny_config
+from train_test import _run_until, assert_same, saved, tiny_config
 
 import backtal_jax
 from backtal_jax import (
@@ -119,23 +119,9 @@ def test_names_are_of_labels_and_reach_the_loss(staged_run, demo_root):
 def test_stopped_in_any_part_and_resumed_is_uninterrupted(
   demo_root, tmp_path, staged_run
 ):
-  config, original = tiny_config(demo_root, **_STAGED), train.build
+  config = tiny_config(demo_root, **_STAGED)
   for last in (6, 8, 16, 18):
-
-    def build(*args, last=last):
-      made = original(*args)
-
-      def dying(state, batch):
-        if int(state.step) == last:
-          raise _Died
-        return made.step(state, batch)
-
-      return made._replace(step=dying)
-
-    with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(train, 'build', build)
-      with pytest.raises(_Died):
-        train.train_and_evaluate(config, tmp_path / 'w')
+    _run_until(config, tmp_path / 'w', last)
   train.train_and_evaluate(config, tmp_path / 'w')
   _assert_same_run(tmp_path / 'w', staged_run)
 

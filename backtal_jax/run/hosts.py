@@ -266,6 +266,12 @@ def gather_objects(value: _T) -> list[_T]:
   ]
 
 
+def by_one(compute: Callable[[], _T]) -> _T:
+  """Return to every process what process 0 computes."""
+  value = [compute()] if is_main_process() else []
+  return gather_objects(value)[0][0]
+
+
 @contextlib.contextmanager
 def preemption() -> Iterator[Callable[[], bool]]:
   """Let a run end whole when it is asked to (SIGTERM).

@@ -267,11 +267,15 @@ def assign(
   return names
 
 
+def likeliest(segments: proposals.Segments) -> np.ndarray:
+  """Return the most probable class [S] of each segment."""
+  return segments.score[:, :-1].argmax(axis=1)
+
+
 def by_probability(segments: proposals.Segments) -> np.ndarray:
   """Return the most probable class [S] of each segment, or the clicked one."""
-  likeliest = segments.score[:, :-1].argmax(axis=1)
   clicked = segments.clicked
-  return np.where(clicked == IGNORED, likeliest, clicked)
+  return np.where(clicked == IGNORED, likeliest(segments), clicked)
 
 
 def name(

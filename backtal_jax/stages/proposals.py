@@ -78,11 +78,13 @@ def pointed(video: Observed) -> bool:
 
 
 def separate(video: Observed) -> Observed:
-  """Click the background between the action clicks of a pointed video.
+  """Click the background between the action clicks of a pointed video alone.
 
   Between two instances lies background (Lee and Byun, ICCV 2021): where it is
   likeliest, unless a believed background click tells.
   """
+  if not pointed(video):
+    return video
   click = video.click.copy()
   for first, last in _between(video):
     if first == last:
