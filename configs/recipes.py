@@ -32,7 +32,7 @@ def apply(config: ml_collections.ConfigDict, name: str):
     c.loss.label_warmup = 0.1
     c.loss.click_doubt_from = 0.3
     c.train.learning_rate *= 2
-    c.train.rate_warmup = 0.2
+    c.train.rate_warmup = 0.02
     c.localization.read = 'product'
     c.localization.magnitude_thresholds = ()
   if name == 'staged':
