@@ -174,10 +174,10 @@ TRUTH = {'database': {'a': {
 @pytest.mark.parametrize(('video', 'item', 'message'), [
   ('other', _item(1, 2), "video 'other' is unknown"),
   ('a', _item(1, 2, label='fly'), "class 'fly' is unknown, expected one of"),
-  ('a', _item(9, 11), 'run 9–11 s, but the video ends at 10 s'),
-  ('a', _item(3, 3), 'expected the end after the start'),
-  ('a', _item(4, 3), 'expected the end after the start'),
-  ('a', _item(-1, 3), 'expected a start of 0 or later'),
+  ('a', _item(9, 11), 'a segment ends at 11 s, the video at 10 s'),
+  ('a', _item(3, 3), 'expected its end after its start'),
+  ('a', _item(4, 3), 'a segment from 4 to 3 s'),
+  ('a', _item(-1, 3), 'and that at 0 s or later'),
   ('a', _item(1, 2, score='x'), "score is 'x', expected a finite number"),
 ])  # fmt: skip
 def test_segments_that_cannot_be(given, capsys, video, item, message):

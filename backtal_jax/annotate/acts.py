@@ -77,11 +77,7 @@ def _segments(request, known):
       )
     *times, label, verdict = values
     start, end = (_time(x, request['video'], known.end) for x in times)
-    if not start < end:
-      raise errors.InputError(
-        f'the segment begins at {start:g} s and ends at {end:g} s, expected '
-        'its end after its start'
-      )
+    marks.require_segment(start, end, known.end)
     if label not in known.classes:
       raise errors.InputError(f'class {label!r}, expected one of the classes')
     if verdict not in history.VERDICTS:

@@ -11,7 +11,7 @@ commands.log      every command that was run, to be run by hand as well
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -201,7 +201,7 @@ class Project:
     files.write_json(self.path / NAME, settings, indent=1)
 
   def found(
-    self, classes: Collection[str]
+    self, classes: Sequence[str]
   ) -> Callable[[click_store.Store, str], list[reviews.Proposal]]:
     """Return what finds the segments of the latest whole round."""
     read: dict[epath.Path, dict[str, list[reviews.Proposal]]] = {}

@@ -9,7 +9,7 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, marks
+from backtal_jax.data import annotations, marks, segment_files
 
 # From this tIoU on, a proposal is what was judged before.
 _SAME = 0.5
@@ -66,9 +66,11 @@ class File:
       return {}
     videos = annotations.read_ground_truth(self.path).videos
     for name, video in videos.items():
-      for segment in video.segments:
-        check(segment.start, segment.end, video.duration,
-              f'{self.path}: video {name!r}')  # fmt: skip
+      try:
+        for segment in video.segments:
+          marks.require_segment(segment.start, segment.end, video.duration)
+      except errors.InputError as e:
+        raise errors.InputError(f'{self.path}: video {name!r}: {e}') from e
     return videos
 
   def is_of(
@@ -96,33 +98,8 @@ def _accepted(past, name):
   return tuple(sorted(found, key=_row))
 
 
-def check(
-  start: float, end: float, duration: float | None, where: object
-) -> None:
-  """Refuse a segment that no video can have.
-
-  Args:
-    start: seconds.
-    end: seconds.
-    duration: of the video, seconds; None where nobody knows.
-    where: what errors name.
-
-  Raises:
-    errors.InputError: It is empty, or not inside of the video.
-  """
-  if not 0 <= start < end:
-    raise errors.InputError(
-      f'{where}: a segment from {start:g} to {end:g} s, expected its end after '
-      'its start, and that at 0 s or later'
-    )
-  if duration is not None and end > duration + marks.BEYOND:
-    raise errors.InputError(
-      f'{where}: a segment ends at {end:g} s, the video at {duration:g} s'
-    )
-
-
 def read_predictions(
-  path: epath.Path, videos: Collection[str], classes: Collection[str]
+  path: epath.Path, videos: Collection[str], classes: Sequence[str]
 ) -> tuple[dict[str, list[Proposal]], list[str]]:
   """Read a predictions file of ActivityNet's form.
 
@@ -150,29 +127,21 @@ def read_predictions(
     )
   found: dict[str, list[Proposal]] = {}
   for video, name in names.items():
-    where = f'{path}: video {video!r}'
     if name in found:
-      raise errors.InputError(f'{where}: is {name!r}, which is there twice')
-    found[name] = list(
-      _proposals(formats.listed(results[video]), classes, where)
-    )
-  return found, others
-
-
-def _proposals(listed, classes, where) -> Iterable[Proposal]:
-  for item in listed:
-    try:
-      start, end, label = formats.read_segment(item)
-      score = formats.number(item.get('score'), 'score')
-    except errors.InputError as e:
-      raise errors.InputError(f'{where}: {e}') from e
-    check(start, end, None, where)
-    if classes and label not in classes:
       raise errors.InputError(
-        f'{where}: class {label!r} is unknown, expected one of '
-        f'{", ".join(classes)}'
+        f'{path}: video {video!r}: is {name!r}, which is there twice'
       )
-    yield Proposal(start, end, label, score)
+    found[name] = []
+  own = {video: results[video] for video in names}
+  listed, complaints = segment_files.read_predictions(path, own)
+  segments, problems = segment_files.check(
+    listed, dict.fromkeys(found, formats.VideoTimes()), classes
+  )
+  for problem in complaints + problems:
+    raise errors.InputError(problem)
+  for s in segments:
+    found[s.video].append(Proposal(s.start, s.end, s.label, s.score or 0.0))
+  return found, others
 
 
 def merge(

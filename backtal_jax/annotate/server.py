@@ -22,7 +22,7 @@ from starlette import (
 from backtal_jax import errors, files
 from backtal_jax.annotate import guard, jobs, queue, reviews, videos
 from backtal_jax.annotate import store as click_store
-from backtal_jax.data import annotations
+from backtal_jax.data import annotations, marks
 
 if TYPE_CHECKING:  # JAX takes seconds
   from backtal_jax import predict
@@ -142,8 +142,11 @@ class _Answers:
     name = self._known(request)
     found = self._segments(self._store, name) if self._segments else ()
     end = self._store.end(name)
-    for x in found:
-      reviews.check(x.start, x.end, end, f'segments of video {name!r}')
+    try:
+      for x in found:
+        marks.require_segment(x.start, x.end, end)
+    except errors.InputError as e:
+      raise errors.InputError(f'segments of video {name!r}: {e}') from e
     merged = reviews.merge(found, self._store.judged(name), end)
     return responses.JSONResponse({'segments': merged})
 

@@ -166,13 +166,23 @@ def read_activitynet(path: epath.Path) -> tuple[list, tuple[str, ...]]:
   return rows, _class_order(path, used, classes)
 
 
+def is_ground_truth(data: Any) -> bool:
+  """Return whether JSON is ActivityNet's, or of one of its relatives."""
+  if isinstance(data, dict) and 'database' in data:
+    return True
+  # Tasks of Label Studio have annotations, too.
+  return any(
+    isinstance(entry, dict) and 'annotations' in entry and 'data' not in entry
+    for entry in (data.values() if isinstance(data, dict) else data)
+  )
+
+
 def _database(path, data):
   """Return (video, entry) pairs of an object or a list, bare or "database"."""
   database = data.get('database') if isinstance(data, dict) else data
   if isinstance(data, dict) and 'database' not in data:
     bare = {k: v for k, v in data.items() if k != 'activity_list'}
-    entries = [v for v in bare.values() if isinstance(v, dict)]
-    database = bare if any('annotations' in v for v in entries) else None
+    database = bare if is_ground_truth(bare) else None
   if isinstance(database, dict):
     return list(database.items())
   if isinstance(database, list) and database:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import marks
+from backtal_jax.data import annotation_formats, marks
 from backtal_jax.data.tools import (
   behaviour,
   boris,
@@ -61,14 +61,6 @@ def _begins(pattern: str) -> Callable[[str], bool]:
   return lambda text: bool(re.match(rf'(?i)\s*{pattern}', text))
 
 
-def _is_ground_truth(data: Any) -> bool:
-  """Return whether JSON is ActivityNet's, or of one of its relatives."""
-  if isinstance(data, dict):
-    data = data.get('database', [data, *data.values()])
-  entries = data.values() if isinstance(data, dict) else data
-  return any(isinstance(x, dict) and 'annotations' in x for x in entries)
-
-
 def _is_via2(data: Any) -> bool:
   """Return whether JSON holds VIA 2's annotations of pictures."""
   entries = data.values() if isinstance(data, dict) else ()
@@ -87,7 +79,7 @@ _JSON = (
   _Tool('a LabelMe file', _has('shapes', 'imagePath'), _BOXES),
   _Tool('a Datumaro file', _has('items', 'categories'), _BOXES),
   _Tool('a file of predictions', _has('results'), 'it holds no clicks'),
-  _Tool('a ground truth file', _is_ground_truth,
+  _Tool('a ground truth file', annotation_formats.is_ground_truth,
         'prepare simulate-clicks makes clicks of it'),
 )  # fmt: skip
 _XML = (

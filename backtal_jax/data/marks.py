@@ -164,6 +164,23 @@ def span(time: float) -> tuple[float, float]:
   return time - half, max(time + half, 0.001)
 
 
+def require_segment(start: float, end: float, duration: float | None) -> None:
+  """Refuse a segment that no video can have, or none of a known duration.
+
+  Raises:
+    errors.InputError: Without the place.
+  """
+  if not 0 <= start < end:
+    raise errors.InputError(
+      f'a segment from {start:g} to {end:g} s, expected its end after its '
+      'start, and that at 0 s or later'
+    )
+  if duration is not None and end > duration + BEYOND:
+    raise errors.InputError(
+      f'a segment ends at {end:g} s, the video at {duration:g} s'
+    )
+
+
 def moment(start: float, end: float) -> float | tuple[float, float]:
   """Return (start, end), or a moment where these are one."""
   return start if start == end else (start, end)

@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -247,35 +247,25 @@ def read(
     errors.InputError: The file is of no known form.
   """
   text = '' if path.is_dir() else files.read_text(path)
-  if re.match(r'\s*\{', text):
-    data = files.parse_json(text, path)
-    if isinstance(data.get('results'), dict):
-      return _read_predictions(path, data['results'])
-  if path.is_dir() or _is_ground_truth(text, path):
+  is_json = bool(re.match(r'\s*[\[{]', text))
+  data = files.parse_json(text, path) if is_json else None
+  if isinstance(data, dict) and isinstance(data.get('results'), dict):
+    return read_predictions(path, data['results'])
+  if path.is_dir() or (is_json and formats.is_ground_truth(data)):
     return _read_truth(path), []
   if tables.delimiter(text, lambda cells: {*_HEADER} <= {*cells}):
     return _read_table(path)
   return _read_tool(path, times, fps)
 
 
-def _is_ground_truth(text, path):
-  if not re.match(r'\s*[\[{]', text):
-    return False
-  data = files.parse_json(text, path)
-  if isinstance(data, list):
-    return bool(data) and 'annotations' in data[0] and 'data' not in data[0]
-  entries = data.values()
-  return 'database' in data or any(
-    isinstance(entry, dict) and 'annotations' in entry for entry in entries
-  )
-
-
 def _bare(name):
   return annotations.AnnotatedVideo(name, '', None, None, ())
 
 
-def _read_predictions(path, results):
-  """Read predictions of ActivityNet's form."""
+def read_predictions(
+  path: epath.Path, results: Mapping[str, Any]
+) -> tuple[Found, list[str]]:
+  """Read the results of ActivityNet's predictions, as `read` does."""
   found, complaints = [], []
   for video, items in results.items():
     where = f'{path}: video {video!r}'
@@ -363,22 +353,17 @@ def check(
   for where, s in found.segments:
     name = names.get(s.video, '' if times else s.video)
     duration = times[name].duration if name in times else None
-    text = f'{where}: {s.label} {s.start:g}–{s.end:g} s'
-    if not name:
-      near = annotations.nearest(s.video, times)
-      problems.append(f'{where}: video {s.video!r} is unknown{near}')
-    elif classes and s.label not in classes:
-      problems.append(
-        f'{where}: class {s.label!r} is unknown, expected one of '
-        f'{errors.few(classes)}'
-      )
-    elif not s.start < s.end:
-      problems.append(f'{text}, expected the end after the start')
-    elif s.start < 0:
-      problems.append(f'{text}, expected a start of 0 or later')
-    elif duration is not None and s.end > duration + marks.BEYOND:
-      problems.append(f'{text}, but the video ends at {duration:g} s')
-    else:
+    try:
+      if not name:
+        near = annotations.nearest(s.video, times)
+        raise errors.InputError(f'video {s.video!r} is unknown{near}')
+      if classes and s.label not in classes:
+        raise errors.InputError(
+          f'class {s.label!r} is unknown, expected one of {errors.few(classes)}'
+        )
+      marks.require_segment(s.start, s.end, duration)
       end = s.end if duration is None else min(s.end, duration)
       right.append(s._replace(video=name, end=end))
+    except errors.InputError as e:
+      problems.append(f'{where}: {e}')
   return right, problems
