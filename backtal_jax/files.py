@@ -192,8 +192,13 @@ def names_of(videos: Iterable[str]) -> dict[str, str]:
 def write_json(name: epath.Path, value: Any, indent: int | None = None) -> None:
   """Write `value` as JSON, atomically; NaN is refused."""
   text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
-  with atomic(name, 'w') as f:
-    f.write(text + '\n')
+  write_text(name, text + '\n')
+
+
+def write_text(name: epath.Path, text: str) -> None:
+  """Write UTF-8, atomically."""
+  with atomic(name) as f:
+    f.write(text.encode())
 
 
 def read_text(name: epath.Path) -> str:

@@ -397,12 +397,12 @@ def test_folder_has_videos_and_no_links_that_lead_out(tmp_path, capsys):
   (folder / 'b.WEBM').symlink_to(secret)
   assert found.find('b') is None
   (folder / 'a.1.webm').write_bytes(b'x')
-  with pytest.raises(errors.InputError, match=r"are both video 'a\.1'"):
+  with pytest.raises(errors.InputError, match=r"is video 'a\.1', too"):
     videos.Folder(folder)
   with pytest.raises(errors.InputError, match='no such folder'):
     videos.Folder(tmp_path / 'none')
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(errors.InputError, match='no video in it'):
+  with pytest.raises(errors.InputError, match='empty: no video'):
     videos.Folder(tmp_path / 'empty')
 
 

@@ -23,72 +23,38 @@ def _parser():
   parser = command_line.Parser(
     prog='python -m backtal_jax.annotate', description=__doc__
   )
+  # fmt: off
   add = parser.add_argument
-  add(
-    '--project',
-    metavar='FOLDER',
-    help='for everything: features, clicks, trainings, annotations; need not '
-    'be there',
-  )
+  add('--project', metavar='FOLDER', help='for everything: features, clicks, '
+      'trainings, annotations; need not be there')
   add('--videos', metavar='FOLDER', help='of the videos')
-  add(
-    '--clicks',
-    metavar='FILE',
-    help='CSV video_id,time,label,annotator; need not be there',
-  )
+  add('--clicks', metavar='FILE',
+      help='CSV video_id,time,label,annotator; need not be there')
   add('--annotator', metavar='NAME', help='who clicks; of a project, you')
-  add(
-    '--labels',
-    metavar='FILE',
-    help='CSV video_id,subset,label[,duration,fps] of the video labels, read '
-    'and written; default CLICKS_labels.csv beside the clicks',
-  )
-  add(
-    '--subset',
-    default='training',
-    help='of videos that get their first label',
-  )
-  add(
-    '--classes',
-    default='',
-    metavar='A,B,C',
-    help="in order; default those of the model, else the files'",
-  )
+  add('--labels', metavar='FILE',
+      help='CSV video_id,subset,label[,duration,fps] of the video labels, read '
+      'and written; default CLICKS_labels.csv beside the clicks')
+  add('--subset', default='training',
+      help='of videos that get their first label')
+  add('--classes', default='', metavar='A,B,C',
+      help="in order; default those of the model, else the files'")
   add('--actions', action='store_true', help='keys 1…9 click actions, too')
   add('--checkpoint', help='of a model that proposes moments')
   add('--features', help='of the videos, for the model')
   add('--segments', metavar='FILE', help='predictions to review, as JSON')
-  add(
-    '--annotations',
-    metavar='FILE',
-    help='JSON of the reviewed videos, read and written; default '
-    'CLICKS_annotations.json',
-  )
-  add(
-    '--review_subset',
-    default='validation',
-    metavar='SUBSET',
-    help='of reviewed videos, in their annotations',
-  )
-  add(
-    '--learn',
-    action='store_true',
-    help='what is accepted or rejected is a click, too',
-  )
-  add(
-    '--fields',
-    nargs='+',
-    default=[],
-    metavar='FIELD=VALUE',
-    help="of the config of a project's trainings, e.g. train.num_epochs=50",
-  )
+  add('--annotations', metavar='FILE', help='JSON of the reviewed videos, read '
+      'and written; default CLICKS_annotations.json')
+  add('--review_subset', default='validation', metavar='SUBSET',
+      help='of reviewed videos, in their annotations')
+  add('--learn', action='store_true',
+      help='what is accepted or rejected is a click, too')
+  add('--fields', nargs='+', default=[], metavar='FIELD=VALUE', help="of the "
+      "config of a project's trainings, e.g. train.num_epochs=50")
   add('--host', default=_LOOPBACK[1], help='address to listen on')
   add('--port', type=int, help=f'default {_PORT}, or a free one')
-  add(
-    '--transcode',
-    action='store_true',
-    help='first copy the videos that browsers cannot play, as H.264',
-  )
+  add('--transcode', action='store_true',
+      help='first copy the videos that browsers cannot play, as H.264')
+  # fmt: on
   return parser
 
 
@@ -137,14 +103,12 @@ def _load(args):
 
 def serve(args: argparse.Namespace) -> None:
   """Serve until the process is ended."""
-  try:
-    import uvicorn
+  for module in ('uvicorn', 'starlette'):
+    errors.need(module, 'annotate', 'the page')
+  import uvicorn
 
-    from backtal_jax.annotate import server
-  except ImportError as e:
-    raise errors.InputError(
-      f"no {e.name}: pip install 'backtal-jax[annotate]'"
-    ) from e
+  from backtal_jax.annotate import server
+
   project = _open_project(args)
   for name in ('videos', 'clicks', 'annotator'):
     if getattr(args, name) is None:
@@ -171,15 +135,9 @@ def serve(args: argparse.Namespace) -> None:
       segments = _segments(args, folder, opened.classes, proposer)
     token = secrets.token_urlsafe(24)
     app = server.make_app(
-      opened,
-      folder,
-      proposer,
-      segments,
-      runner,
-      token=token,
-      actions=args.actions,
-      hosts=_hosts(args.host),
-    )
+      opened, folder, proposer, segments, runner,
+      token=token, actions=args.actions, hosts=_hosts(args.host),
+    )  # fmt: skip
     with contextlib.suppress(errors.InputError):
       needs('av')  # now, rather than when the first video is opened
     listening = stack.enter_context(_listen(args.host, args.port))
@@ -201,15 +159,10 @@ def _open_store(args, folder, classes):
                        (annotated, '.json')):  # fmt: skip
     files.require_ending(files.path(name), ending)
   opened = store.Store(
-    files.path(args.clicks),
-    args.annotator,
-    folder,
-    classes,
-    labels.Labels(files.path(path), args.subset),
-    folder.measure,
-    reviews.File(files.path(annotated), args.review_subset),
-    args.learn,
-  )
+    files.path(args.clicks), args.annotator, folder, classes,
+    labels.Labels(files.path(path), args.subset), folder.measure,
+    reviews.File(files.path(annotated), args.review_subset), args.learn,
+  )  # fmt: skip
   if opened.missing:
     print(
       f'{args.clicks}: {len(opened.missing)} of its videos are not in '
@@ -285,8 +238,7 @@ def _greet(args, folder, name, token):
 def main(argv: Sequence[str] | None = None) -> None:
   """Serve the page; a user error ends in one line and exit status 1."""
   with errors.one_line():
-    args = _parser().parse_args(argv)
-    serve(args)
+    serve(_parser().parse_args(argv))
 
 
 if __name__ == '__main__':

@@ -20,14 +20,12 @@ class Known(NamedTuple):
 
 
 def details(request: dict, known: Known) -> dict:
-  """Return the fields of an event that its kind has.
+  """Return the fields that an event of the request's kind has.
 
-  Args:
-    request: See store.Store.act; its video is one of the folder.
-    known: Of that video.
+  The request is that of store.Store.act, on a video of the folder.
 
   Raises:
-    errors.InputError: The request makes no sense.
+    errors.InputError: It makes no sense.
   """
   kind, video = request['kind'], request['video']
   if kind == 'spent':

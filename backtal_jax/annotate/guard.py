@@ -25,12 +25,9 @@ _HEADERS = (
 
 
 class Guard:
-  """Lets through who knows the token and comes from our own page.
+  """Lets through to an app who knows the token and comes from our own page.
 
-  Args:
-    app: What is guarded.
-    token: To be known.
-    hosts: Names this server may be called by; () is any.
+  The hosts are names that this server may be called by; () is any.
   """
 
   def __init__(

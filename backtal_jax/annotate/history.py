@@ -216,11 +216,7 @@ class History:
 
 
 def parse(text: bytes, path: epath.Path) -> tuple[dict, History, int]:
-  """Read a history.
-
-  Args:
-    text: the file's content.
-    path: named in errors.
+  """Read a history; the path is what errors name.
 
   Returns:
     The first line's object, or {} of an empty file; the history; the bytes up
@@ -228,7 +224,7 @@ def parse(text: bytes, path: epath.Path) -> tuple[dict, History, int]:
     never reported as saved.
 
   Raises:
-    errors.InputError: a line that is no event, or not the next one.
+    errors.InputError: A line that is no event, or not the next one.
   """
   head, history, whole = {}, History(), text.rfind(b'\n') + 1
   for number, line in enumerate(text[:whole].splitlines(), 1):
@@ -251,10 +247,7 @@ def parse(text: bytes, path: epath.Path) -> tuple[dict, History, int]:
 
 
 def rates(clicks: epath.Path) -> dict:
-  """Count the time that clicks took, where a file has a history.
-
-  Args:
-    clicks: path of the click file.
+  """Count the time that the clicks of a file took, where it has a history.
 
   Returns:
     {annotator: {'clicks' (made in the page, that stand), 'seconds'}} of

@@ -30,10 +30,8 @@ _POINTS = 100  # of the curve of losses
 class Runner:
   """Runs the commands of a project in turn, in a thread.
 
-  Args:
-    project: Its folder.
-    opened: The clicks that trainings begin with.
-    count: Videos, for the progress of their features.
+  Trainings begin with the clicks that are `opened`; `count` is the number of
+  videos, for the progress of their features.
   """
 
   def __init__(
@@ -77,7 +75,7 @@ class Runner:
       self._held = self._held or self._try_lock()
       if not self._held:
         raise errors.InputError(
-          f'{self._running()} of an earlier server is still under way; wait '
+          f'{self._told()[1]} of an earlier server is still under way; wait '
           'for its end, or cancel it'
         )
       if any(s.kind != 'features' for s in self._steps):
@@ -108,7 +106,9 @@ class Runner:
     with self._mutex:
       self._steps[1:] = []
       self._cancelled = True
-      number = self._process.pid if self._process else self._other()
+      number = self._process.pid if self._process else 0
+      if not self._held:  # of an earlier server
+        number, _ = self._told()
       if number:
         with contextlib.suppress(ProcessLookupError):  # it has just ended
           os.killpg(number, signal.SIGTERM)
@@ -125,7 +125,7 @@ class Runner:
       self._held = self._held or self._try_lock()
       doing = self._steps[0].kind if self._steps else ''
       if not self._held:
-        doing = self._running()
+        _, doing = self._told()
     rounds = self._project.rounds()
     found = self._project.segments()
     last = rounds[-1] if rounds else None
@@ -206,16 +206,10 @@ class Runner:
     return True
 
   def _told(self):
+    """Return the process that holds the lock, 0 if none is, and its kind."""
     self._lock.seek(0)
     words = self._lock.read().decode().split()
     return (int(words[0]), words[1]) if len(words) == 2 else (0, 'a command')
-
-  def _other(self):
-    """Return the process of an earlier server's command, 0 if none is."""
-    return 0 if self._held else self._told()[0]
-
-  def _running(self):
-    return self._told()[1]
 
   def _extracted(self):
     """Return the share of the videos that have features, and the time left."""

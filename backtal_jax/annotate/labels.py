@@ -1,8 +1,7 @@
 """The video labels behind the checkboxes of the page."""
 
 import collections
-import csv
-import io
+import itertools
 from collections.abc import Iterable
 
 from etils import epath
@@ -62,13 +61,11 @@ class Labels:
     rows[name] = [
       known | {'video_id': name, 'label': label} for label in labels or ['']
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, '', lineterminator='\n')
-    writer.writeheader()
-    for part in rows.values():
-      writer.writerows(part)
-    with files.atomic(self.path) as f:
-      f.write(text.getvalue().encode())
+    table = [
+      [row.get(column, '') for column in _COLUMNS]
+      for row in itertools.chain(*rows.values())
+    ]
+    files.write_text(self.path, tables.text([_COLUMNS, *table]))
     self._rows[name] = rows[name]
 
   def _name(self, video):

@@ -20,7 +20,7 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.annotate import reviews
 from backtal_jax.annotate import store as click_store
-from backtal_jax.data import feature_files, feature_records
+from backtal_jax.data import feature_files, feature_records, tables
 
 VERSION = 1
 NAME = 'project.json'
@@ -131,7 +131,7 @@ class Project:
 
   def _lengths(self, opened):
     """Return a list of the videos with their seconds, as a file's bytes."""
-    lines = ['video_id,duration']
+    rows = [('video_id', 'duration')]
     for name in opened.names:
       seconds = opened.duration(name)
       if seconds is None:
@@ -139,8 +139,8 @@ class Project:
           f'nobody knows how long {name!r} is: open it in the page once, or '
           "pip install 'backtal-jax[video]'"
         )
-      lines.append(f'"{name.replace(chr(34), chr(34) * 2)}",{seconds}')
-    return '\n'.join([*lines, '']).encode()
+      rows.append((name, seconds))
+    return tables.text(rows).encode()
 
   def steps(self, folder: epath.Path) -> list[Step]:
     """Return the commands of a round, those that were run included."""
@@ -229,14 +229,10 @@ def open_project(
   classes: Sequence[str],
   fields: Sequence[str],
 ) -> Project:
-  """Open a project folder, or begin one; `save` writes it.
+  """Open a project folder, which need not be there; `save` writes it.
 
-  Args:
-    path: Of the folder; it need not be there.
-    videos: Folder of the videos; by default that of before.
-    features: Folder of their features; likewise.
-    classes: Names in order; () are those of before.
-    fields: FIELD=VALUE of a config, for trainings; () are those of before.
+  What is not given is that of before: the folders of videos and features, the
+  classes in order, and the fields, FIELD=VALUE of a config, for trainings.
 
   Raises:
     errors.InputError: The folder is no project, one of another version, or

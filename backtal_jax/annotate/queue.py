@@ -34,11 +34,10 @@ def proposals(
   """Return the moments of a video that are worth a click, best first.
 
   Args:
-    model: Of the classes.
+    model: A trained one.
     video: Its features, perhaps its labels.
-    clicks: Of this video; a label that is no class of the
-      model and not background speaks for its surroundings, too, but is never
-      checked again.
+    clicks: Of this video; a label that is no class of the model and not
+      background speaks for its surroundings, too, but is never checked again.
 
   Returns:
     [(seconds, UNCLICKED or CHECK, value)]. UNCLICKED, one for each stretch
@@ -52,16 +51,10 @@ def proposals(
 def curves(
   model: 'predict.Model', video: 'sources.Example', labels: Sequence[str] = ()
 ) -> tuple[_Curves, _Curves]:
-  """Return the probability of each class over the snippets of a video.
+  """Return {class: [T] probabilities} of a video's classes, and of all.
 
-  Args:
-    model: Of the classes.
-    video: Its features, perhaps its labels.
-    labels: names of its classes; default those of the video, else those that
-      the model finds.
-
-  Returns:
-    {class: [T]} of the classes that are in the video; and of all classes.
+  The video's classes are the `labels` that the model knows, else the video's
+  own, else those that the model finds.
   """
   ((_, found, segments),) = model.predict_videos([video], batch_size=1)
   scores = np.exp(found['cas'] - found['cas'].max(1, keepdims=True))
@@ -83,14 +76,7 @@ def rank(
   duration: float,
   clicks: Sequence[annotations.Click],
 ) -> list[tuple[float, str, float]]:
-  """Return what `proposals` does, of curves that are known.
-
-  Args:
-    found: {class: [T] probabilities} of the classes in the video.
-    every: the same of all classes.
-    duration: seconds.
-    clicks: Clicks of the video.
-  """
+  """Return what `proposals` does, of `curves` over a duration in seconds."""
   curve = np.max(list(found.values()), axis=0)
   step = duration / len(curve)
   times = (np.arange(len(curve)) + 0.5) * step
@@ -123,13 +109,8 @@ def rank(
 def sureness(segments: Sequence[Mapping], labels: Collection[str]) -> float:
   """Return how sure a model is of a video, for `order`.
 
-  Args:
-    segments: What it found there, {'label', 'score'} each.
-    labels: Classes of the video; none are known of some.
-
-  Returns:
-    The best score of a segment, of the class for which that is lowest; 0
-    where nothing is found.
+  That is the best score of its segments, {'label', 'score'} each, of the one
+  of its classes for which that is lowest (of all, if none are known), or 0.
   """
   best = dict.fromkeys(labels, 0.0)
   for segment in segments:
@@ -146,13 +127,8 @@ def order(
 ) -> list[str]:
   """Order videos by what a look is worth.
 
-  Args:
-    names: Of the videos.
-    clicked: Those that have a click.
-    sure: `sureness` of those that a model was asked about.
-
-  Returns:
-    Never clicked ones first, of these what the model is least sure of.
+  Never clicked ones go first, of these what the model is least sure of:
+  {video: `sureness`}.
   """
   key = lambda name: (name in clicked, sure.get(name, 0.0))
   return sorted(names, key=key)

@@ -101,12 +101,9 @@ def _accepted(past, name):
 def read_predictions(
   path: epath.Path, videos: Collection[str], classes: Sequence[str]
 ) -> tuple[dict[str, list[Proposal]], list[str]]:
-  """Read a predictions file of ActivityNet's form.
+  """Read predictions of ActivityNet's form, for the videos that there are.
 
-  Args:
-    path: Of the file.
-    videos: Names of the videos that there are.
-    classes: Those that segments may have; () are any.
+  Segments may have any class where `classes` is empty.
 
   Returns:
     The proposals by video, and the videos of the file that there are not.

@@ -36,12 +36,7 @@ _TYPES = {'.webm': 'video/webm', '.ogv': 'video/ogg', '.mkv': 'video/webm'}
 
 
 class Proposer:
-  """A trained model and the features of the videos.
-
-  Args:
-    model: What finds segments.
-    paths: Of the videos' feature files.
-  """
+  """A trained model, and the files of the videos' features."""
 
   def __init__(
     self, model: 'predict.Model', paths: Iterable[epath.Path]
@@ -209,14 +204,12 @@ def make_app(
   """Return the ASGI application.
 
   Args:
-    store: The clicks.
-    folder: The videos.
+    store, folder: The clicks and the videos.
     proposer: Where there is a model.
     segments: Returns what may be reviewed in a video of a store.
     training: Where there is a project.
-    token: See guard.Guard.
+    token, hosts: See guard.Guard.
     actions: Whether action clicks are wanted.
-    hosts: See guard.Guard.
   """
   answers = _Answers(store, folder, proposer, segments, training, actions)
   routes = [

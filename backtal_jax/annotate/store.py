@@ -44,7 +44,7 @@ class Store:
     learn: Whether what is judged becomes clicks, too.
 
   Raises:
-    errors.InputError: another server has the file; it is of another form, of
+    errors.InputError: Another server has the file; it is of another form, of
       another set of videos or classes, or was changed since its history.
   """
 
@@ -84,7 +84,7 @@ class Store:
       else:
         self._import(clicks or [], reviewed)
       found = self.history.clicks()
-      self.classes = self._classes(classes, self._used(found))
+      self.classes = self._classes(classes, found)
       known = {click.video for click in found}
       self.missing = sorted(known.difference(videos))
       if known and len(self.missing) == len(known):
@@ -196,26 +196,24 @@ class Store:
         return self._answer(None, video)
       if not isinstance(video, str) or video not in self.names:
         raise errors.InputError(f'video {video!r} is not in the folder')
-      event = {'kind': kind, 'video': video, 'key': key}
       if undone:
-        event['of'] = undone['seq']
+        fields = {'of': undone['seq']}
       else:
-        event |= acts.details(request, self._known(video))
-      if event.keys() & {'segments', 'reviewed'}:
-        self._require_annotated()
+        known = acts.Known(
+          self.who, self.classes, self.history, self.labels.get(video),
+          self.end(video),
+        )  # fmt: skip
+        fields = acts.details(request, known)
+      event = self._event(kind, video, {'key': key, **fields})
+      if event.keys() & {'segments', 'reviewed'} and self.annotated is None:
+        raise errors.InputError('nothing is reviewed here: no annotations file')
       if 'segments' in event and self._learn:
         event['learn'] = True
       spent = formats.number(request.get('spent', 0), 'the time spent')
       if spent > 0:
         event['spent'] = round(min(spent, _LONGEST_SPENT), 3)
-      event = self._save(event, undone)
+      self._save(event, undone)
       return self._answer(undone or event, video)
-
-  def _known(self, video):
-    return acts.Known(
-      self.who, self.classes, self.history, self.labels.get(video),
-      self.end(video),
-    )  # fmt: skip
 
   def end(self, name: str) -> float | None:
     """Return the most seconds that anything tells of a video.
@@ -230,12 +228,6 @@ class Store:
     return {'event': event, 'video': self.video(video) if known else None}
 
   def _save(self, event, undone):
-    event = {
-      'seq': len(self.history.events) + history.FIRST,
-      'at': round(time.time(), 3),
-      'who': self.who,
-      **event,
-    }
     end = os.fstat(self._log.fileno()).st_size
     try:
       self._append([event])
@@ -259,11 +251,6 @@ class Store:
             self._annotate()
       self._log.truncate(end)
       raise
-    return event
-
-  def _require_annotated(self):
-    if self.annotated is None:
-      raise errors.InputError('nothing is reviewed here: no annotations file')
 
   def _annotate(self):
     """Write the annotations that reviews have made."""
@@ -284,35 +271,31 @@ class Store:
     """Let the history begin with what is there."""
     names = [click.video for click in clicks]
     names, _ = annotations.match_names(names, self.names)
-    for number, click in enumerate(clicks, history.FIRST):
-      self.history.add(
-        {
-          'seq': number,
-          'at': round(time.time(), 3),
-          'who': click.annotator,
-          'kind': 'imported',
-          'video': names.get(click.video, click.video),
-          'add': [click.time, click.label],
-        }
-      )
-
+    for click in clicks:
+      event = {'add': [click.time, click.label], 'who': click.annotator}
+      video = names.get(click.video, click.video)
+      self.history.add(self._event('imported', video, event))
     names, _ = annotations.match_names(reviewed, self.names)
     for name, video in reviewed.items():
-      self.history.add(
-        {
-          'seq': len(self.history.events) + history.FIRST,
-          'at': round(time.time(), 3),
-          'who': self.who,
-          'kind': 'imported',
-          'video': names.get(name, name),
-          'segments': {
-            f'imported {i}': [x.start, x.end, x.label, history.ACCEPTED]
-            for i, x in enumerate(video.segments)
-          },
-          'reviewed': True,
-          **({'duration': video.duration} if video.duration else {}),
-        }
-      )
+      segments = {
+        f'imported {i}': [x.start, x.end, x.label, history.ACCEPTED]
+        for i, x in enumerate(video.segments)
+      }
+      event = {'segments': segments, 'reviewed': True}
+      if video.duration:
+        event['duration'] = video.duration
+      self.history.add(self._event('imported', names.get(name, name), event))
+
+  def _event(self, kind, video, fields):
+    """Return the event that comes next."""
+    return {
+      'seq': len(self.history.events) + history.FIRST,
+      'at': round(time.time(), 3),
+      'who': self.who,
+      'kind': kind,
+      'video': video,
+      **fields,
+    }
 
   def _agree(self, clicks, reviewed, log):
     """Refuse files that are not what their history says, now or before."""
@@ -354,16 +337,12 @@ class Store:
       if new in event and self.labels.get(video) == event[old]:
         self.labels.set(video, event[new], self.duration(video))
 
-  def _used(self, clicks):
-    """Return the classes in clicks and segments."""
-    past = self.history
-    return {click.label for click in clicks} | {
-      x.label for v in past.reviewed() for x in past.segments(v).values()
-    }
-
-  def _classes(self, classes, used):
+  def _classes(self, classes, clicks):
     """Return the classes, in order, that may be used."""
-    used = (used | self.labels.names()) - {annotations.BACKGROUND}
+    used = {click.label for click in clicks} | self.labels.names()
+    for video in self.history.reviewed():
+      used |= {x.label for x in self.history.segments(video).values()}
+    used -= {annotations.BACKGROUND}
     for label in sorted(used.difference(classes)) if classes else ():
       raise errors.InputError(
         f'{self.path} or {self.labels.path}: class {label!r} is unknown, '

@@ -35,36 +35,13 @@ class Folder:
       raise errors.InputError(f'{path}: no such folder')
     self._files: dict[str, str] = {}
     self._lengths: dict[str, float | None] = {}
-    others = []
-    with os.scandir(self.path) as entries:
-      entries = sorted(entries, key=lambda entry: entry.name)
-    for entry in entries:
-      file = entry.name
-      name, suffix = os.path.splitext(file)
-      if file.startswith('.'):
-        continue
-      if suffix.lower() not in files.VIDEO_SUFFIXES:
-        others += [] if entry.is_dir() else [file]
-        continue
-      plain = entry.is_file(follow_symlinks=False) and file.isprintable()
-      if not plain and (problem := self._problem(file)):
-        print(f'left out: {file!r} {problem}', file=sys.stderr)
-        continue
-      if name in self._files:
-        raise errors.InputError(
-          f'{path}: {self._files[name]!r} and {file!r} are both video {name!r}'
-        )
-      self._files[name] = file
+    for found in decode.find(self.path):
+      if problem := self._problem(found.name):
+        print(f'left out: {found.name!r} {problem}', file=sys.stderr)
+      else:
+        self._files[found.stem] = found.name
     if not self._files:
-      raise errors.InputError(
-        f'{path}: no video in it, expected files that end in '
-        f'{", ".join(files.VIDEO_SUFFIXES)}'
-      )
-    if others:
-      print(
-        f'{path}: left out, not named as videos: {errors.few(others)}',
-        file=sys.stderr,
-      )
+      raise errors.InputError(f'{path}: no video in it is left')
 
   def __contains__(self, name: object) -> bool:
     return name in self._files

@@ -6,10 +6,8 @@ truth, whatever `v_` prefix another source writes.
 """
 
 import collections
-import csv
 import dataclasses
 import difflib
-import io
 import re
 import sys
 import unicodedata
@@ -429,9 +427,5 @@ def _check(
 
 def write_clicks(path: epath.Path, clicks: Iterable[Click]) -> None:
   """Write our own click file: `video_id,time,label,annotator`, seconds."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(click_formats.HEADER)
-  writer.writerows(map(dataclasses.astuple, clicks))
-  with files.atomic(path) as f:
-    f.write(text.getvalue().encode())
+  rows = [click_formats.HEADER, *map(dataclasses.astuple, clicks)]
+  files.write_text(path, tables.text(rows))

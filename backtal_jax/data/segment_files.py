@@ -4,8 +4,6 @@ What players show (VIA, ELAN, subtitles) is written in their time, to which
 the first picture's is added; all else in ours.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -132,7 +130,7 @@ def write(
         if frames
         else _table(segments)
       )
-      _write_text(output, text)
+      files.write_text(output, text)
     else:
       files.write_json(output, _results(segments, videos))
     return [output]
@@ -144,7 +142,7 @@ def write(
     if form == '.eaf':
       elan.write_segments(path, own, name, ending(name), first[name])
     elif form in ('.vtt', '.srt'):
-      _write_text(path, _subtitles(own, first[name], form))
+      files.write_text(path, _subtitles(own, first[name], form))
     else:
       write(
         path, own, [name], times, suffix=ending(name), classes=classes,
@@ -152,11 +150,6 @@ def write(
       )  # fmt: skip
     written.append(path)
   return written
-
-
-def _write_text(path, text):
-  with files.atomic(path) as f:
-    f.write(text.encode())
 
 
 def _results(segments, videos):
@@ -168,18 +161,12 @@ def _results(segments, videos):
   return localization.format_results(found)
 
 
-def _csv(rows):
-  text = io.StringIO()
-  csv.writer(text, lineterminator='\n').writerows(rows)
-  return text.getvalue()
-
-
 def _table(segments):
   """Return a row a segment, with a column of scores if they have some."""
   scored = any(s.score is not None for s in segments) or not segments
   head = (*_HEADER, 'score') if scored else _HEADER
   rows = [(s.video, s.label, s.start, s.end, s.score) for s in segments]
-  return _csv([head, *(row[: len(head)] for row in rows)])
+  return tables.text([head, *(row[: len(head)] for row in rows)])
 
 
 def _frames(segments, videos, times, classes):
@@ -202,7 +189,7 @@ def _frames(segments, videos, times, classes):
           score = 1.0 if s.score is None else s.score
           best[s.label] = max(best[s.label], score)
       rows.append((name, frame, round(time, 6), *best.values()))
-  return _csv(rows)
+  return tables.text(rows)
 
 
 def _subtitles(segments, first, form):

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from etils import epath
 
@@ -82,6 +82,13 @@ def _stripped(cells: Sequence[str], delimiter: str) -> list[str]:
     return cells
   decimal = lambda cell: _DECIMAL.fullmatch(cell)
   return ['.'.join(m.groups()) if (m := decimal(x)) else x for x in cells]
+
+
+def text(rows: Iterable[Sequence[object]]) -> str:
+  """Return rows as CSV."""
+  found = io.StringIO()
+  csv.writer(found, lineterminator='\n').writerows(rows)
+  return found.getvalue()
 
 
 def lower(cells: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.data import annotations
 from backtal_jax.data import clicks as click_files
-from backtal_jax.prepare import click_stats
+from backtal_jax.prepare import click_stats, options
 
 # Videos that are shown, the worst.
 _SHOWN = 10
@@ -50,9 +50,8 @@ Units = list[tuple[str, str]]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
-  click_stats.add_click_files(parser)
+  options.add_click_files(parser)
   add = parser.add_argument
-  add('--ground_truth', type=files.path, help='tells the gaps; of any format')
   add('--seconds', type=float, default=1.0,
       help='what is near an action click (default %(default)s); without '
       'ground truth videos are compared in parts of twice this')  # fmt: skip

@@ -14,41 +14,17 @@ from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
-from backtal_jax.data import annotation_formats, annotations, click_tools
+from backtal_jax.data import annotations
+from backtal_jax.prepare import options
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
+  options.add_click_files(parser, truth_required=True)
   add = parser.add_argument
-  add('--ground_truth', type=files.path, required=True, help='of any format')
-  add_click_files(parser)
   add('--output', type=files.path, required=True, help='the JSON file')
   add('--lenient', action='store_true',
       help='leave out clicks that are wrong')  # fmt: skip
-
-
-def add_click_files(parser: argparse.ArgumentParser) -> None:
-  """Add the options of click files of any format."""
-  add = parser.add_argument
-  add('--clicks', required=True, nargs='+', help='files')
-  add(
-    '--intervals',
-    default='',
-    choices=click_tools.INTERVALS[1:],
-    help="how annotation tools' intervals become clicks",
-  )
-  add(
-    '--fps',
-    type=annotation_formats.rate,
-    help='of clicks that are frames; of Label '
-    "Studio's always: frameRate of its configuration, 24 by default",
-  )
-  add(
-    '--video_list',
-    type=files.path,
-    help='CSV video_id,duration[,fps][,first_picture] where the ground truth '
-    'lacks these',
-  )
 
 
 def actions(video: annotations.AnnotatedVideo) -> list[tuple[float, float]]:

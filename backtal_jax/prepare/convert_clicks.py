@@ -4,22 +4,19 @@ import argparse
 
 from etils import epath
 
-from backtal_jax import command_line, errors, files
+from backtal_jax import files
 from backtal_jax.data import annotations
 from backtal_jax.data import clicks as click_files
 from backtal_jax.data.tools import elan, via
-from backtal_jax.prepare import click_stats
+from backtal_jax.prepare import options
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
-  add = parser.add_argument
-  click_stats.add_click_files(parser)
-  add('--output', type=files.path, required=True,
-      help='a .csv, .json (VIA 3) or a folder (ELAN)')  # fmt: skip
-  add('--ground_truth', type=files.path, help='to check with; of any format')
-  add('--suffix', type=command_line.suffix,
-      help='of the videos in files of tools; by default .mp4')  # fmt: skip
+  options.add_click_files(parser)
+  options.add_suffix(parser)
+  told = 'a .csv, .json (VIA 3) or a folder (ELAN)'
+  parser.add_argument('--output', type=files.path, required=True, help=told)
 
 
 def run(
@@ -34,9 +31,7 @@ def run(
   """Read click files, and write their clicks for the tool of the output."""
   files.require_ending(output, '.csv', '.json')
   ending = output.suffix.lower()
-  if suffix and ending == '.csv':
-    raise errors.InputError(f'{output}: names no files of videos; no --suffix')
-  suffix = suffix or '.mp4'
+  suffix = options.suffix_of(output, suffix, ending != '.csv')
   truth, times = annotations.read_known(ground_truth, video_list)
   paths = map(files.path, clicks)
   found, _ = click_files.read(

@@ -5,8 +5,9 @@ import dataclasses
 
 from etils import epath
 
-from backtal_jax import command_line, errors, files
+from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats, annotations, segment_files
+from backtal_jax.prepare import options
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -17,16 +18,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   add('--output', type=files.path, required=True,
       help='.json (ActivityNet), .via.json (VIA 3), .csv, .eaf, .vtt or .srt; '
       '{video} in its name makes a file a video')  # fmt: skip
-  add('--ground_truth', type=files.path,
-      help='tells videos and classes; of any format')  # fmt: skip
-  add('--video_list', type=files.path,
-      help='CSV video_id,duration[,fps][,first_picture]')  # fmt: skip
-  add('--fps', type=annotation_formats.rate,
-      help='frames a second where nothing else tells them')  # fmt: skip
+  options.add_known(parser)
+  options.add_suffix(parser)
   add('--subset',
       help='of what becomes ground truth; by default training')  # fmt: skip
-  add('--suffix', type=command_line.suffix,
-      help='of the videos in files of tools; by default .mp4')  # fmt: skip
   add('--frames', action='store_true', help='a CSV with one row a frame')
   add('--lenient', action='store_true', help='leave out what is wrong')
 
@@ -49,8 +44,7 @@ def run(
   the subset that `ground_truth` tells.
   """
   segment_files.require_output(output, frames)
-  if suffix and not segment_files.names_videos(output):
-    raise errors.InputError(f'{output}: names no files of videos; no --suffix')
+  suffix = options.suffix_of(output, suffix, segment_files.names_videos(output))
   truth, times = annotations.read_known(ground_truth, video_list)
   right, videos, problems, classes = [], {}, [], []
   for path in map(files.path, segments):
@@ -96,7 +90,7 @@ def run(
     written = [output]
   else:
     written = segment_files.write(
-      output, right, [*videos], times, suffix=suffix or '.mp4',
+      output, right, [*videos], times, suffix=suffix,
       classes=classes, frames=frames,
     )  # fmt: skip
   print(f'{errors.few(written)}: {len(right)} segments of {len(videos)} videos')

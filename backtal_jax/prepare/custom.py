@@ -253,8 +253,8 @@ def get_config(recipe={default!r}):
   text += ''.join(f'  c.{key} = {value!r}\n' for key, value in lines.items())
   if not recipe.base:
     text += _fit(num_training) + _GUARD
-  with files.atomic(output / 'config.py', 'w') as f:
-    f.write(text + '  return recipes.apply(c, recipe)\n')
+  text += '  return recipes.apply(c, recipe)\n'
+  files.write_text(output / 'config.py', text)
 
 
 def _fit(count):

@@ -1,12 +1,61 @@
-"""The options of `prepare custom`, which those of the benchmarks are, too."""
+"""Options of several commands; those of `prepare custom` are a Recipe."""
 
+import argparse
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from backtal_jax import errors
+from backtal_jax import command_line, errors, files
 from backtal_jax.data import annotation_formats, click_tools
+
+_VIDEO_LIST = (
+  'CSV video_id,duration[,fps][,first_picture] where the ground truth lacks '
+  'these'
+)
+_CLICK_FPS = (
+  "frames a second of Label Studio's frames: frameRate of its configuration, "
+  "24 by default; and of others' where no video tells its own"
+)
+_INTERVALS = (
+  "how annotation tools' intervals become clicks: their midpoint, or "
+  'background in the complement'
+)
+
+
+def add_known(
+  parser: argparse.ArgumentParser, truth_required: bool = False
+) -> None:
+  """Add the options of what is known of videos."""
+  add = parser.add_argument
+  add('--ground_truth', type=files.path, required=truth_required,
+      help='of any format')  # fmt: skip
+  add('--video_list', type=files.path, help=_VIDEO_LIST)
+  add('--fps', type=annotation_formats.rate, help=_CLICK_FPS)
+
+
+def add_click_files(
+  parser: argparse.ArgumentParser, truth_required: bool = False
+) -> None:
+  """Add the options of click files of any format."""
+  add_known(parser, truth_required)
+  add = parser.add_argument
+  add('--clicks', required=True, nargs='+', help='files')
+  add('--intervals', default='', choices=click_tools.INTERVALS[1:],
+      help=_INTERVALS)  # fmt: skip
+
+
+def add_suffix(parser: argparse.ArgumentParser) -> None:
+  """Add the option that `suffix_of` takes."""
+  told = 'of the videos in files of tools; by default .mp4'
+  parser.add_argument('--suffix', type=command_line.suffix, help=told)
+
+
+def suffix_of(output: object, given: str | None, names_videos: bool) -> str:
+  """Return the ending of the videos that an output names; refuse a vain one."""
+  if given and not names_videos:
+    raise errors.InputError(f'{output}: names no files of videos; no --suffix')
+  return given or '.mp4'
 
 
 def _option(help: str, default: Any = dataclasses.MISSING, **how: Any) -> Any:
@@ -32,20 +81,12 @@ class Recipe:
   labels: str = _option(
     'CSV video_id,subset,label[,duration,fps] of video labels', ''
   )
-  video_list: str = _option(
-    'CSV video_id,duration[,fps][,first_picture] where the ground truth '
-    'lacks these', '',
-  )  # fmt: skip
+  video_list: str = _option(_VIDEO_LIST, '')
   clicks: tuple[str, ...] = _option('of any format', (), metavar='FILE')
-  intervals: str = _option(
-    "how annotation tools' intervals become clicks: their midpoint, or "
-    'background in the complement', '', choices=click_tools.INTERVALS[1:],
-  )  # fmt: skip
+  intervals: str = _option(_INTERVALS, '', choices=click_tools.INTERVALS[1:])
   click_fps: float | None = _option(
-    "frames a second of Label Studio's frames: frameRate of its "
-    "configuration, 24 by default; and of others' where no video tells its own",
-    None, type=annotation_formats.rate,
-  )  # fmt: skip
+    _CLICK_FPS, None, type=annotation_formats.rate
+  )
   train_split: str = _option('subset', 'training')
   eval_split: str = _option(
     'subset, with segments; default: validation, or none where all videos are '
