@@ -187,17 +187,13 @@ def find_ground_truth(name: str, root: epath.Path) -> Annotations:
 def read_ground_truth(
   path: epath.Path, *, video_list: epath.Path | None = None
 ) -> Annotations:
-  """Read ground truth of any format.
+  """Read ground truth of any format, as published, whatever `problems` finds.
 
   Args:
-    path: A JSON file (ActivityNet, BackTAL, HACS, LACP, mmaction2), or the
-      folder of the official THUMOS14 text files (CLASS_val.txt,
-      CLASS_test.txt, in folders of their own or not), or one such file.
-    video_list: Where the ground truth tells no duration or fps, a CSV
-      `video_id,duration[,fps]` or another ground-truth file that does.
-
-  Returns:
-    Everything as published, whatever `problems` finds in it.
+    path: A JSON file (ActivityNet, BackTAL, HACS, LACP, mmaction2), or what
+      annotation_formats.read_thumos14 reads.
+    video_list: Where the ground truth tells no duration or fps, what does, see
+      `read_lengths`.
 
   Raises:
     errors.InputError: Missing, malformed, or a video in it twice.
@@ -208,15 +204,11 @@ def read_ground_truth(
     rows, classes = annotation_formats.read_activitynet(path)
   videos = {
     name: AnnotatedVideo(
-      name,
-      subset,
-      times.duration,
-      times.fps,
-      tuple(Segment(*s) for s in segments),
-      times.first_picture,
+      name, subset, times.duration, times.fps,
+      tuple(Segment(*s) for s in segments), times.first_picture,
     )
     for name, subset, times, segments in rows
-  }
+  }  # fmt: skip
   # Two videos that differ by the prefix alone could not be told apart.
   for name in videos:
     if f'v_{name}' in videos:
@@ -229,7 +221,7 @@ def read_ground_truth(
 def read_lengths(
   path: epath.Path,
 ) -> dict[str, annotation_formats.VideoTimes]:
-  """Return {video: VideoTimes} of a video list or of ground truth."""
+  """Return {video: VideoTimes} of a CSV of videos or of other ground truth."""
   if not path.name.endswith('.json'):
     return annotation_formats.read_video_list(path)
   rows, _ = annotation_formats.read_activitynet(path)
@@ -242,8 +234,7 @@ def read_known(
   """Read what is known of videos from the ground truth, else from a list.
 
   Returns:
-    The ground truth, see `read_ground_truth`, if it is given; the times of
-    the videos.
+    The ground truth, if it is given; and the times of the videos.
   """
   if ground_truth:
     truth = read_ground_truth(ground_truth, video_list=video_list)

@@ -67,10 +67,10 @@ def number(value: npt.ArrayLike | None) -> float:
 
 
 def text(value: npt.ArrayLike, where: object) -> str:
-  """Return the one text in an array, which may be bytes.
+  """Return the one text in an array, which may be bytes in UTF-8.
 
   Raises:
-    errors.InputError: There is none, or several, or not UTF-8.
+    errors.InputError: There is none, or several.
   """
   value = np.asarray(value)
   with contextlib.suppress(UnicodeDecodeError):

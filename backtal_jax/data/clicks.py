@@ -52,9 +52,8 @@ def snippet_labels(
   # The last one written stays.
   order = lambda c: (index[c.label] != background, c.time, index[c.label])
   for click in sorted(clicks, key=order):
-    labels[_snippet(click.time, duration or 1, num_snippets)] = index[
-      click.label
-    ]
+    place = _snippet(click.time, duration or 1, num_snippets)
+    labels[place] = index[click.label]
   return labels
 
 
@@ -174,8 +173,8 @@ def coverage(
   found: Iterable[annotations.Click],
   videos: Sequence[str],
   annotator: str = ALL,
-) -> str:
-  """Return a line on how many clicks of whom reach the training videos.
+) -> tuple[str, dict[str, int]]:
+  """Return how many clicks of whom reach the training videos, see `summary`.
 
   Raises:
     errors.InputError: The clicks reach nobody.
@@ -190,16 +189,20 @@ def coverage(
       'videos; expected some, or no click file at all'
     )
   who = sorted({click.annotator for click in used})
-  line = summary(
-    len(used), len(reached), len(videos), f'annotators {errors.few(who)}'
+  line, reach = summary(
+    len(videos), len(reached), len(used), f'annotators {errors.few(who)}'
   )
-  return line + f'; {others} more are on other videos' * bool(others)
+  return line + f'; {others} more are on other videos' * bool(others), reach
 
 
-def summary(count: int, reached: int, total: int, what: str) -> str:
-  """Return a line on clicks, a warning where most videos have none."""
-  line = f'{count} clicks on {reached} of {total} training videos ({what})'
-  return f'warning: only {line}' if 2 * reached < total else line
+def summary(
+  videos: int, clicked: int, clicks: int, what: str
+) -> tuple[str, dict[str, int]]:
+  """Return a line, a warning where most have no click, and the counts."""
+  line = f'{clicks} clicks on {clicked} of {videos} training videos ({what})'
+  warning = 'warning: only ' * (2 * clicked < videos)
+  reach = {'videos': videos, 'clicked': clicked, 'clicks': clicks}
+  return warning + line, reach
 
 
 def labeller(

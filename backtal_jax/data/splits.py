@@ -119,10 +119,11 @@ def make_clicks(
   chosen = [names[i] for i in videos]
   if not paths:
     counts = np.array(source.num_clicks())[videos].tolist()
-    reached = sum(count > 0 for count in counts)
-    line = clicks.summary(sum(counts), reached, len(counts), 'in their files')
-    reach = {'videos': len(counts), 'clicked': reached, 'clicks': sum(counts)}
-    if others and reached:
+    clicked = sum(count > 0 for count in counts)
+    line, reach = clicks.summary(
+      len(counts), clicked, sum(counts), 'in their files'
+    )
+    if others and clicked:
       raise errors.InputError(
         f'config.data.agreement_clicks is {str(others[0])!r}, but '
         "config.data.clicks is '': expected the file of the clicks that are "
@@ -146,12 +147,8 @@ def make_clicks(
   label = clicks.labeller(
     found, ground_truth, annotator, seed=seed, num_snippets=num_snippets
   )
-  grouped = clicks.by_video(found)
-  reached, _ = annotations.match_names(chosen, grouped)
-  count = sum(len(grouped[name]) for name in {*reached.values()})
-  reach = {'videos': len(chosen), 'clicked': len(reached), 'clicks': count}
-  told = _told(found, kept, held, others, chosen)
-  line = clicks.coverage(found, chosen, annotator) + told
+  line, reach = clicks.coverage(found, chosen, annotator)
+  line += _told(found, kept, held, others, chosen)
   return Supervision(label, line, reach, held)
 
 

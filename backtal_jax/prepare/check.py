@@ -78,7 +78,7 @@ def check(root: epath.Path, config: run_config.Config) -> list[str]:
         problems.append(f'{split}: no video has a label')
       try:
         if config.clicks:
-          print(clicks.coverage(found, names, config.annotator))
+          print(clicks.coverage(found, names, config.annotator)[0])
       except errors.InputError as e:
         problems.append(f'{config.clicks}: {e}')
   try:

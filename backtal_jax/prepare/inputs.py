@@ -85,7 +85,7 @@ def read(recipe: options.Recipe) -> Inputs:
   annotations.note(dataclasses.replace(truth, videos=right))
   errors.tell(problems + wrong + incomplete + complaints, recipe.lenient)
   if recipe.clicks:
-    print(clicks.coverage(clicked, [*truth.subset(recipe.train_split)]))
+    print(clicks.coverage(clicked, [*truth.subset(recipe.train_split)])[0])
   if not shapes:
     raise errors.InputError(f'{recipe.features[0]}: every video is wrong')
   return Inputs(
