@@ -18,13 +18,22 @@ from backtal_jax.data import annotations
 from backtal_jax.prepare import __main__ as command
 
 Click = annotations.Click
-TRUTH = annotations.Annotations(
-  {
-    name: annotations.AnnotatedVideo(name, 'training', 60.0, 25.0, ())
-    for name in ('one', 'two b%')
-  },
-  ('jump', 'run'),
-)
+
+
+def truth(*names, first_picture=0.0):
+  """Return a ground truth of videos of a minute, 25 frames a second."""
+  return annotations.Annotations(
+    {
+      name: annotations.AnnotatedVideo(
+        name, 'training', 60.0, 25.0, (), first_picture
+      )
+      for name in names
+    },
+    ('jump', 'run'),
+  )
+
+
+TRUTH = truth('one', 'two b%')
 
 VIA = {
   'project': {'pname': 'x', 'data_format_version': '3.1.1'},
@@ -119,11 +128,12 @@ ELAN = """<?xml version="1.0" encoding="UTF-8"?>
 """  # noqa: E501, as ELAN writes it
 
 
-def written(tmp_path, content):
-  """Write a file whose name says nothing of its form."""
-  path = tmp_path / 'file.txt'
-  text = content if isinstance(content, str) else json.dumps(content)
-  path.write_text(text)
+def written(tmp_path, content, name='file.txt'):
+  """Write a file, whose name need not say anything of its form."""
+  if not isinstance(content, str | bytes):
+    content = json.dumps(content)
+  path = tmp_path / name
+  path.write_bytes(content if isinstance(content, bytes) else content.encode())
   return path
 
 
@@ -166,43 +176,11 @@ def test_frames_of_label_studio_may_begin_at_zero(tmp_path):
   (item,) = task[0]['annotations'][0]['result']
   item['value']['ranges'] = [{'start': 0, 'end': 0}, {'start': 25, 'end': 75}]
   path = written(tmp_path, task)
-  for truth in (TRUTH, None):
+  for known in (TRUTH, None):
     clicks, _ = annotations.read_clicks(
-      path, truth, fps=50, intervals='midpoint'
+      path, known, fps=50, intervals='midpoint'
     )
     assert [c.time for c in clicks] == [0.0, 1.0]
-
-
-@pytest.mark.parametrize('content, message', [
-  ('{"metadata": ', 'not JSON'),
-  ({'metadata': {'1_a': {}}, 'attribute': {}}, 'not the shape of a VIA 3 proj'),
-  ([{'data': {}, 'annotations': [{'result': [{'value': {'ranges': [{}]}}]}]}],
-   'not the shape of a Label Studio export'),
-  ('<?xml version="1.0"?><a>', 'not whole XML'),
-  ('<?xml version="1.0"?><a/>', 'expected an ELAN file'),
-  (ELAN.replace('REF1="ts3"', 'REF1="x"'), 'not the shape of an ELAN file'),
-  (ELAN.replace('"milliseconds"', '"PAL-frames"'), "TIME_UNITS 'PAL-frames'"),
-  ('Media file name,Behavior\none.mp4,run\n', 'no column Time or Start'),
-  (BORIS_STATES.replace('POINT,5', 'X,5'), "'X', expected POINT, START"),
-  (BORIS_STATES.replace('one.mp4,run,STOP,20\n', ''), 'without its STOP'),
-  (BORIS_STATES.replace('START,10', 'POINT,10'), 'without its other end'),
-  (BORIS.replace('12.5', 'x'), 'a time of .background. is .x., expected s'),
-  (BORIS.replace('12.5', 'nan'), 'expected seconds, as a finite number'),
-  (BORIS.replace('12.5', '61'), 'the video ends at 60 s'),
-  (BORIS.replace('one.mp4', 'no.mp4'), "video 'no' is not in the ground"),
-])  # fmt: skip
-def test_damaged_files(tmp_path, content, message):
-  with pytest.raises(errors.InputError, match=message):
-    annotations.read_clicks(
-      written(tmp_path, content), TRUTH, intervals='midpoint'
-    )
-
-
-def test_complement_needs_a_duration(tmp_path):
-  with pytest.raises(errors.InputError, match="no duration of video 'one'"):
-    annotations.read_clicks(
-      written(tmp_path, BORIS_BOTH), intervals='complement'
-    )
 
 
 # Two files in a row, 60 and 90 s; columns of BORIS 10.0.2, as it wrote them.
@@ -269,24 +247,6 @@ def test_times_of_boris_count_from_the_start_of_each_file(
     path = written(tmp_path, text.replace(',', delimiter))
     clicks, _ = annotations.read_clicks(path, TRUTH, intervals='midpoint')
     assert [(c.video, c.time) for c in clicks] == expected
-
-
-@pytest.mark.parametrize('text, message', [
-  (boris(('run', 'POINT', '65', TWO_B), durations='60.000'),
-   'one observation of several files .*Media duration'),
-  (boris(('run', 'POINT', '1', ONE), ('run', 'POINT', '65', TWO_B), source=''),
-   'one observation of several files'),
-  (boris(('run', 'POINT', '65', TWO_B), durations='NA;NA'), "is 'NA', exp"),
-  # BORIS counted from the files' dates.
-  (boris(('run', 'POINT', '30', TWO_B)), "is 'two b%', by Media durat"),
-  (boris(('run', 'POINT', '1700000005', ONE), source='player #1:/v/one.mp4',
-         durations='60.000'), 'all ends at 60 s; expected .* not of the day'),
-  (boris(('run', 'POINT', '2', 'NA'), source='NA', durations='NA'), "('NA')"),
-  (boris(('run', 'POINT', '2', ONE), offset='5'), 'the time is -3 s'),
-])  # fmt: skip
-def test_events_of_boris_without_a_place_are_refused(tmp_path, text, message):
-  with pytest.raises(errors.InputError, match=message):
-    annotations.read_clicks(written(tmp_path, text), TRUTH)
 
 
 def elan(media, *slots):
@@ -403,23 +363,6 @@ def test_regions_of_label_studio(tmp_path, capsys, export, expected, told):
   assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('export, fps, message', [
-  (studio(UPLOAD, timeline(49, 49)), None, 'frameRate of .*--fps .*24 where'),
-  (studio(UPLOAD, ('choices', {'choices': ['x']})), 24, 'but 1 choices'),
-  (studio(UPLOAD, ('labels', {'start': 1, 'end': 9, 'text': 'a',
-                               'labels': ['x']})), 24, 'but 1 labels'),
-  (studio(1, timeline(1, 1)), 24, 'a task whose data name no video'),
-  ([{'a': 'x/one.mp4', 'b': 'x/two.mp4', 'tl': [timeline(1, 1)[1]]}], 24,
-   'a task of several videos'),
-  (studio(UPLOAD, *2 * [('choices', {'choices': ['x']})]), 24, '2 choices;'),
-])  # fmt: skip
-def test_exports_of_label_studio_that_are_no_clicks(
-  tmp_path, export, fps, message
-):
-  with pytest.raises(errors.InputError, match=message):
-    annotations.read_clicks(written(tmp_path, export), TRUTH, fps=fps)
-
-
 @pytest.mark.parametrize('task, expected', [
   # As Label Studio 1.23.2 named uploads of clip B.mp4 and clip (30 fps).mp4.
   ({'video': '/data/upload/1/32b734d7-clip_B.mp4'}, 'clip B'),
@@ -436,27 +379,20 @@ def test_exports_of_label_studio_that_are_no_clicks(
 ])  # fmt: skip
 def test_videos_of_label_studio(tmp_path, task, expected):
   names = 'one', 'clip B', 'clip (30 fps)', 'long', '20240101-cam', 'cam'
-  truth = annotations.Annotations(
-    {n: annotations.AnnotatedVideo(n, '', 60.0, 30.0, ()) for n in names},
-    ('run',),
-  )
   export = studio('', timeline(1, 1))
   export[0]['data'] = task
   path = written(tmp_path, export)
-  (click,), _ = annotations.read_clicks(path, truth, fps=24)
+  (click,), _ = annotations.read_clicks(path, truth(*names), fps=24)
   assert click.video == expected
 
 
 def test_an_upload_that_could_be_two_videos_is_refused(tmp_path):
-  truth = annotations.Annotations(
-    {n: annotations.AnnotatedVideo(n, '', 60.0, 30.0, ())
-     for n in ('clip B', 'clip_B')}, ('run',),
-  )  # fmt: skip
+  known = truth('clip B', 'clip_B')
   path = written(
     tmp_path, studio('upload/1/32b734d7-clip_B.mp4', timeline(1, 1))
   )
   with pytest.raises(errors.InputError, match="video 'clip_B' is not in"):
-    annotations.read_clicks(path, truth, fps=24)
+    annotations.read_clicks(path, known, fps=24)
 
 
 # As the page of VIA 3.0.10 exported them, less most of the notes.
@@ -575,15 +511,60 @@ Start	 Stop	 Duration
 ])  # fmt: skip
 def test_tables_of_other_tools(tmp_path, content, expected):
   is_ethogram = content[:11] == ',background'
-  path = tmp_path / ('one_labels.csv' if is_ethogram else 'one.txt')
-  path.write_bytes(content.encode() if isinstance(content, str) else content)
+  path = written(
+    tmp_path, content, 'one_labels.csv' if is_ethogram else 'one.txt'
+  )
   clicks, _ = annotations.read_clicks(path, TRUTH, intervals='midpoint')
   found = [(c.video, c.time, c.label) for c in clicks]
   assert [x[::2] for x in found] == [x[::2] for x in expected]
   assert [x[1] for x in found] == pytest.approx([x[1] for x in expected])
 
 
-@pytest.mark.parametrize('content, message', [
+DAMAGED = [
+  ('{"metadata": ', 'not JSON'),
+  ({'metadata': {'1_a': {}}, 'attribute': {}}, 'not the shape of a VIA 3 proj'),
+  ([{'data': {}, 'annotations': [{'result': [{'value': {'ranges': [{}]}}]}]}],
+   'not the shape of a Label Studio export'),
+  ('<?xml version="1.0"?><a>', 'not whole XML'),
+  ('<?xml version="1.0"?><a/>', 'expected an ELAN file'),
+  (ELAN.replace('REF1="ts3"', 'REF1="x"'), 'not the shape of an ELAN file'),
+  (ELAN.replace('"milliseconds"', '"PAL-frames"'), "TIME_UNITS 'PAL-frames'"),
+  ('Media file name,Behavior\none.mp4,run\n', 'no column Time or Start'),
+  (BORIS_STATES.replace('POINT,5', 'X,5'), "'X', expected POINT, START"),
+  (BORIS_STATES.replace('one.mp4,run,STOP,20\n', ''), 'without its STOP'),
+  (BORIS_STATES.replace('START,10', 'POINT,10'), 'without its other end'),
+  (BORIS.replace('12.5', 'x'), 'a time of .background. is .x., expected s'),
+  (BORIS.replace('12.5', 'nan'), 'expected seconds, as a finite number'),
+  (BORIS.replace('12.5', '61'), 'the video ends at 60 s'),
+  (BORIS.replace('one.mp4', 'no.mp4'), "video 'no' is not in the ground"),
+  (VIA_TEMPORAL.replace('""run""', '""0""'), 'numbers an option'),
+  (TEXTGRID[:-30], 'not a whole TextGrid'),
+  (BENTO.replace('Annotation framerate', 'x'), 'no Annotation framerate'),
+]  # fmt: skip
+# Events of BORIS without a place; in the second, counted from files' dates.
+NOWHERE = [
+  (boris(('run', 'POINT', '65', TWO_B), durations='60.000'),
+   'one observation of several files .*Media duration'),
+  (boris(('run', 'POINT', '30', TWO_B)), "is 'two b%', by Media durat"),
+  (boris(('run', 'POINT', '1', ONE), ('run', 'POINT', '65', TWO_B), source=''),
+   'one observation of several files'),
+  (boris(('run', 'POINT', '65', TWO_B), durations='NA;NA'), "is 'NA', exp"),
+  (boris(('run', 'POINT', '1700000005', ONE), source='player #1:/v/one.mp4',
+         durations='60.000'), 'all ends at 60 s; expected .* not of the day'),
+  (boris(('run', 'POINT', '2', 'NA'), source='NA', durations='NA'), "('NA')"),
+  (boris(('run', 'POINT', '2', ONE), offset='5'), 'the time is -3 s'),
+]  # fmt: skip
+NO_REGIONS = [
+  (studio(UPLOAD, timeline(49, 49)), 'frameRate of .*--fps .*24 where'),
+  (studio(UPLOAD, ('choices', {'choices': ['x']})), 'but 1 choices'),
+  (studio(UPLOAD, ('labels', {'start': 1, 'end': 9, 'text': 'a',
+                               'labels': ['x']})), 'but 1 labels'),
+  (studio(1, timeline(1, 1)), 'a task whose data name no video'),
+  ([{'a': 'x/one.mp4', 'b': 'x/two.mp4', 'tl': [timeline(1, 1)[1]]}],
+   'a task of several videos'),
+  (studio(UPLOAD, *2 * [('choices', {'choices': ['x']})]), '2 choices;'),
+]  # fmt: skip
+OTHERS = [
   ({'observations': {'o': {'events': []}}, 'time_format': 's'},
    'a BORIS project, .*: export its tabular events'),
   ({'database': {'one': {'annotations': []}}}, 'a ground truth file'),
@@ -608,15 +589,14 @@ def test_tables_of_other_tools(tmp_path, content, expected):
   (b'ooBinaryFile\x08TextGrid', 'a binary Praat file'),
   ('"Praat chronological TextGrid text file"\n0 60\n', 'a chronological'),
   (b'PK\x03\x04\x14', 'a spreadsheet or archive.*CSV'),
-  (VIA_TEMPORAL.replace('""run""', '""0""'), 'numbers an option'),
-  (TEXTGRID[:-30], 'not a whole TextGrid'),
-  (BENTO.replace('Annotation framerate', 'x'), 'no Annotation framerate'),
-])  # fmt: skip
-def test_files_that_are_no_clicks_are_named(tmp_path, content, message):
-  path = tmp_path / 'one.txt'
-  if not isinstance(content, str | bytes):
-    content = json.dumps(content)
-  path.write_bytes(content.encode() if isinstance(content, str) else content)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'content, message', DAMAGED + NOWHERE + NO_REGIONS + OTHERS
+)
+def test_what_is_no_click_is_told(tmp_path, content, message):
+  path = written(tmp_path, content)
   with pytest.raises(errors.InputError, match=message):
     annotations.read_clicks(path, TRUTH, intervals='midpoint')
 
@@ -720,17 +700,12 @@ def test_players_give_back_what_they_were_given(tmp_path, first_picture):
 def test_players_clocks_may_begin_before_the_first_picture(
   tmp_path, content, time
 ):
-  video = annotations.AnnotatedVideo('one', '', 60.0, 25.0, (), 2.08)
-  truth = annotations.Annotations({'one': video}, ('run', 'jump'))
-  annotations.write_ground_truth(tmp_path / 'truth.json', truth)
-  truth = annotations.read_ground_truth(tmp_path / 'truth.json')
+  path, known = tmp_path / 'truth.json', truth('one', first_picture=2.08)
+  annotations.write_ground_truth(path, known)
   clicks, _ = annotations.read_clicks(
-    written(tmp_path, content),
-    truth,
-    fps=24,
-    intervals='midpoint',
-    lenient=True,
-  )
+    written(tmp_path, content), annotations.read_ground_truth(path), fps=24,
+    intervals='midpoint', lenient=True,
+  )  # fmt: skip
   assert clicks[0].time == time
 
 
@@ -788,10 +763,10 @@ def test_elan_opens_what_is_written(tmp_path):
 
 
 def test_statistics_take_the_rate_of_frames(tmp_path):
-  truth = tmp_path / 'truth.json'
-  annotations.write_ground_truth(truth, TRUTH)
+  known = tmp_path / 'truth.json'
+  annotations.write_ground_truth(known, TRUTH)
   path = written(tmp_path, studio(UPLOAD, timeline(1442, 1442)))
-  options = [f'--ground_truth={truth}', f'--clicks={path}',
+  options = [f'--ground_truth={known}', f'--clicks={path}',
              f'--output={tmp_path}/o.json']  # fmt: skip
   # 1441 frames are 60.04 s at 24 a second, 60.102 s at 24000/1001, of 60.
   command.main(['click-stats', *options, '--fps=24000/1001', '--lenient'])
@@ -803,8 +778,8 @@ def test_statistics_take_the_rate_of_frames(tmp_path):
 
 
 def test_statistics_show_the_time_that_clicks_took(tmp_path, capsys):
-  truth, clicks = tmp_path / 'truth.json', tmp_path / 'clicks.csv'
-  annotations.write_ground_truth(truth, TRUTH)
+  known, clicks = tmp_path / 'truth.json', tmp_path / 'clicks.csv'
+  annotations.write_ground_truth(known, TRUTH)
   annotations.write_clicks(clicks, CLICKS[:2])
   events = [
     {'seq': 2, 'at': 1, 'who': 'Ann', 'kind': 'click', 'video': 'one',
@@ -817,7 +792,7 @@ def test_statistics_show_the_time_that_clicks_took(tmp_path, capsys):
     .removesuffix('""')
   )  # fmt: skip
   command.main(
-    ['click-stats', f'--ground_truth={truth}', f'--clicks={clicks}',
+    ['click-stats', f'--ground_truth={known}', f'--clicks={clicks}',
      f'--output={tmp_path}/out.json']
   )  # fmt: skip
   assert 'Ann made 2 clicks in 0.5 minutes, 15.0 s a click, 4.0 clicks' in (

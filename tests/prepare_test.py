@@ -80,6 +80,16 @@ def run(root, **changed):
   return custom.prepare(recipe(root, **changed))
 
 
+def labelled(rows, header='video_id,subset,label'):
+  """Return what writes labels.csv, and names it."""
+
+  def put(root):
+    (root / 'labels.csv').write_text(f'{header}\n{rows}\n')
+    return {'labels': str(root / 'labels.csv')}
+
+  return put
+
+
 def source(root, split, number=''):
   return sources.NpzSource(root / f'out{number}' / split, (5, 3, 2))
 
@@ -127,9 +137,8 @@ def test_subsets_may_stand_in_the_labels_alone(given):
   match = "truth.json: video 'v_a' tells no"
   with pytest.raises(errors.InputError, match=match):
     run(given)
-  rows = 'a,training,run\nb,training,jump\nc,validation,run\n'
-  (given / 'labels.csv').write_text('video_id,subset,label\n' + rows)
-  made = run(given, labels=str(given / 'labels.csv'))
+  rows = 'a,training,run\nb,training,jump\nc,validation,run'
+  made = run(given, **labelled(rows)(given))
   assert made == {'training': 2, 'validation': 1}
 
 
@@ -266,10 +275,8 @@ def test_trees_of_known_extractors_are_read(given, place):
 def test_video_labels_only(given):
   with edited(given) as videos:
     del videos['v_a'], videos['b']
-  (given / 'labels.csv').write_text(
-    'video_id,subset,label\na,training,run\na,training,jump\nb,training,jump\n'
-  )
-  run(given, labels=str(given / 'labels.csv'))
+  rows = 'a,training,run\na,training,jump\nb,training,jump'
+  run(given, **labelled(rows)(given))
   a, b = source(given, 'training')
   np.testing.assert_array_equal([a.label, b.label], [[1, 1], [0, 1]])
   assert a.duration == 10.0  # of the time grid
@@ -451,10 +458,9 @@ def placed(place):
   return put
 
 
-def labelled(rows, header='video_id,subset,label'):
+def recorded(record):
   def put(root):
-    (root / 'labels.csv').write_text(f'{header}\n{rows}\n')
-    return {'labels': str(root / 'labels.csv')}
+    (root / 'features/features.json').write_text(json.dumps(record))
 
   return put
 
@@ -497,6 +503,13 @@ def clicked_on_c(root):
   (labelled('a,t,run\na,u,jump'), 'duplicate video'),
   (labelled('a,t,run,x', 'video_id,subset,label,duration'), 'finite number'),
   (labelled(',t,run'), 'no video'),
+  (labelled('a,training,run\nA,training,jump'), "'a' and 'A' are one in"),
+  # The record of the features.
+  (recorded([1]), 'features.json: no record of features'),
+  (recorded({'window': 16, 'stride': 'x', 'fps': 25}),
+   "features.json: stride is 'x', expected a n"),
+  (recorded({'window': 16, 'fps': 25}),
+   'features.json: stride is None, expected a number'),
 ])  # fmt: skip
 def test_what_lenient_does_not_forgive(given, spoil, match):
   changed = spoil(given) or {}
@@ -618,23 +631,11 @@ def test_wrong_arguments_are_one_line(given, monkeypatch, line, match):
 
 
 def test_a_list_of_videos_serves_labels_alone(given):
-  (given / 'labels.csv').write_text(
-    'video_id,subset,label\na,training,run\nb,training,jump\n'
-  )
   (given / 'list.csv').write_text('video_id;duration;fps\na;0:10;10\nb;8;10\n')
-  run(
-    given, ground_truth='', labels=str(given / 'labels.csv'), stride=None,
-    fps=None, video_list=str(given / 'list.csv'),
-  )  # fmt: skip
+  labels = labelled('a,training,run\nb,training,jump')(given)
+  run(given, **labels, ground_truth='', stride=None, fps=None,
+      video_list=str(given / 'list.csv'))  # fmt: skip
   assert source(given, 'training')[0].duration == 10
-
-
-def test_two_videos_of_the_labels_may_not_be_one(given):
-  (given / 'labels.csv').write_text(
-    'video_id,subset,label\na,training,run\nA,training,jump\n'
-  )
-  with pytest.raises(errors.InputError, match="'a' and 'A' are one in"):
-    run(given, labels=str(given / 'labels.csv'))
 
 
 def test_what_is_odd_in_the_annotations_is_noted(given, capsys):
@@ -678,17 +679,6 @@ def test_empty_features_are_told(given):
     run(given, channels_first=False)
   with pytest.raises(errors.InputError):
     run(given, stride=None)
-
-
-@pytest.mark.parametrize(('record', 'match'), [
-  ([1], 'no record of features'),
-  ({'window': 16, 'stride': 'x', 'fps': 25}, "stride is 'x', expected a n"),
-  ({'window': 16, 'fps': 25}, 'stride is None, expected a number'),
-])  # fmt: skip
-def test_a_record_of_features_is_checked(given, record, match):
-  (given / 'features/features.json').write_text(json.dumps(record))
-  with pytest.raises(errors.InputError, match=f'features.json: {match}'):
-    run(given)
 
 
 def test_simulated_clicks_and_their_statistics(given, capsys):
