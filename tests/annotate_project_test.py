@@ -173,7 +173,7 @@ def test_lengths_of_videos_are_told_or_asked_for(working, monkeypatch):
   runner.train()
   wait(runner)
   assert (project.path / 'rounds/1/videos.csv').read_text() == (
-    'video_id,duration\n"a",10.0\n"b",10.0\n'
+    'video_id,duration\na,10.0\nb,10.0\n'
   )
   opened.act({'kind': 'click', 'video': 'a', 'time': 6})
   monkeypatch.setattr(opened, 'duration', lambda name: None)

@@ -1,6 +1,7 @@
 """Tests for backtal_jax.data.clicks and simulate_clicks."""
 
 import collections
+import functools
 import itertools
 import json
 import pathlib
@@ -254,11 +255,15 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
   annotations.write_clicks(good, [click(25), click(40), click(45)])
   annotations.write_clicks(bad, [click(5), click(101)])
   output = tmp_path / 'stats.json'
+  statistics = functools.partial(
+    click_stats.run, [good, bad], output, ground_truth=ground_truth,
+    video_list=None, fps=None, intervals='',
+  )  # fmt: skip
   with pytest.raises(errors.InputError, match=r'bad\.csv:3'):
-    click_stats.run(ground_truth, [good, bad], output)
+    statistics(lenient=False)
   assert not output.exists()
   assert f'wrong: {bad}:3' in capsys.readouterr().err
-  click_stats.run(ground_truth, [good, bad], output, lenient=True)
+  statistics(lenient=True)
   assert json.loads(output.read_text()) == {
     str(good): counted(3, 1, 1, 2, 1),
     str(bad): counted(1, 1, 0, 2, 1),

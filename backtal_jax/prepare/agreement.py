@@ -10,7 +10,7 @@ import argparse
 import collections
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from etils import epath
 
@@ -224,36 +224,20 @@ def show(pairs: Sequence[Pair], units: str) -> None:
 
 def run(
   clicks: Sequence[str],
-  ground_truth: epath.Path | None = None,
-  output: epath.Path | None = None,
-  seconds: float = 1.0,
-  intervals: str = '',
-  fps: float | None = None,
-  video_list: epath.Path | None = None,
+  output: epath.Path | None,
+  seconds: float,
+  **known: Any,
 ) -> None:
   """Compare every pair, print a table and, asked for, write JSON.
 
-  Args:
-    clicks: Names of click files, one an annotator; or one with several.
-    ground_truth: Of any format; tells gaps, names of videos and classes.
-    output: The JSON.
-    seconds: What is near an action click.
-    intervals, fps, video_list: As of click_stats.run.
+  The click files are one an annotator, or one with several; the ground truth,
+  if it is known, tells the gaps. What is near an action click is `seconds`.
   """
   if not seconds > 0:
     raise errors.InputError(f'--seconds is {seconds:g}, expected more than 0')
   if output:
     files.require_ending(output, '.json')
-  for name in clicks:
-    if list(clicks).count(name) > 1:
-      raise errors.InputError(f'--clicks: {name} twice, expected once')
-  truth, times = annotations.read_known(ground_truth, video_list)
-  read = {
-    str(name): annotations.read_clicks(
-      files.path(name), truth, fps=fps, intervals=intervals, times=times
-    )[0]
-    for name in clicks
-  }
+  truth, _, read = options.read_click_files(clicks, **known)
   found = {
     who: click_files.by_video(own) for who, own in _annotators(read).items()
   }

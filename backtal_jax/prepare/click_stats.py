@@ -8,6 +8,7 @@ counts as inside the action and as hitting the gap.
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -21,10 +22,9 @@ from backtal_jax.prepare import options
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
   options.add_click_files(parser, truth_required=True)
-  add = parser.add_argument
-  add('--output', type=files.path, required=True, help='the JSON file')
-  add('--lenient', action='store_true',
-      help='leave out clicks that are wrong')  # fmt: skip
+  parser.add_argument(
+    '--output', type=files.path, required=True, help='the JSON file'
+  )
 
 
 def actions(video: annotations.AnnotatedVideo) -> list[tuple[float, float]]:
@@ -121,38 +121,15 @@ def show_rates(rates: dict) -> None:
       )
 
 
-def run(
-  ground_truth: epath.Path,
-  clicks: Sequence[str],
-  output: epath.Path,
-  lenient: bool = False,
-  intervals: str = '',
-  fps: float | None = None,
-  video_list: epath.Path | None = None,
-) -> None:
-  """Count, print a table and write JSON.
+def run(clicks: Sequence[str], output: epath.Path, **known: Any) -> None:
+  """Count, print a table and write JSON, whose keys are the click files.
 
   The JSON holds what `count` returns, and of a file of the click page also
   `seconds`, {annotator: {'clicks' made there, 'seconds' spent}}.
-
-  Args:
-    ground_truth: Of any format.
-    clicks: Names of click files, one an annotator: the keys of the JSON.
-    output: The JSON.
-    lenient: Leave out click lines that are wrong, and list them on stderr.
-    intervals, fps: See annotations.read_clicks.
-    video_list: See annotations.read_ground_truth.
   """
   files.require_ending(output, '.json')
-  truth = annotations.read_ground_truth(ground_truth, video_list=video_list)
-  read = {
-    name: annotations.read_clicks(
-      files.path(name), truth, fps=fps, lenient=True, intervals=intervals
-    )
-    for name in map(str, clicks)
-  }
-  errors.tell([text for _, wrong in read.values() for text in wrong], lenient)
-  counts = count(truth, {path: found for path, (found, _) in read.items()})
+  truth, _, read = options.read_click_files(clicks, **known)
+  counts = count(truth, read)
   show(counts)
   rates = {name: history.rates(files.path(name)) for name in counts}
   show_rates(rates)

@@ -1,12 +1,12 @@
 """The command `prepare convert-clicks`: click files of one tool for another."""
 
 import argparse
+from typing import Any
 
 from etils import epath
 
 from backtal_jax import files
 from backtal_jax.data import annotations
-from backtal_jax.data import clicks as click_files
 from backtal_jax.data.tools import elan, via
 from backtal_jax.prepare import options
 
@@ -22,21 +22,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(
   clicks: list[str],
   output: epath.Path,
-  ground_truth: epath.Path | None,
   suffix: str | None,
-  video_list: epath.Path | None,
-  fps: float | None,
-  intervals: str,
+  **known: Any,
 ) -> None:
   """Read click files, and write their clicks for the tool of the output."""
   files.require_ending(output, '.csv', '.json')
   ending = output.suffix.lower()
   suffix = options.suffix_of(output, suffix, ending != '.csv')
-  truth, times = annotations.read_known(ground_truth, video_list)
-  paths = map(files.path, clicks)
-  found, _ = click_files.read(
-    paths, truth, fps=fps, intervals=intervals, times=times
-  )
+  _, times, read = options.read_click_files(clicks, **known)
+  found = [click for own in read.values() for click in own]
   first_pictures = {name: told.first_picture for name, told in times.items()}
   if ending == '.csv':
     annotations.write_clicks(output, found)

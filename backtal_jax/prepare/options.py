@@ -2,13 +2,16 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from backtal_jax import command_line, errors, files
-from backtal_jax.data import annotation_formats, click_tools
+from backtal_jax.data import annotation_formats, annotations, click_tools
 
+Times = Mapping[str, annotation_formats.VideoTimes]
 _VIDEO_LIST = (
   'CSV video_id,duration[,fps][,first_picture] where the ground truth lacks '
   'these'
@@ -43,6 +46,41 @@ def add_click_files(
   add('--clicks', required=True, nargs='+', help='files')
   add('--intervals', default='', choices=click_tools.INTERVALS[1:],
       help=_INTERVALS)  # fmt: skip
+  add('--lenient', action='store_true', help='leave out clicks that are wrong')
+
+
+def read_click_files(
+  clicks: Sequence[str],
+  *,
+  ground_truth: epath.Path | None,
+  video_list: epath.Path | None,
+  fps: float | None,
+  intervals: str,
+  lenient: bool,
+) -> tuple[
+  annotations.Annotations | None, Times, dict[str, list[annotations.Click]]
+]:
+  """Read what `add_click_files` names.
+
+  Returns:
+    The ground truth, if any; what is known of the videos; {file: clicks}.
+
+  Raises:
+    errors.InputError: See annotations.read_clicks; a file named twice.
+  """
+  truth, times = annotations.read_known(ground_truth, video_list)
+  found: dict[str, list[annotations.Click]] = {}
+  problems = []
+  for name in map(str, clicks):
+    if name in found:
+      raise errors.InputError(f'--clicks: {name} twice, expected once')
+    found[name], wrong = annotations.read_clicks(
+      files.path(name), truth, fps=fps, lenient=True, intervals=intervals,
+      times=times,
+    )  # fmt: skip
+    problems += wrong
+  errors.tell(problems, lenient)
+  return truth, times, found
 
 
 def add_suffix(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from etils import epath
 from backtal_jax import errors
 from backtal_jax.data import feature_files, feature_records, sources
 from backtal_jax.video import decode, encoder
+from backtal_jax.video import flow as optical
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Reader:
     shape: (T, D) of the network's input.
     mesh: Devices.
     rgb, flow: Weight files of I3D, see encoder.plan.
-    preset: How videos are encoded, where `record` does not say.
-    flow_method: How flow is estimated, see flow.choose.
+    preset: A name in encoder.PRESETS, by default the record's.
+    flow_method: By default what gives the record's flow, see flow.choose.
   """
 
   record: dict
@@ -56,10 +57,23 @@ class Reader:
 
   @functools.cached_property
   def _encoder(self):
-    return encoder.encoder_like(
-      self.record, rgb=self.rgb, flow=self.flow, preset=self.preset,
-      flow_method=self.flow_method, mesh=self.mesh,
+    """Return an encoder whose features are comparable with the record's."""
+    known, method = self.record, self.flow_method
+    if not known and not (self.preset and (self.rgb or self.flow)):
+      raise errors.InputError(
+        'the checkpoint does not say how its features were made (official ones '
+        'never do): expected features, from its authors say, instead of '
+        'videos; or --rgb and --flow, weights of I3D, and --preset'
+      )
+    if self.flow and not method:
+      method = optical.choose('', known.get('flow'))
+    protocol, paths = encoder.plan(
+      rgb=self.rgb, flow=self.flow, preset=self.preset or known['preset'],
+      flow_method=method, dtype=known.get('dtype', 'float32'),
+      **{key: known.get(key) for key in ('fps', 'window', 'stride')},
     )  # fmt: skip
+    feature_records.require(known, protocol.record(), 'the video')
+    return encoder.Encoder(protocol, paths, self.mesh)
 
 
 def find(path: epath.Path) -> list[epath.Path]:
