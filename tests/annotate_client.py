@@ -9,6 +9,9 @@ import sys
 import threading
 import time
 
+from backtal_jax import files
+from backtal_jax.annotate import labels, store
+
 
 class Client:
   """Asks a server on this machine."""
@@ -67,3 +70,22 @@ def start(folder, *options, port=0):
     if found := re.fullmatch(r'http://127.0.0.1:(\d+)/\?token=(.*)\n', line):
       return process, Client(int(found[1]), found[2])
   raise AssertionError(f'exit status {process.wait()}')
+
+
+@contextlib.contextmanager
+def started(folder, *options, port=0):
+  """Start the command, and kill it in the end; yield a Client."""
+  process, client = start(folder, *options, port=port)
+  try:
+    yield client
+  finally:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def open_store(folder, names, classes=('jump', 'run'), who='A1', **how):
+  """Open the clicks and labels of a folder."""
+  found = labels.Labels(files.path(folder / 'labels.csv'), 'training')
+  path = files.path(folder / 'clicks.csv')
+  return store.Store(path, who, names, classes, found, **how)

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import signal
 import time
 import types
 from urllib import parse
@@ -13,7 +12,7 @@ import chromium
 import numbered_video
 import pytest
 
-from backtal_jax.annotate import history, labels, store, videos
+from backtal_jax.annotate import history, videos
 from backtal_jax.data import annotations
 
 pytest.importorskip('uvicorn', reason='needs uvicorn, of the extra annotate')
@@ -111,13 +110,8 @@ class Page:
 @contextlib.contextmanager
 def opened(browser, folder, *options, port=0):
   """Start the command and open its page."""
-  process, client = annotate_client.start(folder, *options, port=port)
-  try:
+  with annotate_client.started(folder, *options, port=port) as client:
     yield Page(browser, client.url).shown(), client
-  finally:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
 
 
 def clicks(folder, video=None):
@@ -344,15 +338,12 @@ def test_two_tabs_see_each_other(browser, folder):
 
 def test_video_that_cannot_be_played_says_what_to_do(browser, folder):
   numbered_video.make(folder / 'videos' / 'b.avi', num_frames=50)
-  process, client = annotate_client.start(folder)
-  page = Page(browser, client.url)
-  page.until(lambda: page.text('name') == NAMES[0])
-  page.press('p', 'p')
-  page.until(lambda: '--transcode' in page.text('problem'))
-  assert 'cannot play b,' in page.text('problem')
-  process.kill()
-  process.wait()
-  process.stdout.close()
+  with annotate_client.started(folder) as client:
+    page = Page(browser, client.url)
+    page.until(lambda: page.text('name') == NAMES[0])
+    page.press('p', 'p')
+    page.until(lambda: '--transcode' in page.text('problem'))
+    assert 'cannot play b,' in page.text('problem')
   with opened(browser, folder, '--transcode') as (page, _):
     page.press('p', 'p')
     page.until(lambda: page.text('name') == 'b')
@@ -393,11 +384,8 @@ def odd(browser, tmp_path_factory):
       folder / 'videos' / name, num_frames=200, fps=FPS,
       coder={'g': '50', 'sc_threshold': '0', 'bf': '2'}, **options,
     )  # fmt: skip
-  process, client = annotate_client.start(folder, '--classes=jump')
-  yield types.SimpleNamespace(folder=folder, page=Page(browser, client.url))
-  process.kill()
-  process.wait()
-  process.stdout.close()
+  with annotate_client.started(folder, '--classes=jump') as client:
+    yield types.SimpleNamespace(folder=folder, page=Page(browser, client.url))
 
 
 def show(page, name):
@@ -491,10 +479,7 @@ class Proposer:
 
 def test_proposals_are_answered_by_a_key_each(browser, folder):
   found = videos.Folder(folder / 'videos')
-  opened_store = store.Store(
-    folder / 'clicks.csv', 'A1', found, ('jump', 'run'),
-    labels.Labels(folder / 'labels.csv', 'training'),
-  )  # fmt: skip
+  opened_store = annotate_client.open_store(folder, found)
   moments = [(15.0, 'high, no click', 0.9), (12.0, 'high, no click', 0.8),
              (8.0, 'high, no click', 0.5)]  # fmt: skip
   app = server.make_app(

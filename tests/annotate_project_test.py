@@ -13,12 +13,11 @@ import time
 
 import annotate_client
 import annotate_page_test as page_test
-import chromium
 import numpy as np
 import pytest
 
 from backtal_jax import errors, files
-from backtal_jax.annotate import jobs, labels, store
+from backtal_jax.annotate import jobs
 from backtal_jax.annotate import project as projects
 from backtal_jax.data import annotations
 
@@ -78,11 +77,9 @@ def working(tmp_path, monkeypatch):
     tmp_path / 'p', tmp_path, tmp_path / 'features', ('jump', 'run')
   )
   project.save()
-  opened = store.Store(
-    project.path / 'clicks.csv', 'A1', videos, ('jump', 'run'),
-    labels.Labels(project.path / 'labels.csv', 'training'),
-    lambda name: 10.0,
-  )  # fmt: skip
+  opened = annotate_client.open_store(
+    project.path, videos, measure=lambda name: 10.0
+  )
   runner = jobs.Runner(project, opened, len(videos))
   codes = {}
   real = projects.Project.steps
@@ -313,10 +310,7 @@ def served(folder, *options):
     process.stdout.close()
 
 
-@pytest.fixture(scope='module')
-def browser(tmp_path_factory):
-  with chromium.opened(tmp_path_factory.mktemp('profile')) as found:
-    yield found
+browser = page_test.browser
 
 
 def make_clips(folder, count):

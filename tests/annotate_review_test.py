@@ -1,11 +1,7 @@
 """Reviewing segments: the files, the server, and the page in Chromium."""
 
 import contextlib
-import http.client
 import json
-import random
-import signal
-import threading
 import time
 
 import annotate_client
@@ -16,10 +12,8 @@ import pytest
 from backtal_jax import errors, files
 from backtal_jax.annotate import (
   history,
-  labels,
   queue,
   reviews,
-  store,
   videos,
 )
 from backtal_jax.data import annotations
@@ -42,12 +36,11 @@ def opened(tmp_path):
   def open_store(who='A1', learn=False, subset='validation'):
     for other in stores:
       other.close()
+    annotated = reviews.File(files.path(tmp_path / 'truth.json'), subset)
     stores.append(
-      store.Store(
-        tmp_path / 'clicks.csv', who, NAMES, ('jump', 'run'),
-        labels.Labels(tmp_path / 'labels.csv', 'training'),
-        lambda name: 60.0,
-        reviews.File(files.path(tmp_path / 'truth.json'), subset), learn,
+      annotate_client.open_store(
+        tmp_path, NAMES, who=who, measure=lambda name: 60.0,
+        annotated=annotated, learn=learn,
       )
     )  # fmt: skip
     return stores[-1]
@@ -284,40 +277,6 @@ def test_order_by_what_a_look_is_worth():
   assert queue.order('abcd', {'c'}, sure) == ['b', 'd', 'a', 'c']
 
 
-@pytest.mark.slow
-def test_twenty_kills_lose_no_review(tmp_path):
-  (tmp_path / 'videos').mkdir()
-  (tmp_path / 'videos' / 'a.mp4').touch()
-  moments, saved, sent = random.Random(0), [], 0
-  for _ in range(20):
-    process, client = annotate_client.start(tmp_path, '--classes=run')
-    client.act(kind='opened', video='a', duration=1e6)
-    client.act(kind='reviewed', video='a', reviewed=True)
-    threading.Timer(moments.uniform(0.02, 0.4), process.kill).start()
-    try:
-      while True:
-        said = {f's{sent}': [sent, sent + 0.5, 'run', 'accepted']}
-        action = {'kind': 'review', 'video': 'a', 'key': f'k{sent}'}
-        assert client.act(segments=said, **action).status == 200
-        saved.append(float(sent))
-        sent += 1
-    except (OSError, http.client.HTTPException):
-      assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
-    path = files.path(tmp_path / 'clicks_annotations.json')
-    videos = annotations.read_ground_truth(path).videos if path.exists() else {}
-    found = [s.start for v in videos.values() for s in v.segments]
-    assert set(saved) <= set(found)
-    assert len(found) == len(set(found)) <= len(saved) + 1
-  assert len(saved) > 20
-
-
-@pytest.fixture(scope='module')
-def browser(tmp_path_factory):
-  with chromium.opened(tmp_path_factory.mktemp('profile')) as found:
-    yield found
-
-
 @contextlib.contextmanager
 def served(browser, folder, *options):
   with page_test.opened(browser, folder, *options) as (page, client):
@@ -325,8 +284,7 @@ def served(browser, folder, *options):
     yield page, client
 
 
-made = page_test.made
-folder = page_test.folder
+browser, made, folder = page_test.browser, page_test.made, page_test.folder
 
 
 def reviewed_file(folder):
@@ -459,10 +417,9 @@ def test_200_segments_of_two_hours_leave_time_for_frames(browser, folder):
     reviews.Proposal(35.0 * i, 35.0 * i + 9, ('run', 'jump')[i % 2], 0.9)
     for i in range(200)
   ]
-  opened_store = store.Store(
-    files.path(folder / 'clicks.csv'), 'A1', found, ('jump', 'run'),
-    labels.Labels(files.path(folder / 'labels.csv'), 'training'),
-    lambda name: 7200.0, reviews.File(files.path(folder / 't.json'), 'test'),
+  opened_store = annotate_client.open_store(
+    folder, found, measure=lambda name: 7200.0,
+    annotated=reviews.File(files.path(folder / 't.json'), 'test'),
   )  # fmt: skip
   app = server.make_app(opened_store, found, None, lambda *_: proposed,
                         token='t')  # fmt: skip

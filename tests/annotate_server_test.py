@@ -15,8 +15,9 @@ import numbered_video
 import numpy as np
 import pytest
 
+from backtal_jax import files
 from backtal_jax.annotate import __main__ as command
-from backtal_jax.annotate import labels, store, videos
+from backtal_jax.annotate import videos
 from backtal_jax.data import annotations
 
 uvicorn = pytest.importorskip(
@@ -44,10 +45,7 @@ def site(tmp_path_factory):
     f.seek((4 << 30) - 3)
     f.write(b'end')
   found = videos.Folder(folder / 'videos')
-  opened = store.Store(
-    folder / 'clicks.csv', 'A1', found, ('jump', 'run'),
-    labels.Labels(folder / 'labels.csv', 'training'),
-  )  # fmt: skip
+  opened = annotate_client.open_store(folder, found)
   with annotate_client.running(
     server.make_app(
       opened, found, token=TOKEN, hosts=('127.0.0.1', 'localhost')
@@ -192,10 +190,7 @@ def test_proposals_of_a_model(tmp_path):
       cas[10:15, 0] = 5
       yield next(iter(videos)), {'cas': cas, 'score': np.ones(3)}, []
 
-  s = store.Store(
-    tmp_path / 'c.csv', 'A1', dict.fromkeys('ab'), Model.classes,
-    labels.Labels(tmp_path / 'l.csv', 'training'),
-  )  # fmt: skip
+  s = annotate_client.open_store(tmp_path, dict.fromkeys('ab'))
   with pytest.raises(ValueError, match='not opened yet'):
     server.Proposer(Model(), [tmp_path / 'v_a.npy']).propose(s, 'a')
   for name in 'ab':
@@ -306,25 +301,34 @@ def test_copies_are_made_of_what_browsers_cannot_play(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_twenty_kills_lose_no_click(tmp_path):
+def test_twenty_kills_lose_no_click_and_no_review(tmp_path):
   (tmp_path / 'videos').mkdir()
   (tmp_path / 'videos' / 'a.mp4').touch()
-  moments, saved, sent = random.Random(0), [], 0
+  path = files.path(tmp_path / 'clicks_annotations.json')
+  moments, saved, sent = random.Random(0), ([], []), 0
   for _ in range(20):
-    process, client = annotate_client.start(tmp_path)
+    process, client = annotate_client.start(tmp_path, '--classes=run')
     client.act(kind='opened', video='a', duration=1e6)
+    client.act(kind='reviewed', video='a', reviewed=True)
     threading.Timer(moments.uniform(0.02, 0.4), process.kill).start()
     try:
       while True:  # first, as the page does, what had no answer
-        click = {'kind': 'click', 'video': 'a', 'time': sent, 'key': f'k{sent}'}
-        assert client.act(**click).status == 200
-        saved.append(float(sent))
+        at = float(sent // 2)
+        judged = {f's{at}': [at, at + 0.5, 'run', 'accepted']}
+        said = ({'kind': 'click', 'time': at},
+                {'kind': 'review', 'segments': judged})[sent % 2]  # fmt: skip
+        assert client.act(**said, video='a', key=f'k{sent}').status == 200
+        saved[sent % 2].append(at)
         sent += 1
     except (OSError, http.client.HTTPException):
       assert process.wait() == -signal.SIGKILL
     process.stdout.close()
     clicks, _ = annotations.read_clicks(tmp_path / 'clicks.csv')
-    found = [click.time for click in clicks]
-    assert set(saved) <= set(found)
-    assert len(found) == len(set(found)) <= len(saved) + 1
-  assert len(saved) > 20
+    found = annotations.read_ground_truth(path).videos if path.exists() else {}
+    segments = [s.start for video in found.values() for s in video.segments]
+    for told, times in zip(
+      saved, ([click.time for click in clicks], segments), strict=True
+    ):
+      assert set(told) <= set(times)
+      assert len(times) == len(set(times)) <= len(told) + 1
+  assert sent > 40

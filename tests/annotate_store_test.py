@@ -7,12 +7,13 @@ import resource
 import sys
 import types
 
+import annotate_client
 import numpy as np
 import pytest
 
 from backtal_jax import annotate, errors, files
 from backtal_jax.annotate import __main__ as command
-from backtal_jax.annotate import history, labels, queue, store, videos
+from backtal_jax.annotate import history, labels, queue, videos
 from backtal_jax.data import annotations
 from backtal_jax.prepare import inputs
 
@@ -28,10 +29,7 @@ def opened(tmp_path):
   def open_store(who='A1', names=NAMES, classes=('jump', 'run')):
     for other in stores:
       other.close()
-    found = labels.Labels(tmp_path / 'labels.csv', 'training')
-    stores.append(
-      store.Store(tmp_path / 'clicks.csv', who, names, classes, found)
-    )
+    stores.append(annotate_client.open_store(tmp_path, names, classes, who))
     for name in names:
       if stores[-1].duration(name) is None:
         stores[-1].act({'kind': 'opened', 'video': name, 'duration': 60})
@@ -106,10 +104,7 @@ def test_annotators_share_a_file_and_touch_only_what_is_theirs(
 def test_second_server_is_refused(opened, tmp_path):
   opened()
   with pytest.raises(errors.InputError, match='another server works on it'):
-    store.Store(
-      tmp_path / 'clicks.csv', 'A2', NAMES, (),
-      labels.Labels(tmp_path / 'x.csv', 'training'),
-    )  # fmt: skip
+    annotate_client.open_store(tmp_path, NAMES, (), who='A2')
 
 
 def test_event_that_is_sent_twice_is_done_once(opened, tmp_path):
@@ -152,8 +147,7 @@ def test_requests_that_make_no_sense_change_nothing(
 
 
 def test_video_that_was_not_opened_takes_no_click(tmp_path):
-  found = labels.Labels(tmp_path / 'labels.csv', 'training')
-  s = store.Store(tmp_path / 'clicks.csv', 'A1', NAMES, (), found)
+  s = annotate_client.open_store(tmp_path, NAMES, ())
   with pytest.raises(errors.InputError, match='not opened yet'):
     click(s, 'a', 1)
   s.close()
@@ -357,11 +351,8 @@ def test_what_the_page_has_shown_can_be_clicked(opened, tmp_path):
 
 
 def test_pictures_tell_the_duration_before_the_page_does(tmp_path):
-  found = labels.Labels(tmp_path / 'labels.csv', 'training')
   with contextlib.closing(
-    store.Store(
-      tmp_path / 'clicks.csv', 'A1', NAMES, ('jump',), found, lambda name: 8.0
-    )
+    annotate_client.open_store(tmp_path, NAMES, measure=lambda name: 8.0)
   ) as s:
     assert s.video('a')['pictures'] == 8.0
     click(s, 'a', 7.5)  # before it was opened
