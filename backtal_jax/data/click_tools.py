@@ -188,11 +188,9 @@ def moments(
 ) -> tuple[list[tuple[int, marks.Click]], list[tuple[int, str]]]:
   """Make clicks of moments, and of intervals where that is asked for.
 
-  Args:
-    spans: Both.
-    how: '' refuses intervals; 'midpoint' takes their middles; 'complement'
-      clicks background in the middle of all that no interval covers.
-    durations: {video: seconds, None where unknown}.
+  '' refuses intervals; 'midpoint' takes their middles; 'complement' clicks
+  background in the middle of all that no interval covers, for which durations,
+  {video: seconds, None where unknown}, are needed.
 
   Returns:
     [(line, click)], of which nothing has been checked; and complaints.

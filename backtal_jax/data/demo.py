@@ -21,12 +21,7 @@ _SPLITS = {'train': 160, 'test': 60}
 
 
 def prepare(output: epath.Path, seed: int = 0) -> None:
-  """Write OUTPUT/{train,test}/*.npz and, last, OUTPUT/ground_truth.json.
-
-  Args:
-    output: The data root.
-    seed: Seed of everything sampled.
-  """
+  """Write OUTPUT/{train,test}/*.npz and, last, OUTPUT/ground_truth.json."""
   rng = np.random.default_rng(seed)
   size = (3 * len(CLASSES), 2 * STREAM_DIM)
   # Unit looks of every class's action and context, and of plain scenery.

@@ -51,10 +51,8 @@ class Features(NamedTuple):
 def read(path: epath.Path, *, allow_pickle: bool = False) -> Features:
   """Read a file, whatever its name; an .npy is mapped where it can be.
 
-  Args:
-    path: .npy, or a file of named arrays, see `choose`: .npz or one of those
-      of containers.py.
-    allow_pickle: Whether to read pickled objects, which can run any code.
+  That is an .npy, or a file of named arrays, see `choose`: .npz or one of those
+  of containers.py. Pickled objects can run any code: they are read if allowed.
 
   Raises:
     errors.InputError: The file is damaged, pickled or holds no such matrices.

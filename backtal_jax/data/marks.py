@@ -118,12 +118,8 @@ def measure(
 ) -> Span:
   """Return a mark with what makes seconds of its time.
 
-  Args:
-    mark: As it stands in a file.
-    times: What is known of its video.
-    fps: Frames a second of a tool's frames, and of other frames where the
-      video's are not known.
-    is_played: Whether its times are those of a player.
+  `fps` is that of a tool's frames, and of other frames where the video's is
+  not known; `is_played` says whether the times are those of a player.
 
   Raises:
     errors.InputError: No number, or frames of an unknown rate.

@@ -30,13 +30,7 @@ class Shape(NamedTuple):
 
 
 def prepare(output: epath.Path, shape: Shape, seed: int = 0) -> None:
-  """Write OUTPUT/features/VIDEO.npy [T', D], clicks.csv and annotations.json.
-
-  Args:
-    output: Folder.
-    shape: Of the set.
-    seed: Seed of everything sampled.
-  """
+  """Write features/VIDEO.npy [T', D], clicks.csv and annotations.json."""
   rng = np.random.default_rng(seed)
   labels = [f'class_{i:02}' for i in range(shape.classes)]
   size = 2 * shape.classes, shape.channels

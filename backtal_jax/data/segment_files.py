@@ -326,10 +326,7 @@ def check(
 ) -> tuple[list[marks.Segment], list[str]]:
   """Give segments the known names, and hold them against what is known.
 
-  Args:
-    found: What was read.
-    times: Of the known videos; with none any video is right.
-    classes: Known ones; with none any class is right.
+  With no known videos any video is right, with no classes any class.
 
   Returns:
     The segments that are right, ends that are behind a video's by rounding

@@ -23,9 +23,7 @@ BEGINS = b'PK', b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 def load(path: epath.Path, expected: str) -> Any:
   """Load a file, onto the CPU, without running any code that it names.
 
-  Args:
-    path: Of the file.
-    expected: What errors say that it should hold.
+  Errors say what was `expected` in it.
 
   Raises:
     errors.InputError: torch is not installed; the file is damaged or holds

@@ -68,13 +68,9 @@ def compare(
 ) -> Pair:
   """Compare two annotators' clicks, {video: clicks}, on some videos.
 
-  Args:
-    first, second: Clicks.
-    names: Of the two.
-    gaps: (start, end) in seconds of the background, of every video; both ends
-      belong to a gap. None: parts of 2 · `seconds` are the units.
-    videos: Those that are compared.
-    seconds: What is near an action click.
+  Units are the gaps, (start, end) in seconds of the background of every video,
+  both ends included; without any, parts of 2 · `seconds`. What is near an
+  action click is `seconds`.
   """
   said: Units = []
   found = {}

@@ -51,11 +51,9 @@ def run(
 
 
 def check(root: epath.Path, config: run_config.Config) -> list[str]:
-  """Open every file; print a table, notes and every problem.
+  """Open every file of a data root; print a table, notes and every problem.
 
-  Args:
-    root: The data root.
-    config: Its clicks, if any, are those that are counted.
+  The config's clicks, if any, are those that are counted.
 
   Returns:
     All problems, one line each, with the file.
@@ -216,11 +214,7 @@ def draw(
 ) -> None:
   """Draw one video's energy, labels, clicks and ground truth as PNG.
 
-  Args:
-    root, config: As for `check`.
-    video: Name of the video, with or without `v_`.
-    output: The PNG.
-    videos: Folder of videos, for pictures above the curves, if any.
+  Pictures above the curves are those of the folder `videos`, if any.
 
   Raises:
     errors.InputError: There is no such video, or its file is wrong.

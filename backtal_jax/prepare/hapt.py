@@ -77,11 +77,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(archive: epath.Path, output: epath.Path, seed: int = 0) -> None:
   """Write the clips of the archive as a data root (formats.md, HAPT).
 
-  Args:
-    archive: 'HAPT Data Set.zip', or the folder it unpacks to.
-    output: Folder that receives train/*.npz, test/*.npz (method.md section 1)
-      and, last, ground_truth.json (ActivityNet format).
-    seed: Seed of the simulated background clicks.
+  That is train/*.npz, test/*.npz (method.md section 1) and, last,
+  ground_truth.json, from 'HAPT Data Set.zip' or the folder it unpacks to; the
+  seed is that of the simulated background clicks.
 
   Raises:
     errors.InputError: A file of the archive is missing or malformed.
@@ -115,9 +113,6 @@ def read_clips(archive: epath.Path) -> list[Clip]:
   """Return every clip of the archive, in the order of the recordings.
 
   A recording is cut into round(duration / 64 s) equal parts.
-
-  Raises:
-    errors.InputError: As for `run`.
   """
   read, clips = functools.partial(_read_table, archive, _open(archive)), []
   recordings = _read_labels(archive, read).items()

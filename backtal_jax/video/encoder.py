@@ -180,11 +180,7 @@ class Encoder:
   def __call__(
     self, path: epath.Path, progress: _Progress = lambda frames: None
   ) -> np.ndarray:
-    """Encode a video.
-
-    Args:
-      path: Of the file.
-      progress: Is called with a number of frames as they are decoded.
+    """Encode a video; `progress` is called with numbers of frames as they come.
 
     Returns:
       [T', 1024 or 2048] float32.

