@@ -238,7 +238,7 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
     assert '\n' not in str(e.value)
     return str(e.value)
 
-  assert 'no video in it' in error()
+  assert 'videos: no video (' in error()
   (folder / 'a.mp4').touch()
   assert 'go together' in error('--checkpoint=runs/x')
   assert "'background' twice, or as a class" in error('--classes=background')

@@ -119,7 +119,7 @@ def serve(args: argparse.Namespace) -> None:
   model, paths, classes = _load(args)
   if args.transcode:
     folder.transcode()
-  if project and project.is_new:
+  if project and not (project.path / projects.NAME).exists():
     project.save()  # first, so that the folder is known for one
   with contextlib.ExitStack() as stack:
     opened = _open_store(args, folder, classes)

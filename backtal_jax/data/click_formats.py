@@ -39,7 +39,8 @@ def read(path: epath.Path) -> marks.Marks:
 
 def _read_table(path: epath.Path, text: str) -> marks.Marks:
   """Read a table with a header, or SF-Net's, which has none."""
-  rows = tables.split(path, text, _is_first)
+  is_first = lambda cells: _is_sfnet(cells) or bool(_header_format(cells))
+  rows = tables.split(path, text, is_first)
   if not rows:
     raise errors.InputError(f'{path}: empty, expected clicks')
   (first, cells), header = rows[0], tables.lower(rows[0][1])
@@ -78,11 +79,6 @@ def _read_table(path: epath.Path, text: str) -> marks.Marks:
 
 def _is_sfnet(cells: Sequence[str]) -> bool:
   return len(cells) == 3 and formats.is_number(cells[1])
-
-
-def _is_first(cells: Sequence[str]) -> bool:
-  """Return whether the first line of a click file has these cells."""
-  return _is_sfnet(cells) or bool(_header_format(cells))
 
 
 def _header_format(cells):

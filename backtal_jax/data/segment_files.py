@@ -18,6 +18,7 @@ from backtal_jax.data.tools import elan, via
 # Endings of what is written; of the last three a file holds one video.
 ENDINGS = '.json', '.via.json', '.csv', '.eaf', '.vtt', '.srt'
 ONE_VIDEO = ENDINGS[3:]
+NAMES_VIDEOS = '.via.json', '.eaf'  # the videos' own files
 PLACE = '{video}'  # stands in an output for the name of the video
 _HEADER = 'video_id', 'label', 'start', 'end'
 Times = Mapping[str, formats.VideoTimes]
@@ -45,7 +46,7 @@ def require_output(output: epath.Path, frames: bool = False) -> None:
     errors.InputError: Names the ending, or says that `frames` are a CSV.
   """
   files.require_ending(output, *ENDINGS)
-  if frames and _form(output) != '.csv':
+  if frames and form_of(output) != '.csv':
     raise errors.InputError(
       f'{output}: --frames makes a table, expected an output that ends in .csv'
     )
@@ -57,7 +58,7 @@ def require_videos(output: epath.Path, count: int) -> None:
   Raises:
     errors.InputError: Says how to name a file each.
   """
-  form = _form(output)
+  form = form_of(output)
   if form in ONE_VIDEO and count > 1 and PLACE not in str(output):
     raise errors.InputError(
       f'{output}: {count} videos, but such a file is of one; expected {PLACE} '
@@ -65,18 +66,8 @@ def require_videos(output: epath.Path, count: int) -> None:
     )
 
 
-def is_activitynet(output: epath.Path) -> bool:
-  """Return whether ActivityNet's JSON is to be written."""
-  return _form(output) == '.json'
-
-
-def names_videos(output: epath.Path) -> bool:
-  """Return whether a file of that form names the videos' own files."""
-  return _form(output) in ('.via.json', '.eaf')
-
-
-def _form(output):
-  """Return the ending that says the form, .json where none does."""
+def form_of(output: epath.Path) -> str:
+  """Return the ending that says the form, ActivityNet's .json if none does."""
   name = output.name.casefold()
   known = [ending for ending in ENDINGS if name.endswith(ending)]
   return max(known, key=len, default='.json')
@@ -113,7 +104,7 @@ def write(
     errors.InputError: Several videos for a file of one; no rate or duration
       for frames.
   """
-  form, segments = _form(output), list(segments)
+  form, segments = form_of(output), list(segments)
   first = {
     name: (told.first_picture if (told := times.get(name)) else 0.0)
     for name in videos

@@ -65,14 +65,12 @@ def delimiter(
     for line in text.splitlines()
     if line.strip() and not re.fullmatch('sep=.', line)
   ]
-  found = (d for h in heads[:lines] for d in ',;\t' if fits(_header(h, d)))
-  return next(found, None)
-
-
-def _header(line: str, delimiter: str) -> list[str]:
-  """Return the lower-case cells of one line."""
-  cells = next(csv.reader([line], delimiter=delimiter))
-  return lower(_stripped(cells, delimiter))
+  for head in heads[:lines]:
+    for mark in ',;\t':
+      (cells,) = csv.reader([head], delimiter=mark)
+      if fits(lower(_stripped(cells, mark))):
+        return mark
+  return None
 
 
 def _stripped(cells: Sequence[str], delimiter: str) -> list[str]:

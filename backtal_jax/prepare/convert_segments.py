@@ -44,7 +44,8 @@ def run(
   the subset that `ground_truth` tells.
   """
   segment_files.require_output(output, frames)
-  suffix = options.suffix_of(output, suffix, segment_files.names_videos(output))
+  form = segment_files.form_of(output)
+  suffix = options.suffix_of(output, suffix, form in segment_files.NAMES_VIDEOS)
   truth, times = annotations.read_known(ground_truth, video_list)
   right, videos, problems, classes = [], {}, [], []
   for path in map(files.path, segments):
@@ -77,7 +78,7 @@ def run(
   classes = list(truth.classes if truth else classes) or sorted(
     {segment.label for segment in right}
   )
-  is_truth = scored == {False} and segment_files.is_activitynet(output)
+  is_truth = scored == {False} and form == '.json'
   if subset and not is_truth:
     raise errors.InputError(f'{output}: will be no ground truth; no --subset')
   if is_truth:
@@ -115,13 +116,11 @@ def _write_truth(output, segments, videos, times, classes):
   """Write annotations as ground truth."""
   found = {}
   for name, video in sorted(videos.items()):
-    own = sorted(
-      (s for s in segments if s.video == name), key=lambda s: (s.start, s.end)
-    )
-    listed = tuple(annotations.Segment(s.start, s.end, s.label) for s in own)
-    found[name] = annotations.AnnotatedVideo(
-      name, video.subset or 'training', times[name].duration, times[name].fps,
-      listed, times[name].first_picture,
+    own = [(s.start, s.end, s.label) for s in segments if s.video == name]
+    own.sort(key=lambda segment: segment[:2])
+    found[name] = dataclasses.replace(
+      video, **times[name]._asdict(), subset=video.subset or 'training',
+      segments=tuple(annotations.Segment(*segment) for segment in own),
     )  # fmt: skip
   annotations.write_ground_truth(
     output, annotations.Annotations(found, tuple(classes), str(output))
