@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 # Of a config file's name, which ml_collections cuts there.
@@ -67,10 +68,7 @@ class Parser(argparse.ArgumentParser):
 
 def seed(text: str) -> int:
   """Read a seed, for argparse."""
-  value = int(text)
-  if value < 0:
-    raise argparse.ArgumentTypeError(f'{value}, expected 0 or more')
-  return value
+  return at_least(0)(text)
 
 
 def suffix(text: str) -> str:
@@ -78,6 +76,18 @@ def suffix(text: str) -> str:
   if not re.fullmatch(r'\.\w+', text):
     raise argparse.ArgumentTypeError(f'{text}, expected an ending like .mp4')
   return text
+
+
+def at_least(low: int) -> Callable[[str], int]:
+  """Return what reads an integer that is not lower, for argparse."""
+
+  def number(text):
+    value = int(text)
+    if value < low:
+      raise argparse.ArgumentTypeError(f'{text}, expected {low} or more')
+    return value
+
+  return number
 
 
 def _finite(text):

@@ -3,10 +3,11 @@
 import json
 import types
 
+import annotate_client
 import numpy as np
 
 from backtal_jax import IGNORED, files
-from backtal_jax.annotate import labels, queue, reviews, store
+from backtal_jax.annotate import queue, reviews
 from backtal_jax.data import annotations
 from backtal_jax.metrics import segments
 from backtal_jax.prepare import __main__ as command
@@ -28,10 +29,7 @@ def test_prepare_takes_the_pages_files_as_they_are(tmp_path):
     tmp_path / 'truth.json',
     annotations.Annotations({'test': video, 'other': other}, ('jump', 'run')),
   )
-  page = store.Store(
-    tmp_path / 'clicks.csv', 'A1', dict.fromkeys(NAMES), ('jump', 'run'),
-    labels.Labels(tmp_path / 'labels.csv', 'training'),
-  )  # fmt: skip
+  page = annotate_client.open_store(tmp_path, dict.fromkeys(NAMES))
   for name in NAMES:
     page.act({'kind': 'opened', 'video': name, 'duration': 20.0})
     page.act({'kind': 'labels', 'video': name, 'labels': ['run']})
@@ -62,10 +60,9 @@ def test_prepare_and_metric_take_what_is_reviewed_as_it_is(tmp_path):
     array = rng.normal(size=(20, 6)).astype(np.float32)
     np.save(tmp_path / 'features' / f'{name}.npy', array)
   path = files.path(tmp_path / 'truth.json')
-  page = store.Store(
-    tmp_path / 'clicks.csv', 'A1', dict.fromkeys(NAMES), ('jump', 'run'),
-    labels.Labels(tmp_path / 'labels.csv', 'training'), lambda name: 20.0,
-    reviews.File(path, 'validation'),
+  page = annotate_client.open_store(
+    tmp_path, dict.fromkeys(NAMES), measure=lambda name: 20.0,
+    annotated=reviews.File(path, 'validation'),
   )  # fmt: skip
   for name in NAMES:
     page.act({'kind': 'labels', 'video': name, 'labels': ['run', 'jump']})

@@ -4,12 +4,11 @@ What the values mean is up to `annotations`; the formats are those of
 formats.md. Those of clicks stand in `click_formats`, tables in `tables`.
 """
 
-import collections
 import math
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -159,15 +158,10 @@ def read_activitynet(path: epath.Path) -> tuple[list, tuple[str, ...]]:
         f'{path}: video {subsets[False]!r}: no subset, but video '
         f'{subsets[True]!r} tells one'
       )
-  for name in _repeated(name for name, *_ in rows):
+  if name := tables.repeated([name for name, *_ in rows]):
     raise errors.InputError(f'{path}: duplicate video {name!r}')
   classes = data.get('activity_list') if isinstance(data, dict) else None
   return rows, _class_order(path, used, classes)
-
-
-def _repeated(names: Iterable[str]) -> list[str]:
-  """Return the names that come more than once."""
-  return [name for name, n in collections.Counter(names).items() if n > 1]
 
 
 def is_ground_truth(data: Any) -> bool:
@@ -274,7 +268,7 @@ def _listed_classes(path, value) -> dict[str, int]:
   if not isinstance(value, list):
     raise errors.InputError(f'{path}: activity_list is not a list of names')
   names = [class_name(v, f'{path}: a class of activity_list') for v in value]
-  for name in _repeated(names):
+  if name := tables.repeated(names):
     raise errors.InputError(f'{path}: class {name!r} twice in activity_list')
   return {name: i for i, name in enumerate(names)}
 

@@ -49,11 +49,10 @@ def _read_table(path: epath.Path, text: str) -> marks.Marks:
   else:
     format = _format(f'{path}:{first}', cells)
     names = HEADER if format == 'csv' else COLUMNS[format]
-    for column in names:
-      if header.count(column) > 1:
-        raise errors.InputError(
-          f'{path}:{first}: column {column} twice, expected one'
-        )
+    if column := tables.repeated(x for x in header if x in names):
+      raise errors.InputError(
+        f'{path}:{first}: column {column} twice, expected one'
+      )
     columns = [header.index(c) for c in names if c in header]
     rows = rows[1:]
   width = len(header or columns)

@@ -1,5 +1,6 @@
 """Tables: CSV and its relatives, down to cells."""
 
+import collections
 import csv
 import io
 import re
@@ -89,6 +90,12 @@ def text(rows: Iterable[Sequence[object]]) -> str:
   return found.getvalue()
 
 
+def repeated(names: Iterable[str]) -> str:
+  """Return a name that comes more than once, '' if none does."""
+  counts = collections.Counter(names)
+  return next((name for name, count in counts.items() if count > 1), '')
+
+
 def lower(cells: Sequence[str]) -> list[str]:
   """Return the cells of a header, whose letter case says nothing."""
   return [cell.casefold() for cell in cells]
@@ -107,8 +114,7 @@ def read_table(
   text, fits = files.read_text(path), lambda x: set(required) <= set(x)
   (_, header), *rows = split(path, text, fits) or [(0, [])]
   header, known = lower(header), {*required, *optional}
-  unique = len(set(header)) == len(header)
-  if not unique or not set(required) <= set(header) <= known:
+  if repeated(header) or not set(required) <= set(header) <= known:
     raise errors.InputError(
       f'{path}: header {",".join(header)[:200]!r}, expected '
       f'{",".join(required)}{"".join(f"[,{c}]" for c in optional)}'

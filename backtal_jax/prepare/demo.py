@@ -17,28 +17,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--output', type=files.path, required=True, help='the data root')
   add('--seed', type=command_line.seed, default=0)
-  add(
-    '--kind',
-    choices=('classic', 'raw'),
-    default='classic',
-    help='the data root of configs/demo.py; or raw features with annotations '
-    'and clicks, for `prepare custom`, to which the options below belong',
-  )
+  add('--kind', choices=('classic', 'raw'), default='classic',
+      help='the data root of configs/demo.py; or raw features, annotations and '
+      'clicks for `prepare custom`, to which the options below belong'
+  )  # fmt: skip
   for name, low in (('classes', 1), ('channels', 1), ('videos', 4)):
     default = getattr(_RAW, name)
-    add(f'--{name}', type=_at_least(low), help=f'by default {default}')
+    add(
+      f'--{name}', type=command_line.at_least(low), help=f'by default {default}'
+    )
   add('--seconds', type=float, nargs=2, metavar=('SHORTEST', 'LONGEST'),
       help='videos last so long; by default 2 4')  # fmt: skip
-
-
-def _at_least(low):
-  def number(text):
-    value = int(text)
-    if value < low:
-      raise argparse.ArgumentTypeError(f'{text}, expected {low} or more')
-    return value
-
-  return number
 
 
 def run(output: epath.Path, seed: int, kind: str, **given: Any) -> None:

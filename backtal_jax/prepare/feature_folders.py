@@ -14,6 +14,7 @@ from backtal_jax.data import (
   arrays,
   containers,
   feature_files,
+  tables,
 )
 
 # {video: function that returns its streams, matrices either way round}.
@@ -126,7 +127,7 @@ def _open_joint(path, names, allow_pickle):
     raise errors.InputError(
       f'{path}: {len(joint)} videos, but {names} has {len(keys)} names'
     )
-  for name in (k for k in keys if keys.count(k) > 1):
+  if name := tables.repeated(keys):
     raise errors.InputError(f'{names}: duplicate video {name!r}')
   read = lambda name, array: [
     arrays.matrix(array, f'{path}: {name}', allow_pickle)

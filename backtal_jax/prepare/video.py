@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from backtal_jax.data import annotation_formats
 
 
@@ -62,7 +62,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
   'shard': {'type': _shard, 'metavar': 'I/N', 'help':
             'the I-th of N machines that share the folder, from 1; the default '
             "is the task of Slurm's array"},
-  'workers': {'type': int, 'help': 'videos that are decoded at once'},
+  'workers': {'type': command_line.at_least(1), 'help':
+              'videos that are decoded at once'},
   'lenient': {'action': 'store_true', 'help':
               'leave out videos that are wrong'},
 }  # fmt: skip
@@ -88,8 +89,6 @@ def run(
   from backtal_jax.video import encoder, extract, weights
 
   files.require_ending(output)
-  if workers is not None and workers < 1:
-    raise errors.InputError(f'--workers is {workers}, expected 1 or more')
   shard = shard or _task()
   sharding.use_compilation_cache()
   plan, paths = encoder.plan(**protocol)
