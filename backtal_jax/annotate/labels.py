@@ -6,11 +6,9 @@ from collections.abc import Iterable
 
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import files
 from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import annotations, tables
-
-_COLUMNS = 'video_id', 'subset', 'label', 'duration', 'fps'
 
 
 class Labels:
@@ -25,15 +23,8 @@ class Labels:
     self.path, self._subset = path, subset
     self._names = {}  # of the videos in the file
     self._rows = collections.defaultdict(list)
-    if self.path.exists():
-      for where, row in tables.read_table(
-        self.path, _COLUMNS[:3], _COLUMNS[3:]
-      ):
-        if not row['video_id']:
-          raise errors.InputError(f'{where}: no video, expected one')
-        if row['label']:
-          row['label'] = formats.class_name(row['label'])
-        self._rows[row['video_id']].append(row)
+    for _, row in formats.read_labels(path) if path.exists() else ():
+      self._rows[row['video_id']].append(row)
 
   def names(self) -> set[str]:
     """Return every label in the file."""
@@ -62,10 +53,10 @@ class Labels:
       known | {'video_id': name, 'label': label} for label in labels or ['']
     ]
     table = [
-      [row.get(column, '') for column in _COLUMNS]
+      [row.get(column, '') for column in formats.LABEL_COLUMNS]
       for row in itertools.chain(*rows.values())
     ]
-    files.write_text(self.path, tables.text([_COLUMNS, *table]))
+    files.write_text(self.path, tables.text([formats.LABEL_COLUMNS, *table]))
     self._rows[name] = rows[name]
 
   def _name(self, video):

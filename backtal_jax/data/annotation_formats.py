@@ -20,6 +20,9 @@ _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?', re.ASCII | re.I)
 _CLOCK = re.compile(r'(?:(\d+):)?(\d+):([0-5]?\d(?:[.,]\d*)?)', re.ASCII)
 
 
+LABEL_COLUMNS = 'video_id', 'subset', 'label', 'duration', 'fps'
+
+
 class VideoTimes(NamedTuple):
   """What videos.csv, or a ground truth, tells of a video.
 
@@ -335,6 +338,23 @@ def video_times(row: Mapping[str, str], where: str) -> VideoTimes:
     for key, read in readers.items()
     if key in row
   })  # fmt: skip
+
+
+def read_labels(path: epath.Path) -> list[tuple[str, dict[str, str]]]:
+  """Read the rows of CSV `video_id,subset,label[,duration,fps]`.
+
+  Returns:
+    [('FILE:LINE', row)], a label '' of a video that has none.
+
+  Raises:
+    errors.InputError: Another header, or a row without video or subset.
+  """
+  rows = tables.read_table(path, LABEL_COLUMNS[:3], LABEL_COLUMNS[3:])
+  for where, row in rows:
+    if not row['video_id'] or not row['subset']:
+      raise errors.InputError(f'{where}: no video or no subset, expected both')
+    row['label'] = row['label'] and class_name(row['label'])
+  return rows
 
 
 def read_video_list(path: epath.Path) -> dict[str, VideoTimes]:

@@ -13,7 +13,6 @@ from backtal_jax.data import (
   annotations,
   clicks,
   feature_records,
-  tables,
 )
 from backtal_jax.prepare import feature_folders, options, scan
 
@@ -176,13 +175,8 @@ def read_labels(
     {video: AnnotatedVideo without segments}, {video: set of labels}.
   """
   videos, labels = {}, collections.defaultdict(set)
-  for where, row in tables.read_table(
-    path, ('video_id', 'subset', 'label'), ('duration', 'fps')
-  ):
-    name = row['video_id']
-    label = row['label'] and annotation_formats.class_name(row['label'])
-    if not name or not row['subset']:
-      raise errors.InputError(f'{where}: no video or no subset, expected both')
+  for where, row in annotation_formats.read_labels(path):
+    name, label = row['video_id'], row['label']
     told = {key: row[key] for key in ('duration', 'fps') if row.get(key)}
     times = annotation_formats.video_times(told, where)
     video = annotations.AnnotatedVideo(
