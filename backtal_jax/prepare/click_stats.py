@@ -129,6 +129,7 @@ def run(clicks: Sequence[str], output: epath.Path, **known: Any) -> None:
   """
   files.require_ending(output, '.json')
   truth, _, read = options.read_click_files(clicks, **known)
+  assert truth is not None  # the option is required
   counts = count(truth, read)
   show(counts)
   rates = {name: history.rates(files.path(name)) for name in counts}

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import sys
 from concurrent import futures
 
@@ -83,7 +84,7 @@ def look(
   if _are_turned(shapes, videos, recipe):
     shapes = {k: [s[::-1] for s in found] for k, found in shapes.items()}
     for name, read in opened.items():
-      opened[name] = lambda read=read: [stream.T for stream in read()]
+      opened[name] = functools.partial(_turned, read)
   dims = {name: tuple(dim for _, dim in s) for name, s in shapes.items()}
   common = collections.Counter(dims.values()).most_common(1)
   for name, found in list(shapes.items()):
@@ -101,6 +102,10 @@ def look(
   for name in opened.keys() - shapes.keys():
     del opened[name]
   return shapes, problems
+
+
+def _turned(read):
+  return [stream.T for stream in read()]
 
 
 def _are_turned(shapes, videos, recipe):
