@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -64,6 +65,11 @@ class Parser(argparse.ArgumentParser):
     if 'expected one argument' in message or 'at least one arg' in message:
       message += '; a value that begins with -- is written --option=VALUE'
     sys.exit(f'error: {" ".join(message.split())} (see {self.prog} --help)')
+
+
+def command(*arguments: object) -> str:
+  """Return Python's command line as a shell takes it, for users to copy."""
+  return shlex.join(['python', *map(str, arguments)])
 
 
 def seed(text: str) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import re
+import shlex
 import shutil
 
 import kills
@@ -534,6 +535,15 @@ def test_made_otherwise_is_not_mixed_but_made_anew_if_asked(given):
   (given / 'out/prepared.json').unlink()
   with pytest.raises(errors.InputError, match='made otherwise.*--overwrite'):
     run(given)
+
+
+@pytest.mark.parametrize('name', ['a"""b', 'back\\slash', "it's $HOME"])
+def test_any_name_of_a_root_makes_a_config_and_a_command(given, capsys, name):
+  run(given, output=str(given / name))
+  *_, line = capsys.readouterr().out.splitlines()
+  path = given / name / 'config.py'
+  assert shlex.split(line)[-2:] == ['--config', str(path)]
+  assert run_config.read(str(path)).shape == (5, 3, 2)
 
 
 def test_what_is_whole_is_not_redone(given):

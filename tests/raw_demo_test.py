@@ -1,6 +1,7 @@
 """Made raw features: what extractors give, in numbers, and what they show."""
 
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -83,10 +84,10 @@ def test_what_is_wrong_is_told(tmp_path, options, message):
 
 
 def test_the_command_tells_the_next_one(tmp_path, capsys):
-  folder = tmp_path / 'raw'
+  folder = tmp_path / 'raw features'
   shape = ['--videos', '8', '--channels', '6', '--classes', '3']
   commands.main(['demo', '--kind', 'raw', '--output', str(folder), *shape])
   line = capsys.readouterr().out
   assert line.startswith('python -m backtal_jax.prepare custom ')
-  commands.main(line.split()[3:])
+  commands.main(shlex.split(line)[3:])
   assert len(list((folder / 'root' / 'training').glob('*.npz'))) == 6

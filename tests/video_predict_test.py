@@ -190,11 +190,18 @@ def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
   assert feature_records.adopt('', tmp_path) == ''
   # A run of other features than the config's.
   changed = {**record, 'stride': 4}
-  (tmp_path / 'config.json').write_text(
-    json.dumps({'data': {'features': json.dumps(changed)}})
-  )
-  with pytest.raises(errors.InputError, match='stride is 16, expected 4'):
-    feature_records.of_run(text, tmp_path)
+  run = {name: {} for name in ('model', 'data', 'localization', 'eval')}
+  run['data']['features'] = json.dumps(changed)
+  for found, match in (
+    (run, 'stride is 16, expected 4'),
+    # Nor one that is none, beside --config.
+    ({'dat': {}}, 'config.json: holds no config'),
+    ([], 'config.json: holds no config'),
+    (run | {'data': {'features': 3}}, 'data.features is 3, expected the JSON'),
+  ):
+    (tmp_path / 'config.json').write_text(json.dumps(found))
+    with pytest.raises(errors.InputError, match=match):
+      feature_records.of_run(text, tmp_path)
 
 
 _FLOW = {'file': 'b', 'sha256': '2'}

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import time
 
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import project as projects
 from backtal_jax.annotate import store as click_store
 
@@ -180,7 +179,7 @@ class Runner:
     """Run a command to its end; return what is wrong, '' if nothing is."""
     with open(self._project.path / 'commands.log', 'a') as f:
       arguments = step.arguments()
-      f.write(shlex.join(['python', *arguments]) + '\n')
+      f.write(command_line.command(*arguments) + '\n')
       f.flush()
       os.fsync(f.fileno())
     self._since = time.time()

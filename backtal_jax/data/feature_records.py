@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors, fields, files
 from backtal_jax.data import annotation_formats, arrays, resampling
 
 NAME = 'features.json'
@@ -149,12 +149,16 @@ def of_run(text: str, workdir: epath.Path | None) -> Record:
   """Return what config.data.features and a run's folder, if any, know of it.
 
   Raises:
-    errors.InputError: The run knows something else than the config.
+    errors.InputError: The run knows something else than the config, or its
+      own config is none.
   """
   record = _from_text(text)
   if workdir is None or not (workdir / 'config.json').is_file():
     return record
-  known = files.read_json(workdir / 'config.json')['data'].get('features')
+  path = workdir / 'config.json'
+  found = files.read_json(path)
+  fields.check_saved(found, path)
+  known = found['data'].get('features')
   require(_from_text(known), record, f'config.data.features ({workdir})')
   return _from_text(known) or record
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import tqdm
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from backtal_jax.data import (
   annotations,
   arrays,
@@ -128,7 +128,8 @@ def prepare(recipe: options.Recipe) -> dict[str, int]:
   )
   for split, count in sorted(counts.items()):
     print(f'{output}: {count} videos of {split}, {clicked[split]} clicks')
-  print(f'python -m backtal_jax.main --config {output}/config.py')
+  config = output / 'config.py'
+  print(command_line.command('-m', 'backtal_jax.main', '--config', config))
   return dict(counts)
 
 
@@ -238,7 +239,7 @@ def _write_config(output, given, num_training):
   if not recipe.base or not recipe.eval_split:
     # Nothing is chosen on the evaluation split.
     lines |= {'eval.best_metric': 'last', 'eval.published': ()}
-  text = f'''"""{name}, made by backtal_jax.prepare."""
+  text = f'''"""Made by backtal_jax.prepare."""
 
 import pathlib
 

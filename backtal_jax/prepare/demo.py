@@ -47,9 +47,10 @@ def run(output: epath.Path, seed: int, kind: str, **given: Any) -> None:
       'from 1 to 3600'
     )
   raw_demo.prepare(output, shape._replace(seconds=(shortest, longest)), seed)
-  print(
-    f'python -m backtal_jax.prepare custom --features {output}/features '
-    f'--ground_truth {output}/annotations.json --clicks {output}/clicks.csv '
-    f'--fps {raw_demo.FPS:g} --stride {raw_demo.STRIDE} '
-    f'--window {raw_demo.WINDOW} --num_snippets 32 --output {output}/root'
-  )
+  print(command_line.command(
+    '-m', 'backtal_jax.prepare', 'custom', '--features', output / 'features',
+    '--ground_truth', output / 'annotations.json',
+    '--clicks', output / 'clicks.csv', '--fps', f'{raw_demo.FPS:g}',
+    '--stride', raw_demo.STRIDE, '--window', raw_demo.WINDOW,
+    '--num_snippets', 32, '--output', output / 'root',
+  ))  # fmt: skip
