@@ -7,13 +7,7 @@ from etils import epath
 
 from backtal_jax import evaluate, staging, watch
 from backtal_jax.metrics import scores, segments
-from backtal_jax.run import (
-  checkpoints,
-  hosts,
-  log,
-  outputs,
-  parameters,
-)
+from backtal_jax.run import checkpoints, hosts, log, outputs, parameters
 
 # (truth, results) -> {name: image [height, width, 3] uint8}.
 Draw = Callable[[segments.Truth, outputs.Results], dict[str, np.ndarray]]
@@ -32,9 +26,10 @@ class Epochs:
     evaluator: Evaluates parameters.
     stages: What follows from each part.
     every: Epochs from one evaluation to the next.
-    best: Value of the best epoch so far.
     watched: What is also looked at without dropout, if anything.
     draw: Makes TensorBoard's images at the end.
+
+  Of a run that goes on, `best` has to be set to the value of its best epoch.
   """
 
   def __init__(
@@ -43,12 +38,11 @@ class Epochs:
     evaluator: evaluate.Evaluator,
     stages: staging.Stages,
     every: int,
-    best: float,
     watched: watch.Trained | None = None,
     draw: Draw | None = None,
   ) -> None:
-    self._workdir, self._evaluator, self._stages = workdir, evaluator, stages
-    self._every, self._best = every, best
+    self._workdir, self._evaluator, self.stages = workdir, evaluator, stages
+    self._every, self.best = every, parameters.UNKNOWN
     self._watched, self._draw = watched, draw
 
   def end(
@@ -63,7 +57,7 @@ class Epochs:
     if epoch % self._every and not last:
       return parameters.UNKNOWN
     if last:
-      final, head = self._stages.finish(part, state.params, run_log.say)
+      final, head = self.stages.finish(part, state.params, run_log.say)
     results, step = self._evaluator(state.params, epoch, head), int(state.step)
     if self._watched:
       measured = watch.watch(self._watched, state.params)
@@ -78,7 +72,7 @@ class Epochs:
     if self._draw and final and hosts.is_main_process():
       run_log.show(step, table, self._draw(self._evaluator.truth, results))
     value = self._evaluator.value(results) + part.number + (head is not None)
-    if value > self._best:
-      self._best = value
+    if value > self.best:
+      self.best = value
       outputs.write(self._workdir, results)
     return value

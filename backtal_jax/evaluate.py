@@ -158,10 +158,7 @@ class Evaluator:
       )
 
   def __call__(
-    self,
-    params: models.Params,
-    epoch: int,
-    head: quality.Head | None = None,
+    self, params: models.Params, epoch: int, head: quality.Head | None = None
   ) -> outputs.Results:
     """Evaluate the parameters of an epoch; every host returns the same.
 

@@ -78,22 +78,12 @@ def localize(
     nms_sigma: Above 0, overlaps lower scores instead, see `fade`.
     judge: Judges the proposals beside, see quality.Judge.
   """
-  options = {
-    'frame_num': frame_num,
-    'duration': duration,
-    'class_threshold': class_threshold,
-    'cas_thresholds': cas_thresholds,
-    'magnitude_thresholds': magnitude_thresholds,
-    'outer_ratio': outer_ratio,
-    'confidence_weight': confidence_weight,
-    'trim': trim,
-    'read': read,
-    'probability_power': probability_power,
-  }
   found = [(np.zeros(0, int), np.zeros((0, 2)), np.zeros(0))]
   for label, segments, scores, num_cas in _propose_all(
-    cas, score, magnitude, **options
-  ):
+    cas, score, magnitude, frame_num, duration, class_threshold,
+    cas_thresholds, magnitude_thresholds, outer_ratio, confidence_weight, trim,
+    read, probability_power,
+  ):  # fmt: skip
     if judge is not None and len(scores):
       gain, beside = judge(np.full(len(scores), label), segments)
       segments = np.concatenate([segments, beside])
@@ -128,8 +118,8 @@ def propose(
 
 
 def _propose_all(
-  cas, score, magnitude, *, frame_num, duration, class_threshold,
-  cas_thresholds, magnitude_thresholds, outer_ratio, confidence_weight, trim,
+  cas, score, magnitude, frame_num, duration, class_threshold, cas_thresholds,
+  magnitude_thresholds, outer_ratio, confidence_weight, trim,
   read='logits', probability_power=0.0,
 ):  # fmt: skip
   """Yield each class, its proposals, their scores, how many are of the CAS."""
@@ -149,8 +139,11 @@ def _propose_all(
       # The ends excluded, also where that is the end of the video.
       most = np.maximum.reduceat(np.append(share[i], 0), runs.ravel())[::2]
       scores *= most**probability_power
-    segments, scores = _place(runs / frame_num, scores, duration, trim)
-    yield label, segments, scores, num_cas
+    segments = runs / frame_num * duration
+    cut = trim * (segments[:, 1:] - segments[:, :1])
+    # In float32, as the official program has it, equal proposals do tie.
+    scores = scores.astype(np.float32).astype(float)
+    yield label, segments + cut * [1, -1], scores, num_cas
 
 
 def activation(cas: np.ndarray, read: str) -> np.ndarray:
@@ -239,10 +232,7 @@ def fade(
   exp(−tIoU² / sigma), and so on (soft NMS); those below 1e-3 are dropped, and
   the earlier of two equal scores goes first.
 
-  Args:
-    segments: [N, 2] seconds.
-    scores: [N].
-    sigma: More than 0.
+  Segments are [N, 2] seconds, scores [N], sigma is more than 0.
 
   Returns:
     Indices of the kept segments, by descending score, and these scores.
@@ -262,16 +252,13 @@ def fade(
 
 def format_video(found: Found, names: Sequence[str]) -> list[Detection]:
   """List what `localize` found, unrounded; the labels index `names`."""
-  rows = zip(*(array.tolist() for array in found), strict=True)
   return [
     {'label': names[label], 'segment': segment, 'score': score}
-    for label, segment, score in rows
+    for label, segment, score in zip(*(x.tolist() for x in found), strict=True)
   ]
 
 
-def format_results(
-  videos: Mapping[str, list[Detection]],
-) -> dict[str, object]:
+def format_results(videos: Mapping[str, list[Detection]]) -> dict[str, object]:
   """Wrap the detections of videos as an ActivityNet prediction file."""
   return {'version': 'VERSION 1.3', 'results': videos, 'external_data': {}}
 
@@ -303,15 +290,6 @@ def _propose(signal, levels, strong, outer_ratio):
     runs = np.concatenate([runs, strong])
     contrast = np.concatenate([contrast, more])
   return runs, contrast, num_cas
-
-
-def _place(runs, scores, duration, trim):
-  """Turn runs [N, 2], parts of the video, into segments and their scores."""
-  segments = runs * duration
-  cut = trim * (segments[:, 1:] - segments[:, :1])
-  segments = segments + cut * [1, -1]
-  # In float32, as the official program has it, equal proposals do tie.
-  return segments, scores.astype(np.float32).astype(float)
 
 
 def _rank(segments, scores, duration, whole_video_score, nms_tiou, nms_sigma):

@@ -55,9 +55,7 @@ def topk_mask(cas: Float[Array, 'B T C'], k: int) -> Float[Array, 'B T C']:
 
 
 def choose(
-  cas: Float[Array, 'B T C1'],
-  ratio: float,
-  by: str = 'logits',
+  cas: Float[Array, 'B T C1'], ratio: float, by: str = 'logits'
 ) -> Float[Array, 'B T C1']:
   """Mark the K = int(T · ratio) snippets that stand for each class.
 

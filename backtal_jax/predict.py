@@ -30,11 +30,7 @@ from backtal_jax.data import (
   pipeline,
   sources,
 )
-from backtal_jax.run import (
-  model_folders,
-  parameters,
-  sharding,
-)
+from backtal_jax.run import model_folders, parameters, sharding
 from backtal_jax.stages import quality
 from backtal_jax.video import reader
 
@@ -143,31 +139,30 @@ def predict_batches(
   if head is not None:
     options = quality.widen(options)
   for batch, row, curves in run(model, params, batches, mesh):
-    length = batch['frame_num'][row], batch['duration'][row]
-    judge = None
+    frame_num, duration = batch['frame_num'][row], batch['duration'][row]
+    require_length(batch['name'][row], frame_num, duration)
+    judge, duration = None, float(duration)
     if head is not None:
-      feature, duration = batch['feature'][row], float(length[1])
+      feature = batch['feature'][row]
       judge = quality.Judge(head, feature, duration, model.num_classes)
-    found = _localize(
-      batch['name'][row], curves, *length, options | {'judge': judge}
-    )
+    found = localization.localize(
+      curves['cas'], curves['score'], curves['magnitude'],
+      frame_num=int(frame_num), duration=duration, judge=judge, **options,
+    )  # fmt: skip
     yield Row(batch, row, curves, found)
 
 
-def _localize(name, curves, frame_num, duration, options):
+def require_length(name: str, frame_num: float, duration: float) -> None:
+  """Refuse a video that segments cannot be made of.
+
+  Raises:
+    errors.InputError: Its number of frames or its seconds are not positive.
+  """
   if not (frame_num > 0 and 0 < duration < np.inf):
     raise errors.InputError(
       f'{name}: frame_num {frame_num} and duration {duration}, expected both '
       'to be positive'
     )
-  return localization.localize(
-    curves['cas'],
-    curves['score'],
-    curves['magnitude'],
-    frame_num=int(frame_num),
-    duration=float(duration),
-    **options,
-  )
 
 
 def restore(

@@ -18,9 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from backtal_jax import IGNORED, errors, files, localization, models, watch
+from backtal_jax import (
+  IGNORED,
+  errors,
+  files,
+  localization,
+  models,
+  predict,
+  watch,
+)
+from backtal_jax.data import npz
 from backtal_jax.run import hosts
-from backtal_jax.stages import naming, proposals, quality, targets
+from backtal_jax.stages import naming, proposals, quality, regression, targets
 
 # From this share of segments that are named otherwise than the network would,
 # it learns the names: elsewhere it knows them, and what it would learn anew
@@ -38,12 +47,6 @@ class Options(NamedTuple):
   every_instance: bool  # see config.stages
   retrain_epochs: int  # of the part with labels of snippets, 0 for none
   quality: bool  # whether a head is learned
-
-  @property
-  def most_epochs(self) -> int:
-    """Return how many epochs a training has at most."""
-    again = bool(self.without_clicks_below)
-    return self.num_epochs * (1 + again) + self.retrain_epochs
 
 
 class Part(NamedTuple):
@@ -91,6 +94,8 @@ class Stages:
     self._trained, self._folder = trained, workdir / 'stages'
     self._options, self._localize = options, localize
     self._seed = seed
+    again = bool(options.without_clicks_below)
+    self.most_epochs = options.num_epochs * (1 + again) + options.retrain_epochs
 
   def parts(self) -> Iterator[Part]:
     """Yield the parts; each is asked for when the one before has ended."""
@@ -149,14 +154,8 @@ class Stages:
 
     See clicks.json and `found`.
     """
-    trained = self._trained
-    rows = watch.gather(
-      [
-        (seen.video, watch.is_found(seen.seen))
-        for seen in watch.look(trained, params, trained.videos, True)
-      ]
-    )
-    share = float(np.mean([found for _, found in rows]))
+    is_found = lambda look: watch.is_found(look.seen)
+    share = float(np.mean(self._of_each(is_found, params, True)))
     if hosts.is_main_process():
       files.write_json(self._folder / 'clicks.json', {'labels_found': share})
     return share
@@ -188,13 +187,8 @@ class Stages:
 
     `clicks` says whether their clicks count.
     """
-    trained = self._trained
-    rows = watch.gather(
-      [
-        _describe(seen, self._options.every_instance)
-        for seen in watch.look(trained, params, trained.videos, clicks)
-      ]
-    )
+    describe = lambda look: _describe(look, self._options.every_instance)
+    rows = self._of_each(describe, params, clicks)
     named = hosts.by_one(functools.partial(self._name, rows))
     if hosts.is_main_process():
       with files.atomic(self._folder / 'names.npz') as f:
@@ -212,7 +206,7 @@ class Stages:
     )
     labels = np.stack([video.label for video in seen])
     if self._options.names == 'em' and len(segments.video):
-      description = naming.describe(
+      description = regression.describe(
         np.concatenate(looks),
         np.concatenate(negatives),
         np.repeat(np.arange(len(rows)), list(map(len, negatives))),
@@ -257,19 +251,13 @@ class Stages:
     trained = self._trained
     num_inputs = quality.num_inputs(*trained.source.shape[1:])
     most = quality.most_of_a_video(len(trained.videos), num_inputs)
-    rows = watch.gather(
-      [
-        (seen.video, self._examples(seen, named, most))
-        for seen in watch.look(trained, params, trained.videos, False)
-      ]
-    )
+    learn_from = lambda look: self._examples(look, named, most)
+    rows = self._of_each(learn_from, params, False)
 
     def fit():
-      columns = zip(*(examples for _, examples in rows), strict=True)
-      examples = quality.Examples(*map(np.concatenate, columns))
-      if not len(examples.tiou):
-        return None
-      return quality.fit(examples, self._seed)
+      columns = map(np.concatenate, zip(*rows, strict=True))
+      examples = quality.Examples(*columns)
+      return quality.fit(examples, self._seed) if len(examples.tiou) else None
 
     head = hosts.by_one(fit)
     if head is not None and hosts.is_main_process():
@@ -279,12 +267,8 @@ class Stages:
   def _examples(self, seen, named, most):
     """Return what the head learns from of a video."""
     video, own = seen.seen, named.video == seen.video
-    if not (seen.frame_num > 0 and 0 < video.duration < np.inf):
-      raise errors.InputError(
-        f'{self._trained.source.names[seen.video]}: frame_num '
-        f'{seen.frame_num} and duration {video.duration}, expected both to be '
-        'positive, as config.stages.quality needs them'
-      )
+    name = self._trained.source.names[seen.video]
+    predict.require_length(name, seen.frame_num, video.duration)
     own &= named.label != len(video.label)
     options = quality.widen(self._localize)
     labels, segments = localization.propose(
@@ -305,6 +289,11 @@ class Stages:
       seen.feature, labels, segments, video.duration, len(video.label)
     )
     return quality.Examples(x, tiou, offset)
+
+  def _of_each(self, function, params, clicks):
+    """Return what a function gives of each video, see watch.of_each."""
+    trained = self._trained
+    return watch.of_each(function, trained, params, trained.videos, clicks)
 
   def _need(self, name):
     """Return the path of what an earlier part wrote."""
@@ -333,20 +322,12 @@ def _describe(seen, every_instance):
     video = proposals.separate(video)
   found = proposals.find([video], every_instance)
   return (
-    seen.video, video, found, naming.pool(seen.feature, found.run),
-    naming.pool_negatives(seen.feature, video),
+    seen.video, video, found, regression.pool(seen.feature, found.run),
+    regression.pool_negatives(seen.feature, video),
   )  # fmt: skip
 
 
 def read_named(path: epath.Path) -> Named:
-  """Read names.npz.
-
-  Raises:
-    errors.InputError: It is another file.
-  """
-  try:
-    with path.open('rb') as f, np.load(f) as loaded:
-      named = Named(**{key: loaded[key] for key in Named._fields})
-      return named._replace(renamed=float(named.renamed))
-  except (KeyError, ValueError, EOFError, OSError, TypeError) as e:
-    raise errors.InputError(f'{path}: no named segments in it: {e!r}') from e
+  """Read names.npz; another file is an errors.InputError."""
+  named = npz.read_as(path, Named, 'named segments')
+  return named._replace(renamed=float(named.renamed))

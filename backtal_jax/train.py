@@ -1,16 +1,13 @@
-"""Training: state, step and loop."""
+"""Training: the step, and all that a config names, opened for the loop."""
 
 import functools
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from etils import epath
 
 from backtal_jax import (
@@ -19,6 +16,7 @@ from backtal_jax import (
   fields,
   files,
   layers,
+  loop,
   losses,
   models,
   opening,
@@ -31,44 +29,16 @@ from backtal_jax.run import (
   checkpoints,
   feeding,
   hosts,
-  log,
   outputs,
-  parameters,
   sharding,
   workdirs,
 )
 
 # Terms of the loss.
 _OF_CLICKS = 'click', 'separation', 'embedding'
-
-# By name, on the devices: a batch, or scalars.
-Arrays = dict[str, jax.Array]
-Loss = Callable[..., tuple[jax.Array, Arrays]]
+Loss = Callable[..., tuple[jax.Array, loop.Arrays]]
 # Where the arrays of a tree of parameters live.
 Shardings: TypeAlias = 'jax.sharding.Sharding | dict[str, Shardings]'
-
-
-class TrainState(NamedTuple):
-  """All that training changes."""
-
-  step: jax.Array
-  params: models.Params
-  opt_state: optax.OptState
-  rng: jax.Array
-
-
-Step = Callable[[TrainState, Arrays], tuple[TrainState, Arrays]]
-
-
-class Program(NamedTuple):
-  """What trains."""
-
-  model: models.BackTAL
-  # Samples a first state; of models.standard, what a network standardises by.
-  new_state: Callable[..., TrainState]
-  layout: TrainState  # where a state's arrays live: their shardings
-  # Jitted; reuses the old state's memory.
-  step: Step
 
 
 def make_optimizer(
@@ -103,8 +73,8 @@ def rematerialise(
 
 
 def train_step(
-  state: TrainState,
-  batch: Arrays,
+  state: loop.TrainState,
+  batch: loop.Arrays,
   *,
   model: models.BackTAL,
   optimizer: optax.GradientTransformation,
@@ -115,7 +85,7 @@ def train_step(
   remat: bool = False,
   rate: float = 0.0,
   rate_warmup: float = 0.0,
-) -> tuple[TrainState, Arrays]:
+) -> tuple[loop.TrainState, loop.Arrays]:
   """Do one step of Adam.
 
   Args:
@@ -183,10 +153,12 @@ def build(
   num_steps: int | None = None,
   first_step: int = 0,
   clicks: bool = True,
-) -> Program:
+  channels: dict[str, jax.Array] | None = None,
+) -> loop.Program:
   """Unpack a config into what trains for `num_steps` steps from the first.
 
-  `clicks` says whether they count.
+  `clicks` says whether they count; a network that standardises does it by the
+  `channels`, see models.standard.
   """
   model, options = models.BackTAL(**config.model), config.train
   loss = make_loss(config, clicks)
@@ -199,7 +171,7 @@ def build(
     if channels is not None:
       params['standard'] = {'channels': channels}
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, optimizer.init(params), rng)
+    return loop.TrainState(step, params, optimizer.init(params), rng)
 
   rng, whole = jax.random.key(options.seed), sharding.replicated(mesh)
   shapes = jax.eval_shape(sample, rng)
@@ -216,12 +188,13 @@ def build(
     rate=options.learning_rate,
     rate_warmup=options.rate_warmup,
   )
-  # The key is an argument: what is compiled, and kept, serves every seed.
-  new_state = functools.partial(jax.jit(sample, out_shardings=layout), rng)
+  # Arguments: what is compiled, and kept, serves every seed and data set.
+  sample = jax.jit(sample, out_shardings=layout)
+  new_state = functools.partial(sample, rng, channels)
   # Shardings also where the compiler would choose the same: another kind of
   # sharding object coming out than went in is another trace.
   step = jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
-  return Program(model, new_state, layout, step)
+  return loop.Program(model, new_state, layout, step)
 
 
 def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
@@ -241,67 +214,24 @@ def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
   )
 
 
-class Run(NamedTuple):
-  """What all parts of a training share."""
-
-  workdir: epath.Path
-  names: Sequence[str]  # of the videos, for errors
-  plan: np.ndarray  # [steps, B, 2] of as many epochs as there may be
-  per_epoch: int  # steps
-  num_steps: int  # of the first part
-  # (rows of the plan, targets=labels and weights of snippets) -> batches.
-  feed: Callable[..., Iterator[tuple[Arrays, pipeline.Batch]]]
-  step: Step  # of the first part
-  new_state: Callable[[], TrainState]
-  build: Callable[..., Program]  # (num_steps, first_step, clicks) -> of others
-  learning_rate: float
-  checkpoint_every: int  # steps, 0 for epochs alone
-  on_nan: str  # see config.train
-  manager: ocp.CheckpointManager
-  preempted: Callable[[], bool]
-  epochs: epochs.Epochs
-
-
-def _begin(
-  run: Run, part: staging.Part, state: TrainState
-) -> tuple[Step, TrainState]:
-  """Return the step of a part, and the state that it goes on from."""
-  if not part.number:
-    return run.step, state
-  first = run.per_epoch * part.first
-  # What goes on from parameters is past all warm-ups.
-  since = first if part.targets is None else first - run.num_steps
-  step = run.build(run.num_steps, since, part.clicks).step
-  if int(state.step) == first:
-    fresh = run.new_state()._replace(step=state.step)
-    if part.targets is not None:
-      fresh = fresh._replace(params=state.params)
-    state = fresh
-  return step, state
-
-
-def _train_part(run: Run, part: staging.Part, state: TrainState) -> TrainState:
-  """Train a part from a state within it, to its end; exit where asked to."""
-  step_fn, state = _begin(run, part, state)
-  start, plan = int(state.step), run.plan[: run.per_epoch * part.last]
-  every, batches = run.checkpoint_every, run.feed(plan[start:], part.targets)
-  with log.Log(run.workdir, plan, start, run.names, run.on_nan) as run_log:
-    for step, (on_device, batch) in enumerate(batches, start + 1):
-      state, metrics = step_fn(state, on_device)
-      run_log.add(step, metrics, batch, learning_rate=run.learning_rate)
-      epoch, rest = divmod(step, run.per_epoch)
-      stop, value = run.preempted(), parameters.UNKNOWN
-      if not rest or stop or (every and step % every == 0):
-        run_log.flush()
-        if not rest:
-          value = run.epochs.end(epoch, state, run_log, part)
-        checkpoints.save(run.manager, state, epoch=epoch, value=value)
-      if stop:
-        checkpoints.finish(run.manager)
-        ended = f'asked to end after step {step}; the same command goes on'
-        run_log.say(ended)
-        sys.exit(hosts.PREEMPTED)
-  return state
+def _ends(config, workdir, model, videos, mesh, draw):
+  """Make what is done at the end of an epoch, of a config's values."""
+  trained = watch.Trained(
+    model, videos.source, videos.labelled, videos.supervision.labeller, mesh,
+    config.eval.batch_size,
+  )  # fmt: skip
+  evaluator = evaluate.Evaluator(
+    config, model, videos.evaluated, videos.truth, mesh,
+    (videos.source, videos.supervision),
+  )  # fmt: skip
+  stages = staging.Stages(
+    trained, workdir, stage_options(config), dict(config.localization),
+    config.train.seed,
+  )  # fmt: skip
+  watched = trained if config.eval.watch else None
+  return epochs.Epochs(
+    workdir, evaluator, stages, config.train.eval_every, watched, draw
+  )
 
 
 def train_and_evaluate(
@@ -320,66 +250,50 @@ def train_and_evaluate(
   """
   fields.check(config)
   sharding.keep_memory()
-  workdir, root = files.path(workdir), files.path(config.data.root)
+  workdir, options = files.path(workdir), config.train
   given = files.path(config.init_checkpoint) if config.init_checkpoint else None
   mesh, plain = sharding.make_mesh(config.mesh), fields.plain(config)
   # From here on nothing is written before all is found to be right.
-  videos = opening.training(config, root)
+  videos = opening.training(config, files.path(config.data.root))
   if hosts.is_main_process():
     print(*videos.lines, sep='\n')
-  channels = None
-  if config.model.standardize:
-    measure = lambda: sources.measure_channels(videos.source, videos.labelled)
-    channels = models.standard(*hosts.by_one(measure))
-  options, parts = config.train, stage_options(config)
   size = sharding.batch_size(options.batch_size, mesh)
   per_epoch = pipeline.num_steps(len(videos.labelled), size)
   num_steps = per_epoch * options.num_epochs
-  model, sample, _, step = build(config, mesh, num_steps)
-  new_state = functools.partial(sample, channels)
+  program = build(config, mesh, num_steps, channels=_channels(config, videos))
   outputs.check_classes(workdir, videos.truth)
-  labeller = videos.supervision.labeller
-  trained = watch.Trained(
-    model,
-    videos.source,
-    videos.labelled,
-    labeller,
-    mesh,
-    config.eval.batch_size,
+  ends = _ends(config, workdir, program.model, videos, mesh, draw)
+  plan = pipeline.train_plan(
+    videos.labelled, size, seed=options.seed, num_epochs=ends.stages.most_epochs
   )
-  stages = staging.Stages(
-    trained, workdir, parts, dict(config.localization), options.seed
-  )
-  evaluator = evaluate.Evaluator(
-    config, model, videos.evaluated, videos.truth, mesh,
-    (videos.source, videos.supervision),
-  )  # fmt: skip
+  on_device = config.data.placement == 'device'
   feed = functools.partial(
-    feeding.batches, videos.source, mesh, labeller,
-    config.model.dtype if config.data.placement == 'device' else None,
+    feeding.batches, videos.source, mesh, videos.supervision.labeller,
+    config.model.dtype if on_device else None,
   )  # fmt: skip
   with (
     workdirs.lock(workdir, plain),
     hosts.preemption() as preempted,
     checkpoints.manager(workdir) as manager,
   ):
-    state = checkpoints.initial_state(manager, new_state(), given)
+    state = checkpoints.initial_state(manager, program.new_state(), given)
     outputs.begin(workdir, videos.truth.classes, videos.supervision.held)
-    ends = epochs.Epochs(
-      workdir, evaluator, stages, options.eval_every,
-      checkpoints.best_value(manager), trained if config.eval.watch else None,
-      draw,
-    )  # fmt: skip
-    plan = pipeline.train_plan(
-      videos.labelled, size, seed=options.seed, num_epochs=parts.most_epochs
-    )
-    run = Run(
-      workdir, videos.source.names, plan, per_epoch, num_steps, feed, step,
-      new_state, functools.partial(build, config, mesh), options.learning_rate,
+    ends.best = checkpoints.best_value(manager)
+    run = loop.Run(
+      workdir, videos.source.names, plan, per_epoch, num_steps, feed, program,
+      functools.partial(build, config, mesh), options.learning_rate,
       options.checkpoint_every, options.on_nan, manager, preempted, ends,
     )  # fmt: skip
-    for part in stages.parts():
+    for part in ends.stages.parts():
       if int(state.step) < per_epoch * part.last:
-        state = _train_part(run, part, state)
+        state = loop.train_part(run, part, state)
     checkpoints.finish(manager)
   return files.read_json(workdir / 'metrics.json')
+
+
+def _channels(config, videos):
+  """Return what the network standardises by, None where it does not."""
+  if not config.model.standardize:
+    return None
+  measure = lambda: sources.measure_channels(videos.source, videos.labelled)
+  return models.standard(*hosts.by_one(measure))

@@ -4,8 +4,8 @@ The losses do not tell what evaluation sees: under dropout the top-k snippets
 are those that the noise favours.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ _WATCHED = 100
 _NEARLY_ALL = 0.99
 # Of training videos that are found: fewer is worth a warning.
 _FEW = 0.5
-_Row = TypeVar('_Row', bound=tuple[Any, ...])
+_T = TypeVar('_T')
 
 
 class Look(NamedTuple):
@@ -83,10 +83,17 @@ def look(
     )
 
 
-def gather(rows: Sequence[_Row]) -> list[_Row]:
-  """Return the rows of all processes, in the order of their first column."""
-  shares = hosts.gather_objects(list(rows))
-  return sorted((r for share in shares for r in share), key=lambda r: r[0])
+def of_each(
+  function: Callable[[Look], _T],
+  trained: Trained, params: models.Params, videos: np.ndarray, clicks: bool,
+) -> list[_T]:  # fmt: skip
+  """Return what a function gives of each video, in their order, to all hosts.
+
+  The other arguments are those of `look`.
+  """
+  rows = [(x.video, function(x)) for x in look(trained, params, videos, clicks)]
+  rows = [row for share in hosts.gather_objects(rows) for row in share]
+  return [found for _, found in sorted(rows, key=lambda row: row[0])]
 
 
 def watch(trained: Trained, params: models.Params) -> dict[str, float]:
@@ -101,22 +108,16 @@ def watch(trained: Trained, params: models.Params) -> dict[str, float]:
   videos = trained.videos
   some = np.linspace(0, len(videos) - 1, min(_WATCHED, len(videos)))
   some = videos[some.astype(int)]
-  rows = gather(
-    [
-      (seen.video, *_measure(seen.seen))
-      for seen in look(trained, params, some, True)
-    ]
-  )
-  _, found, low, high, right, clicked = (
-    np.array(column, float) for column in zip(*rows, strict=True)
-  )
+  measure = lambda look: _measure(look.seen)
+  rows = of_each(measure, trained, params, some, True)
+  found, low, high, right, clicked = np.array(rows, float).T
   measured = {
     'labels_found': found.mean(),
     'foreground_below_0.1': low.mean(),
     'foreground_above_0.9': high.mean(),
   }
   if clicked.any():
-    measured['clicks_background'] = float(right.sum()) / clicked.sum()
+    measured['clicks_background'] = right.sum() / clicked.sum()
   return {name: float(value) for name, value in measured.items()}
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from backtal_jax import models, predict, train
+from backtal_jax import loop, models, predict, train
 from benchmarks import measure
 from configs import activitynet12, hacs, thumos14
 from oracles import network as oracle
@@ -61,7 +61,7 @@ def _make(config, size, model):
   drawn = models.BackTAL(**config.model)
   params = models.init(drawn, jax.random.key(0))
   fresh = jax.tree.map(jnp.array, params)  # the step's own, which it donates
-  state = train.TrainState(
+  state = loop.TrainState(
     jnp.int32(0), fresh, optimizer.init(fresh), jax.random.key(0)
   )
   step = functools.partial(

@@ -25,14 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtal_jax import (
-  command_line,
-  errors,
-  evaluate,
-  files,
-  opening,
-  train,
-)
+from backtal_jax import command_line, errors, evaluate, files, opening, train
 from backtal_jax.data import annotations, pipeline, splits
 from backtal_jax.metrics import agreement, segments
 from backtal_jax.prepare import simulate_clicks

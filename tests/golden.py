@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from backtal_jax import losses, models, train
+from backtal_jax import loop, losses, models, train
 
 FOLDER = pathlib.Path(__file__).parent / 'golden'
 KINDS = ('thumos14', 'activitynet12', 'hacs', 'action_clicks')
@@ -95,7 +95,7 @@ class Case:
     step = functools.partial(
       train.train_step, model=self.model, optimizer=optimizer, loss=self.loss
     )
-    state = train.TrainState(
+    state = loop.TrainState(
       jnp.zeros((), jnp.int32),
       self.params,
       jax.jit(optimizer.init)(self.params),

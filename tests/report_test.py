@@ -324,7 +324,7 @@ def test_curves_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(read['ü'][key], value)
   assert outputs.read_curves(tmp_path / 'absent.npz') == {}
   (tmp_path / 'broken.npz').write_bytes(b'PK')
-  with pytest.raises(errors.InputError, match='no curves in it'):
+  with pytest.raises(errors.InputError, match='not a whole .npz file'):
     outputs.read_curves(tmp_path / 'broken.npz')
 
 

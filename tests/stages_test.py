@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backtal_jax import IGNORED, errors, localization
-from backtal_jax.stages import naming, proposals, quality, targets
+from backtal_jax.stages import naming, proposals, quality, regression, targets
 
 
 def _video(rows, label, clicks=None, foreground=None, duration=10.0):
@@ -159,12 +159,12 @@ def test_what_lies_in_before_and_after_a_segment_by_plain_loops():
         for d in range(2)
       ]
     )
-  np.testing.assert_allclose(naming.pool(feature, runs), expected, 1e-12)
+  np.testing.assert_allclose(regression.pool(feature, runs), expected, 1e-12)
   rows = [_A] * 9
   video = _video(rows, [1, 1], {1: 2, 4: 2, 8: 0}, [0.5] * 4 + [0.9] * 5)
   np.testing.assert_allclose(  # the one at snippet 4 is not believed
-    naming.pool_negatives(feature, video),
-    naming.pool(feature, np.array([[0, 5]])),
+    regression.pool_negatives(feature, video),
+    regression.pool(feature, np.array([[0, 5]])),
   )
 
 
@@ -183,14 +183,14 @@ def test_the_regression_is_at_the_least_of_its_loss():
       total += w * (math.log(sum(map(math.exp, logits))) - logits[y])
     return total + 5 * (weights[:2] ** 2).sum()
 
-  found = np.asarray(naming.fit(feature, label, weight, 3), float)
+  found = np.asarray(regression.fit(feature, label, weight, 3), float)
   least = loss(found)
   for k, c in itertools.product(range(3), range(3)):
     for step in (1e-2, -1e-2):
       other = found.copy()
       other[k, c] += step
       assert loss(other) > least
-  share = naming.predict(found, feature)
+  share = regression.predict(found, feature)
   np.testing.assert_allclose(share.sum(axis=1), 1)
 
 
@@ -261,12 +261,13 @@ def _together(rng, swapped, telling=6):
 
 def _describe(videos, features, segments):
   negative = [
-    naming.pool_negatives(*both) for both in zip(features, videos, strict=True)
+    regression.pool_negatives(*both)
+    for both in zip(features, videos, strict=True)
   ]
-  return naming.describe(
+  return regression.describe(
     np.concatenate(
       [
-        naming.pool(x, segments.run[segments.video == i])
+        regression.pool(x, segments.run[segments.video == i])
         for i, x in enumerate(features)
       ]
     ),
@@ -311,7 +312,7 @@ def test_a_clicked_name_stays_and_teaches():
 def test_many_features_are_their_principal_directions():
   rng = np.random.default_rng(0)
   wide = rng.normal(size=(30, 5)) @ rng.normal(size=(5, 600))
-  look = naming.describe(wide, wide[:2], np.arange(2))
+  look = regression.describe(wide, wide[:2], np.arange(2))
   assert look.segment.shape[1] <= 30
   whole = ((wide - wide.mean(0)) / (wide.std(0) + 1e-6)).clip(-4, 4)
   np.testing.assert_allclose(
@@ -413,7 +414,7 @@ def test_a_head_learns_to_tell_and_to_move(tmp_path, monkeypatch):
   with pytest.raises(errors.InputError, match='sees 16 values .* expected 24'):
     quality.read(tmp_path / 'q.npz', 24)
   (tmp_path / 'q.npz').write_bytes(b'nothing')
-  with pytest.raises(errors.InputError, match='no quality head in it'):
+  with pytest.raises(errors.InputError, match='not a whole .npz file'):
     quality.read(tmp_path / 'q.npz', 16)
   # Proposals of a video, judged: what is moved stays in the video.
   judge = quality.Judge(head, feature, 50.0, 1)

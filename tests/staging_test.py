@@ -222,7 +222,7 @@ def test_the_head_is_used_wherever_the_model_is(
   assert 'proposals are not judged' in capsys.readouterr().err
   (staged_run / 'stages/quality.npz').rename(tmp_path / 'kept')
   (staged_run / 'stages/quality.npz').write_text('no head')
-  with pytest.raises(errors.InputError, match='no quality head in it'):
+  with pytest.raises(errors.InputError, match='not a whole .npz file'):
     predict.load(staged_run)
   (tmp_path / 'kept').rename(staged_run / 'stages/quality.npz')
 

@@ -20,7 +20,7 @@ from configs import demo
 
 
 class _State(dict):
-  """As much of a train.TrainState as is saved."""
+  """As much of a loop.TrainState as is saved."""
 
   def _asdict(self):
     return dict(self)

@@ -8,6 +8,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from etils import epath
@@ -25,6 +26,7 @@ DAMAGED = (
 HEADERS = threading.Lock()
 # Seconds before a failed read is tried again.
 _WAITS = (0.1, 0.5, 2.0)
+_N = TypeVar('_N', bound=NamedTuple)
 
 
 def read(
@@ -52,6 +54,20 @@ def read(
           f'{path}: {reason} (tried {len(_WAITS) + 1} times)'
         ) from e
       time.sleep(waits.pop(0))
+
+
+def read_as(path: epath.Path, kind: type[_N], what: str) -> _N:
+  """Read a NamedTuple of arrays, which was written by its fields' names.
+
+  Raises:
+    errors.InputError: See `read`, or there is no `what` in the file.
+  """
+  found = read(path, kind._fields)
+  if missing := [name for name in kind._fields if name not in found]:
+    raise errors.InputError(
+      f'{path}: no {what} in it: lacks {", ".join(missing)}'
+    )
+  return kind(**found)
 
 
 def _read(path, keys):

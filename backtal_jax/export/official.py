@@ -6,10 +6,7 @@ import jax
 from etils import epath
 
 from backtal_jax import errors, files, models
-from backtal_jax.run import (
-  parameters,
-  torch_checkpoints,
-)
+from backtal_jax.run import parameters, torch_checkpoints
 
 
 def write(

@@ -17,10 +17,7 @@ import backtal_jax
 from backtal_jax import errors, fields, files, models, predict
 from backtal_jax.data import feature_records
 from backtal_jax.export import card, official, onnx_graph
-from backtal_jax.run import (
-  model_folders,
-  parameters,
-)
+from backtal_jax.run import model_folders, parameters
 from backtal_jax.stages import quality
 
 ENDINGS = '.pth', '.pt', '.onnx', '.stablehlo'

@@ -247,10 +247,7 @@ def shares(rows: Mapping[str, Mapping[str, float]]) -> mpl_figure.Figure:
 
 @style.styled
 def bars(
-  values: Mapping[str, float | None],
-  *,
-  xlabel: str,
-  colors: Iterable[str] = (),
+  values: Mapping[str, float | None], *, xlabel: str, colors: Iterable[str] = ()
 ) -> mpl_figure.Figure:
   """Draw {name: value} as bars from the top, each with its number.
 

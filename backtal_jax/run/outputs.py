@@ -80,9 +80,7 @@ def check_classes(
 
 
 def begin(
-  workdir: epath.Path,
-  classes: Iterable[str],
-  held: Sequence[annotations.Click],
+  workdir: epath.Path, classes: Iterable[str], held: Sequence[annotations.Click]
 ) -> None:
   """Write what a training knows before its first step; process 0 does.
 
@@ -231,9 +229,8 @@ def read_curves(path: epath.Path) -> dict[str, Shown]:
   """
   if not path.exists():
     return {}
+  arrays = npz.read(path)
   try:
-    with path.open('rb') as f, np.load(f) as loaded:
-      arrays = {key: loaded[key] for key in loaded}
     # A run from before action clicks were kept has none.
     none = np.full(arrays['background'].shape, -1, np.int16)
     arrays.setdefault('action', none)
@@ -249,5 +246,5 @@ def read_curves(path: epath.Path) -> dict[str, Shown]:
         action=arrays['action'][i],
       )
     return videos
-  except (KeyError, IndexError, *npz.DAMAGED) as e:
+  except (KeyError, IndexError) as e:
     raise errors.InputError(f'{path}: no curves in it: {e!r}') from e

@@ -6,29 +6,19 @@ a softmax regression learns to tell the names from features, and every video's
 segments are named anew by models that did not see the video, so that each of
 its labels is found at least once. A name that a click gave stays.
 
-Shapes: S segments, K features of one, M negatives, N videos, C classes, the
-background last among C + 1.
+Shapes: S segments, N videos, C classes, the background last among C + 1.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import scipy.optimize
+import scipy.special
 
 from backtal_jax import IGNORED
-from backtal_jax.stages import proposals
+from backtal_jax.stages import proposals, regression
 
-_AROUND = 3  # snippets before and after a segment, or a click, that count
-_LIMIT = 4.0  # of a standardised feature
-_MOST_FEATURES = 512  # beyond, their principal directions stand for them
-_FOLDS = 3
-_PENALTY = 10.0  # half of it times the squared weights
-_ITERATIONS = 60  # of L-BFGS
 _ROUNDS, _SWAP_ROUNDS = 6, 3  # of naming anew
 _DROPPED = np.log(0.5)  # as background, from this log-probability
 _ALIKE = 0.5  # Jaccard index from which two classes' names may be swapped
@@ -40,166 +30,6 @@ class Names(NamedTuple):
 
   label: np.ndarray  # [S] int: a class, or C for a segment that is background
   likelihood: float  # mean log-probability of the names, cross-fitted
-
-
-class Description(NamedTuple):
-  """What segments and background look like, standardised over segments."""
-
-  segment: np.ndarray  # [S, K]
-  negative: np.ndarray  # [M, K], around believed background clicks
-  negative_video: np.ndarray  # [M] int
-
-
-def pool(feature: np.ndarray, runs: np.ndarray) -> np.ndarray:
-  """Return the means [N, 3D] of features [T, D] in, before and after runs.
-
-  Before and after are 3 snippets, fewer at the ends of the video; where there
-  are none, the outermost one.
-  """
-  last = len(feature) - 1
-  mean = lambda a, b: feature[a : max(b, a + 1)].mean(axis=0)
-  rows = [
-    np.concatenate(
-      [
-        mean(a, b),
-        mean(max(0, a - _AROUND), a),
-        mean(min(b, last), min(b, last) + _AROUND),
-      ]
-    )
-    for a, b in runs
-  ]
-  return np.array(rows).reshape(len(runs), 3 * feature.shape[1])
-
-
-def pool_negatives(
-  feature: np.ndarray, video: proposals.Observed
-) -> np.ndarray:
-  """Do what `pool` does around the believed background clicks of a video."""
-  believed = proposals.believed(video.click, video.foreground, len(video.label))
-  at = np.flatnonzero(believed)
-  first = np.maximum(at - _AROUND, 0)
-  last = np.minimum(at + _AROUND + 1, len(feature))
-  return pool(feature, np.stack([first, last], axis=1))
-
-
-def describe(
-  segment: np.ndarray, negative: np.ndarray, negative_video: np.ndarray
-) -> Description:
-  """Standardise what `pool` and `pool_negatives` give of all videos.
-
-  Standardised values are cut off at ±4. Of more than 512 features their
-  principal directions are left: the regression sees no rotation, and what is
-  cut off is the least of them.
-  """
-  mean, std = segment.mean(axis=0), segment.std(axis=0) + 1e-6
-  scale = lambda x: ((x - mean) / std).clip(-_LIMIT, _LIMIT)
-  segment, negative = scale(segment), scale(negative)
-  if segment.shape[1] > _MOST_FEATURES:
-    directions = _principal(segment, _MOST_FEATURES)
-    segment, negative = segment @ directions, negative @ directions
-  return Description(segment, negative, np.asarray(negative_video, int))
-
-
-def _principal(rows, count):
-  """Return about the `count` largest principal directions of rows [S, K]."""
-  count = min(count, *rows.shape)
-  start = np.random.default_rng(0).normal(size=(rows.shape[1], count))
-  basis = np.linalg.qr(start)[0]
-  for _ in range(4):
-    basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
-  return basis
-
-
-@functools.partial(jax.jit, static_argnames='num_names')
-def fit(
-  feature: jax.Array, label: jax.Array, weight: jax.Array, num_names: int
-) -> jax.Array:
-  """Fit a softmax regression with a penalty on its weights, not on the bias.
-
-  Args:
-    feature: [S, K].
-    label: [S] int, less than `num_names`.
-    weight: [S] of the cross-entropies in their sum; 0 leaves a row out.
-    num_names: C + 1.
-
-  Returns:
-    [K + 1, C + 1] weights, the bias last.
-  """
-  target = jax.nn.one_hot(label, num_names)
-
-  def loss(weights):
-    logits = jnp.dot(feature, weights[:-1], precision='highest') + weights[-1]
-    entropy = -(target * jax.nn.log_softmax(logits)).sum(axis=1)
-    return weight @ entropy + _PENALTY / 2 * (weights[:-1] ** 2).sum()
-
-  solver = optax.lbfgs()
-  value_and_grad = optax.value_and_grad_from_state(loss)
-
-  def step(carry, _):
-    weights, state = carry
-    value, grad = value_and_grad(weights, state=state)
-    update, state = solver.update(
-      grad, state, weights, value=value, grad=grad, value_fn=loss
-    )
-    return (optax.apply_updates(weights, update), state), None
-
-  start = jnp.zeros((feature.shape[1] + 1, num_names))
-  carry = start, solver.init(start)
-  (weights, _), _ = jax.lax.scan(step, carry, length=_ITERATIONS)
-  return weights
-
-
-def predict(weights: np.ndarray, feature: np.ndarray) -> np.ndarray:
-  """Return the probabilities [S, C+1] that a fitted regression gives."""
-  logits = feature @ weights[:-1] + weights[-1]
-  power = np.exp(logits - logits.max(axis=1, keepdims=True))
-  return power / power.sum(axis=1, keepdims=True)
-
-
-def cross_fit(
-  look: Description, video: np.ndarray, label: np.ndarray, fold: np.ndarray,
-  num_names: int,
-) -> np.ndarray:  # fmt: skip
-  """Return log-probabilities [S, C+1] by models that did not see the video.
-
-  A name's examples weigh 1 / √(their number / the mean of all names').
-
-  Args:
-    look: Segments and negatives.
-    video: [S] int, of each segment.
-    label: [S] int; segments named background, C, teach nothing.
-    fold: [N] int, of each video.
-    num_names: C + 1.
-  """
-  background = num_names - 1
-  result = np.zeros((len(video), num_names))
-  for held in range(_FOLDS):
-    inside = fold[video] != held
-    use = inside & (label != background)
-    negative = (fold != held)[look.negative_video]
-    if inside.all() or not (use.any() or negative.any()):
-      continue
-    weights = _fit_weighted(look, use, negative, label, background)
-    share = predict(weights, look.segment[~inside])
-    result[~inside] = np.log(share + 1e-4)
-  return result
-
-
-def _fit_weighted(look, use, negative, label, background):
-  """Fit the segments `use` and the negatives; rare names weigh more.
-
-  The others stay with weight 0: every fit has the same shapes.
-  """
-  labels = np.pad(label, (0, len(negative)), constant_values=background)
-  used = np.concatenate([use, negative])
-  count = np.maximum(np.bincount(labels[used], minlength=background + 1), 1)
-  weights = fit(
-    np.concatenate([look.segment, look.negative]).astype(np.float32),
-    labels,
-    (used / np.sqrt(count[labels] / count.mean())).astype(np.float32),
-    background + 1,
-  )
-  return np.asarray(weights, float)
 
 
 def cover(score: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -224,9 +54,7 @@ def balance(score: np.ndarray) -> np.ndarray:
   """
   offset = np.zeros(score.shape[1])
   for _ in range(_BALANCING):
-    power = score + offset
-    power = np.exp(power - power.max(axis=1, keepdims=True))
-    share = power / power.sum(axis=1, keepdims=True)
+    share = scipy.special.softmax(score + offset, axis=1)
     offset -= np.log(share.mean(axis=0) * len(offset) + 1e-6)
   return offset
 
@@ -280,7 +108,7 @@ def by_probability(segments: proposals.Segments) -> np.ndarray:
 
 def name(
   segments: proposals.Segments,
-  look: Description,
+  look: regression.Description,
   labels: np.ndarray,
   *,
   seed: int,
@@ -301,9 +129,7 @@ def name(
   video, clicked = segments.video, segments.clicked
   own = [np.flatnonzero(video == i) for i in np.unique(video)]
   rng = np.random.default_rng(seed)
-  fold = rng.permutation(len(labels)) % _FOLDS
-  if not len(video):
-    return Names(np.zeros(0, int), 0.0)
+  fold = rng.permutation(len(labels)) % regression.FOLDS
 
   def assigned(score, balanced, drop):
     names = np.zeros(len(video), int)
@@ -315,7 +141,7 @@ def name(
     return names
 
   def fitted(names):
-    return cross_fit(look, video, names, fold, background + 1)
+    return regression.cross_fit(look, video, names, fold, background + 1)
 
   def maximise(names, rounds, balanced):
     for i in range(rounds):
@@ -347,7 +173,7 @@ def name(
 
 
 def odds(
-  look: Description, segments: proposals.Segments, names: np.ndarray,
+  look: regression.Description, segments: proposals.Segments, names: np.ndarray,
   labels: np.ndarray, pair: tuple[int, int],
 ) -> float:  # fmt: skip
   """Return how much likelier two names are as they are than swapped.
@@ -375,8 +201,8 @@ def odds(
   if not telling.any() or not use.any():
     return 0.0
   negative = ~telling[look.negative_video]
-  weights = _fit_weighted(look, use, negative, names, background)
-  score = np.log(predict(weights, look.segment) + 1e-4)
+  weights = regression.fit_weighted(look, use, negative, names, background)
+  score = np.log(regression.predict(weights, look.segment) + 1e-4)
   swapped = score.copy()
   swapped[:, [a, b]] = score[:, [b, a]]
   rows = np.flatnonzero(given)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 
 from backtal_jax import IGNORED
 
@@ -58,8 +59,7 @@ def probabilities(video: Observed) -> np.ndarray:
   own = np.append(video.label == 1, True)
   own[video.click[action_clicks(video)]] = True
   logits = np.where(own, video.cas.astype(float), -np.inf)
-  power = np.exp(logits - logits.max(axis=1, keepdims=True))
-  return power / power.sum(axis=1, keepdims=True)
+  return scipy.special.softmax(logits, axis=1)
 
 
 def action_clicks(video: Observed) -> np.ndarray:
@@ -203,16 +203,18 @@ def _around(odds, t):
   lows = odds[: t + 1].min(), odds[t:].min()
   half = (top + np.array(lows)) / 2
   high = odds >= np.repeat(half.clip(0, _SURE), (t, len(odds) - t))
-  high[t] = True
-  (run,) = (run for run in runs(high) if run[0] <= t < run[1])
-  return run
+  return _run_at(high, t)
 
 
 def _seed(probability, t, barred):
   """Return the run around snippet t where a class is half as probable."""
-  near = (probability >= probability[t] / 2) & ~barred
-  near[t] = True
-  (run,) = (run for run in runs(near) if run[0] <= t < run[1])
+  return _run_at((probability >= probability[t] / 2) & ~barred, t)
+
+
+def _run_at(marked, t):
+  """Return the run of True around snippet t, which counts as marked."""
+  marked[t] = True
+  (run,) = (run for run in runs(marked) if run[0] <= t < run[1])
   return run
 
 

@@ -18,6 +18,7 @@ import optax
 from etils import epath
 
 from backtal_jax import errors, files, localization
+from backtal_jax.data import npz
 
 # Classes with a video score from this on are proposed for, to be judged.
 CLASS_THRESHOLD = 0.02
@@ -260,11 +261,7 @@ def read(path: epath.Path, num_inputs: int) -> Head:
   Raises:
     errors.InputError: It is another file, or of other features or classes.
   """
-  try:
-    with path.open('rb') as f, np.load(f) as loaded:
-      head = Head(**{key: loaded[key] for key in Head._fields})
-  except (KeyError, ValueError, EOFError, OSError, TypeError) as e:
-    raise errors.InputError(f'{path}: no quality head in it: {e!r}') from e
+  head = npz.read_as(path, Head, 'quality head')
   if head.mean.shape != (num_inputs,):
     raise errors.InputError(
       f'{path}: the quality head sees {head.mean.size} values of a proposal, '
