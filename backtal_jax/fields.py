@@ -6,217 +6,119 @@ new field gets a row here and a line there.
 """
 
 import difflib
-import itertools
 import json
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
-from backtal_jax import errors, files
-
-
-class Domain(NamedTuple):
-  """The values that a field may have."""
-
-  expected: str  # in errors
-  comment: str  # in the comment of configs/thumos14.py
-  holds: Callable[[Any], bool]
-
-
-def _is_number(value, kinds=(int, float)):
-  # True is an int; infinities and NaN are numbers to nobody.
-  good = isinstance(value, kinds) and not isinstance(value, bool)
-  return good and math.isfinite(value)
-
-
-def _number(bound, holds):
-  return Domain(
-    f'a number {bound}', bound, lambda v: _is_number(v) and holds(v)
-  )
-
-
-def _integer(low, high=math.inf):
-  bound = f'at least {low}' if high == math.inf else f'from {low} to {high}'
-  return Domain(
-    f'an integer, {bound}',
-    bound,
-    lambda v: _is_number(v, int) and low <= v <= high,
-  )
-
-
-def _one_of(*values):
-  names = [v if isinstance(v, str) else repr(v) for v in values]
-  return Domain(
-    f'one of {", ".join(names)}',
-    ' | '.join(names),
-    lambda v: any(type(v) is type(known) and v == known for known in values),
-  )
-
-
-def _tuple(expected, comment, holds):
-  # A config that was read from JSON has lists.
-  is_tuple = lambda v: isinstance(v, (tuple, list))
-  return Domain(expected, comment, lambda v: is_tuple(v) and holds(v))
-
-
-def _is_range(value):
-  """Check (start, stop, step) of a few levels, or ()."""
-  if not len(value):
-    return True
-  if len(value) != 3 or not all(map(_is_number, value)):
-    return False
-  start, stop, step = value
-  return 0 <= start < min(stop, 1) and 0 < stop - start <= 1000 * step
-
-
-def _is_rising(value):
-  """Check tIoU thresholds, which the names of metrics must be able to hold."""
-  if not len(value) or not all(map(_is_number, value)):
-    return False
-  named = all(0 < v <= 1 and float(f'{v:g}') == v for v in value)
-  return named and all(a < b for a, b in itertools.pairwise(value))
-
-
-def _is_record(value):
-  try:
-    return value == '' or isinstance(files.parse_json(value, ''), dict)
-  except (TypeError, ValueError):
-    return False
-
-
-def _is_text(value):
-  return isinstance(value, str) and value == value.strip()
-
-
-_TEXT = Domain(
-  'a text, not empty and without spaces around it',
-  '',
-  lambda v: _is_text(v) and v != '',
-)
-_CLICKS = Domain(
-  "files, a comma between them, or ''",
-  "'' for none",
-  lambda v: v == '' or (_is_text(v) and all(map(str.strip, v.split(',')))),
-)
-_WEIGHT = _number('at least 0', lambda v: v >= 0)
-_POSITIVE = _number('more than 0', lambda v: v > 0)
-_NOT_NEGATIVE = _number('at least 0', lambda v: v >= 0)
-_SHARE = _number('more than 0, at most 1', lambda v: 0 < v <= 1)
-_FRACTION = _number('at least 0, at most 1', lambda v: 0 <= v <= 1)
-_BELOW_ONE = _number('at least 0, less than 1', lambda v: 0 <= v < 1)
-_COSINE = _number('from -1 to 1', lambda v: -1 <= v <= 1)
-_SWITCH = _one_of(False, True)
-_LEVELS = _tuple(
-  '(start, stop, step) with 0 <= start < 1, start < stop and at most 1000 '
-  'steps, or ()',
-  'start, stop, step',
-  _is_range,
-)
-
+from backtal_jax import domains, errors
 
 FIELDS = {
-  'model.num_classes': _integer(1),
-  'model.feature_dim': _integer(1),
-  'model.hidden_dim': _integer(1),
-  'model.reduce_dim': _integer(1),
-  'model.embedding_dim': _integer(1),
-  'model.affinity': _one_of('official', 'paper'),
-  'model.topk_ratio': _SHARE,
-  'model.topk_by': _one_of('logits', 'probabilities'),
-  'model.dropout_rate': _BELOW_ONE,
-  'model.standardize': _SWITCH,
-  'model.dtype': _one_of('float32', 'bfloat16'),
-  'loss.base': _WEIGHT,
-  'loss.supp': _WEIGHT,
-  'loss.sparsity': _WEIGHT,
-  'loss.click': _WEIGHT,
-  'loss.separation': _WEIGHT,
-  'loss.embedding': _WEIGHT,
-  'loss.frames': _NOT_NEGATIVE,
-  'loss.separation_topk_ratio': _SHARE,
-  'loss.similar_min': _COSINE,
-  'loss.different_max': _COSINE,
-  'loss.label_warmup': _FRACTION,
-  'loss.click_trim': _BELOW_ONE,
-  'loss.click_trim_from': _FRACTION,
-  'loss.click_doubt_from': _FRACTION,
-  'data.name': _TEXT,
-  'data.root': _TEXT,
-  'data.generate': _SWITCH,
-  'data.source': _one_of('npz', 'tfds'),
-  'data.train_split': _TEXT,
-  'data.eval_split': Domain(
-    "a text without spaces around it, or '' for none", "'' for none", _is_text
+  'model.num_classes': domains.integer(1),
+  'model.feature_dim': domains.integer(1),
+  'model.hidden_dim': domains.integer(1),
+  'model.reduce_dim': domains.integer(1),
+  'model.embedding_dim': domains.integer(1),
+  'model.affinity': domains.one_of('official', 'paper'),
+  'model.topk_ratio': domains.SHARE,
+  'model.topk_by': domains.one_of('logits', 'probabilities'),
+  'model.dropout_rate': domains.BELOW_ONE,
+  'model.standardize': domains.SWITCH,
+  'model.dtype': domains.one_of('float32', 'bfloat16'),
+  'loss.base': domains.WEIGHT,
+  'loss.supp': domains.WEIGHT,
+  'loss.sparsity': domains.WEIGHT,
+  'loss.click': domains.WEIGHT,
+  'loss.separation': domains.WEIGHT,
+  'loss.embedding': domains.WEIGHT,
+  'loss.frames': domains.NOT_NEGATIVE,
+  'loss.separation_topk_ratio': domains.SHARE,
+  'loss.similar_min': domains.COSINE,
+  'loss.different_max': domains.COSINE,
+  'loss.label_warmup': domains.FRACTION,
+  'loss.click_trim': domains.BELOW_ONE,
+  'loss.click_trim_from': domains.FRACTION,
+  'loss.click_doubt_from': domains.FRACTION,
+  'data.name': domains.TEXT,
+  'data.root': domains.TEXT,
+  'data.generate': domains.SWITCH,
+  'data.source': domains.one_of('npz', 'tfds'),
+  'data.train_split': domains.TEXT,
+  'data.eval_split': domains.Domain(
+    "a text without spaces around it, or '' for none", "'' for none",
+    domains.is_text,
   ),
-  'data.num_snippets': _integer(1),
-  'data.ground_truth': _TEXT,
-  'data.clicks': _CLICKS,
-  'data.clicks_aside': _BELOW_ONE,
-  'data.agreement_clicks': _CLICKS,
-  'data.features': Domain(
-    "the JSON object of features.json, or ''", "'' for unknown", _is_record
+  'data.num_snippets': domains.integer(1),
+  'data.ground_truth': domains.TEXT,
+  'data.clicks': domains.CLICKS,
+  'data.clicks_aside': domains.BELOW_ONE,
+  'data.agreement_clicks': domains.CLICKS,
+  'data.features': domains.Domain(
+    "the JSON object of features.json, or ''", "'' for unknown",
+    domains.is_record,
   ),
-  'data.annotator': _TEXT,
-  'data.placement': _one_of('host', 'device'),
-  'train.batch_size': _integer(1),
-  'train.num_epochs': _integer(1),
-  'train.learning_rate': _POSITIVE,
-  'train.rate_warmup': _FRACTION,
-  'train.weight_decay': _NOT_NEGATIVE,
-  'train.betas': _tuple(
+  'data.annotator': domains.TEXT,
+  'data.placement': domains.one_of('host', 'device'),
+  'train.batch_size': domains.integer(1),
+  'train.num_epochs': domains.integer(1),
+  'train.learning_rate': domains.POSITIVE,
+  'train.rate_warmup': domains.FRACTION,
+  'train.weight_decay': domains.NOT_NEGATIVE,
+  'train.betas': domains.listed(
     'two numbers, each at least 0 and less than 1',
     'at least 0, less than 1',
-    lambda v: len(v) == 2 and all(map(_BELOW_ONE.holds, v)),
+    lambda v: len(v) == 2 and all(map(domains.BELOW_ONE.holds, v)),
   ),
-  'train.seed': _integer(0, 2**32 - 1),
-  'train.eval_every': _integer(1),
-  'train.checkpoint_every': _integer(0),
-  'train.on_nan': _one_of('stop', 'skip'),
-  'train.shard_state': _SWITCH,
-  'train.remat': _SWITCH,
-  'localization.read': _one_of('logits', 'probabilities', 'product'),
-  'localization.class_threshold': _FRACTION,
-  'localization.cas_thresholds': _LEVELS,
-  'localization.magnitude_thresholds': _LEVELS,
-  'localization.outer_ratio': _NOT_NEGATIVE,
-  'localization.confidence_weight': _NOT_NEGATIVE,
-  'localization.nms_tiou': _SHARE,
-  'localization.trim': _number(
+  'train.seed': domains.integer(0, 2**32 - 1),
+  'train.eval_every': domains.integer(1),
+  'train.checkpoint_every': domains.integer(0),
+  'train.on_nan': domains.one_of('stop', 'skip'),
+  'train.shard_state': domains.SWITCH,
+  'train.remat': domains.SWITCH,
+  'localization.read': domains.one_of('logits', 'probabilities', 'product'),
+  'localization.class_threshold': domains.FRACTION,
+  'localization.cas_thresholds': domains.LEVELS,
+  'localization.magnitude_thresholds': domains.LEVELS,
+  'localization.outer_ratio': domains.NOT_NEGATIVE,
+  'localization.confidence_weight': domains.NOT_NEGATIVE,
+  'localization.nms_tiou': domains.SHARE,
+  'localization.trim': domains.number(
     'at least 0, less than 0.5', lambda v: 0 <= v < 0.5
   ),
-  'localization.whole_video_score': _NOT_NEGATIVE,
-  'localization.probability_power': _NOT_NEGATIVE,
-  'localization.nms_sigma': _NOT_NEGATIVE,
-  'stages.without_clicks_below': _FRACTION,
-  'stages.names': _one_of('em', 'probability'),
-  'stages.every_instance': _SWITCH,
-  'stages.retrain': _FRACTION,
-  'stages.quality': _SWITCH,
-  'eval.batch_size': _integer(1),
-  'eval.tiou': _tuple(
+  'localization.whole_video_score': domains.NOT_NEGATIVE,
+  'localization.probability_power': domains.NOT_NEGATIVE,
+  'localization.nms_sigma': domains.NOT_NEGATIVE,
+  'stages.without_clicks_below': domains.FRACTION,
+  'stages.names': domains.one_of('em', 'probability'),
+  'stages.every_instance': domains.SWITCH,
+  'stages.retrain': domains.FRACTION,
+  'stages.quality': domains.SWITCH,
+  'eval.batch_size': domains.integer(1),
+  'eval.tiou': domains.listed(
     'rising numbers of at most 6 digits, each more than 0 and at most 1',
     'more than 0, at most 1, rising',
-    _is_rising,
+    domains.is_rising,
   ),
-  'eval.best_metric': _TEXT,
-  'eval.watch': _SWITCH,
-  'eval.published': _tuple(
+  'eval.best_metric': domains.TEXT,
+  'eval.watch': domains.SWITCH,
+  'eval.published': domains.listed(
     'pairs of a metric and its percent',
     'pairs',
     lambda v: all(
       isinstance(p, (tuple, list)) and len(p) == 2
-      and _is_text(p[0]) and _is_number(p[1]) and 0 <= p[1] <= 100
+      and domains.is_text(p[0]) and domains.is_number(p[1]) and 0 <= p[1] <= 100
       for p in v
     ),
   ),
-  'init_checkpoint': Domain("a path, or ''", "'' for none", _is_text),
-  'mesh': _tuple(
+  'init_checkpoint': domains.Domain(
+    "a path, or ''", "'' for none", domains.is_text
+  ),
+  'mesh': domains.listed(
     'a number of devices, as (8,), or () for all',
     '() for all',
     lambda v: len(v) == 0
-    or (len(v) == 1 and _is_number(v[0], int) and v[0] > 0),
+    or (len(v) == 1 and domains.is_number(v[0], int) and v[0] > 0),
   ),
 }  # fmt: skip
 
@@ -318,9 +220,8 @@ def flatten(
   flat = {}
   for key in config:
     name, value = f'{prefix}{key}', config[key]
-    flat |= (
-      flatten(value, f'{name}.') if hasattr(value, 'keys') else {name: value}
-    )
+    is_section = hasattr(value, 'keys')
+    flat |= flatten(value, f'{name}.') if is_section else {name: value}
   return flat
 
 
@@ -331,60 +232,58 @@ def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def _check_together(config):
   """Refuse values that do not go together."""
-  if config.data.annotator != 'all' and not config.data.clicks:
-    raise errors.InputError(
-      f'config.data.annotator is {config.data.annotator!r}, but '
-      'config.data.clicks names no file with annotators'
-    )
-  weights = [name for name, domain in FIELDS.items() if domain is _WEIGHT]
-  if not any(config.loss[name.removeprefix('loss.')] for name in weights):
-    raise errors.InputError(f'every one of config.{", ".join(weights)} is 0')
-  options = config.localization
-  if not len(options.cas_thresholds):
-    if not len(options.magnitude_thresholds):
-      raise errors.InputError(
-        'config.localization: cas_thresholds and magnitude_thresholds are '
-        'both (), expected levels in one of them'
-      )
-    if options.whole_video_score:
-      raise errors.InputError(
-        'config.localization.whole_video_score is '
-        f'{options.whole_video_score}, but there are no cas_thresholds, whose '
-        'segments it goes with'
-      )
-  if config.stages.retrain and not config.loss.frames:
-    raise errors.InputError(
-      f'config.stages.retrain is {config.stages.retrain}, but '
-      'config.loss.frames, the weight of what is then learned, is 0'
-    )
-  _check_ranking(config)
-
-
-def _check_ranking(config):
-  """Refuse clicks that cannot be kept aside, and a ranking by no number."""
-  data, best = config.data, config.eval.best_metric
-  if data.clicks_aside and not data.clicks:
-    raise errors.InputError(
-      f'config.data.clicks_aside is {data.clicks_aside}, but '
-      'config.data.clicks names no file to keep clicks of aside; what '
-      '`prepare custom` wrote is clicks.csv'
-    )
+  data, loss, options = config.data, config.loss, config.localization
+  best, retrain = config.eval.best_metric, config.stages.retrain
+  weights = [
+    name for name, domain in FIELDS.items() if domain is domains.WEIGHT
+  ]
+  no_weight = not any(loss[name.removeprefix('loss.')] for name in weights)
+  no_levels = not len(options.cas_thresholds)
+  aside = data.clicks_aside or data.agreement_clicks
   maps = ['average_mAP', *(f'mAP@{t:g}' for t in config.eval.tiou)]
-  if best == 'click_agreement' and not (
-    data.clicks_aside or data.agreement_clicks
+  known = [maps[0], 'last', 'click_agreement', *maps[1:]]
+  for is_wrong, message in (
+    (
+      data.annotator != 'all' and not data.clicks,
+      f'data.annotator is {data.annotator!r}, but config.data.clicks names no '
+      'file with annotators',
+    ),
+    (no_weight, f'{", config.".join(weights)}: every one is 0'),
+    (
+      no_levels and not len(options.magnitude_thresholds),
+      'localization: cas_thresholds and magnitude_thresholds are both (), '
+      'expected levels in one of them',
+    ),
+    (
+      no_levels and options.whole_video_score,
+      f'localization.whole_video_score is {options.whole_video_score}, but '
+      'there are no cas_thresholds, whose segments it goes with',
+    ),
+    (
+      retrain and not loss.frames,
+      f'stages.retrain is {retrain}, but config.loss.frames, the weight of '
+      'what is then learned, is 0',
+    ),
+    (
+      data.clicks_aside and not data.clicks,
+      f'data.clicks_aside is {data.clicks_aside}, but config.data.clicks names '
+      'no file to keep clicks of aside; what `prepare custom` wrote is '
+      'clicks.csv',
+    ),
+    (
+      best == 'click_agreement' and not aside,
+      "eval.best_metric is 'click_agreement', but no click is kept aside: "
+      "config.data.clicks_aside is 0.0 and config.data.agreement_clicks is ''",
+    ),
+    (
+      best in maps and not data.eval_split,
+      f"eval.best_metric is {best!r}, but config.data.eval_split is '', and "
+      'without such a split there is no mAP; expected last or click_agreement',
+    ),
+    (
+      best not in known,
+      f'eval.best_metric is {best!r}, expected one of {", ".join(known)}',
+    ),
   ):
-    raise errors.InputError(
-      "config.eval.best_metric is 'click_agreement', but no click is kept "
-      'aside: config.data.clicks_aside is 0.0 and '
-      "config.data.agreement_clicks is ''"
-    )
-  known = ['last', 'click_agreement']
-  if best in maps and not data.eval_split:
-    raise errors.InputError(
-      f"config.eval.best_metric is {best!r}, but config.data.eval_split is '', "
-      f'and without such a split there is no mAP; expected {" or ".join(known)}'
-    )
-  if best not in (known := ['average_mAP', *known, *maps[1:]]):
-    raise errors.InputError(
-      f'config.eval.best_metric is {best!r}, expected one of {", ".join(known)}'
-    )
+    if is_wrong:
+      raise errors.InputError(f'config.{message}')

@@ -157,7 +157,9 @@ _TOGETHER = {
   'config.data.clicks_aside is 0.2, but config.data.clicks names no file': {
     'data.clicks_aside': 0.2
   },
-  'is 0': {name: 0.0 for name in _BASE if re.fullmatch('loss.[a-z]+', name)},
+  'every one is 0': {
+    name: 0.0 for name in _BASE if re.fullmatch('loss.[a-z]+', name)
+  },
 }
 
 

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from backtal_jax import predict
+from backtal_jax.metrics import scores
 
 _TASK = 'temporal-action-localization'
 
 
 def write(
   name: str, config: Mapping[str, Any], model: predict.Model,
-  metrics: Mapping[str, Any],
+  metrics: scores.Metrics,
 ) -> str:  # fmt: skip
   """Return the card of a model as Markdown with a head of metadata.
 
@@ -26,37 +27,21 @@ def write(
     'library_name': 'backtal_jax',
     'tags': [_TASK, 'weakly-supervised', 'background-clicks', 'jax'],
   }
-  numbers = _numbers(metrics)
+  numbers = scores.named(metrics)
   if numbers:
-    dataset = {'type': data['name'], 'name': data['name']}
-    results = [
-      {'type': 'mAP', 'name': k, 'value': round(v, 4)}
-      for k, v in numbers.items()
-    ]
-    head['model-index'] = [
-      {
-        'name': name,
-        'results': [
-          {
-            'task': {'type': _TASK},
-            'dataset': dataset | {'split': data['eval_split']},
-            'metrics': results,
-          }
-        ],
-      }
-    ]
+    dataset = {key: data['name'] for key in ('type', 'name')}
+    result = {
+      'task': {'type': _TASK},
+      'dataset': dataset | {'split': data['eval_split']},
+      'metrics': [
+        {'type': 'mAP', 'name': key, 'value': round(value, 4)}
+        for key, value in numbers.items()
+      ],
+    }
+    head['model-index'] = [{'name': name, 'results': [result]}]
   # JSON is YAML, so that no name of a class or file is read as anything else.
   lines = [f'{key}: {json.dumps(value)}' for key, value in head.items()]
   return '\n'.join(['---', *lines, '---', *_body(name, config, model, numbers)])
-
-
-def _numbers(metrics):
-  """Return the mAP at every tIoU, and their mean."""
-  if not metrics:
-    return {}
-  pairs = zip(metrics['tiou'], metrics['mAP'], strict=True)
-  found = {f'mAP@{tiou:g}': value for tiou, value in pairs}
-  return found | {'average mAP': metrics['average_mAP']}
 
 
 def _body(name, config, model, numbers):

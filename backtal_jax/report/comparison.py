@@ -25,26 +25,36 @@ def compare(
     errors.InputError: Their ground truth differs, or see outputs.read.
   """
   a, b = (outputs.read(path, ground_truth) for path in (before, after))
-  if not (scores.named(a.metrics) or scores.named(b.metrics)):
-    return _compare_trained(a, b, before, after, output)
-  same = zip(a.truth.segments, b.truth.segments, strict=True)
-  if a.truth[:2] != b.truth[:2] or not all(np.array_equal(*x) for x in same):
-    raise errors.InputError(
-      f'{after}: its ground truth is not that of {before}'
-    )
+  names, title = (f'A: {a.name}', f'B: {b.name}'), f'{a.name} and {b.name}'
+  text = f'A is {before}, B is {after}'
+  if scores.named(a.metrics) or scores.named(b.metrics):
+    same = zip(a.truth.segments, b.truth.segments, strict=True)
+    if a.truth[:2] != b.truth[:2] or not all(np.array_equal(*x) for x in same):
+      raise errors.InputError(
+        f'{after}: its ground truth is not that of {before}'
+      )
+    sections = _compare_found(a, b, names, text)
+  else:
+    told = pages.Section('', f'{text}. N{scores.NO_MAP[1:]}.')
+    sections = [told, *_compare_agreement(a, b, names)]
+  return pages.render(output or after / 'compare.html', title, title, sections)
+
+
+def _compare_found(a, b, names, text):
+  """Hold what was found on the same evaluation split side by side."""
   result = bootstrap.compare(
     a.truth, a.predictions, b.predictions, a.metrics['tiou'],
     theta=timelines.THETA,
   )  # fmt: skip
-  names, kinds = (f'A: {a.name}', f'B: {b.name}'), result.kinds
+  kinds = result.kinds
   classes = sorted(result.classes.items(), key=lambda x: -x[1]['difference'])
   shares = {
     names[0]: {kind: row['before'] for kind, row in kinds.items()},
     names[1]: {kind: row['after'] for kind, row in kinds.items()},
   }
-  text = (
-    f'A is {before}, B is {after}, on {pages.what(a)}. Intervals hold 95 % of '
-    f'1000 draws of the {len(a.truth.videos)} videos with replacement.'
+  text += (
+    f', on {pages.what(a)}. Intervals hold 95 % of 1000 draws of the '
+    f'{len(a.truth.videos)} videos with replacement.'
   )
   table = functools.partial(_differences, names)
   charts = [
@@ -56,34 +66,16 @@ def compare(
   best = _difference_chart(
     'What got better and worse', pages.ends(dict(classes)), 'AP, B − A, points'
   )
-  sections = [
-    pages.Section(
-      '',
-      text,
-      table=table('Mean average precision, %', 'metric', result.metrics),
-    ),
+  maps = table('Mean average precision, %', 'metric', result.metrics)
+  per_class = table(f'AP at {pages.AT}, %', 'class', dict(classes))
+  return [
+    pages.Section('', text, table=maps),
     *_compare_agreement(a, b, names),
     pages.Section(
       'Kinds of errors', '', charts, table('Shares, %', 'kind', kinds)
     ),
-    pages.Section(
-      'Classes',
-      '',
-      [best],
-      table(f'AP at {pages.AT}, %', 'class', dict(classes)),
-    ),
+    pages.Section('Classes', '', [best], per_class),
   ]
-  title = f'{a.name} and {b.name}'
-  return pages.render(output or after / 'compare.html', title, title, sections)
-
-
-def _compare_trained(a, b, before, after, output):
-  """Write the page of two runs without an evaluation split."""
-  names = f'A: {a.name}', f'B: {b.name}'
-  text = f'A is {before}, B is {after}. N{scores.NO_MAP[1:]}.'
-  title = f'{a.name} and {b.name}'
-  sections = [pages.Section('', text), *_compare_agreement(a, b, names)]
-  return pages.render(output or after / 'compare.html', title, title, sections)
 
 
 def _compare_agreement(a, b, names):

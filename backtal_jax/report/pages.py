@@ -150,55 +150,44 @@ def what(run: outputs.Run) -> str:
   return f'{data["name"]} {data["eval_split"] or data["train_split"]}'
 
 
-def _agreed(run):
-  """Say the click agreement, if there is one."""
-  found = run.metrics.get('click_agreement')
-  if not found:
-    return ''
-  line = scores.agreement_line(found)
-  return (
-    f' C{line[1:]}; 50 % is what segments get that have nothing to do with '
-    'them.'
-  )
-
-
-def _trained(run):
-  """Say why there is no mAP, and what there is."""
-  reach, epoch = run.metrics.get('reach', {}), run.metrics.get('epoch', -1)
-  told = ''
-  if reach:
-    told = (
-      f' {reach["clicks"]} clicks reach {reach["clicked"]} of the '
-      f'{reach["videos"]} training videos with a label.'
-    )
-  scores_none = scores.NO_MAP
-  return Section(text=(
-    f'{what(run)}: {len(run.truth.videos)} training videos, '
-    f'{len(run.truth.labels)} classes, {len(run.predictions.label)} segments '
-    f'found in them' + (f', epoch {epoch}' if epoch >= 0 else '') + '. N'
-    f'{scores_none[1:]}.{told}{_agreed(run)}'
-  ))  # fmt: skip
-
-
 def _head(run):
-  """Say what was run, and the mAP beside the published one."""
-  if not scores.named(run.metrics):
-    return _trained(run)
-  published = run.config.get('eval', {}).get('published') or ()
-  head, rows = ['metric', 'this run'], scores.beside(run.metrics, published)
+  """Say what was run, and the mAP beside the published one, if there is one."""
+  truth, metrics, table = run.truth, run.metrics, None
+  number, epoch = len(run.predictions.label), metrics.get('epoch', -1)
+  trained = f', epoch {epoch}.' if epoch >= 0 else '.'
+  if scores.named(metrics):
+    text = (
+      f'{len(truth.videos)} videos, {len(truth.labels)} classes, '
+      f'{len(truth.segments.label)} segments, {number} predictions{trained}'
+    )
+    table = _map_table(metrics, run.config.get('eval', {}).get('published'))
+  else:
+    text = (
+      f'{len(truth.videos)} training videos, {len(truth.labels)} classes, '
+      f'{number} segments found in them{trained} N{scores.NO_MAP[1:]}.'
+    )
+    if reach := metrics.get('reach'):
+      text += (
+        f' {reach["clicks"]} clicks reach {reach["clicked"]} of the '
+        f'{reach["videos"]} training videos with a label.'
+      )
+  if found := metrics.get('click_agreement'):
+    text += (
+      f' C{scores.agreement_line(found)[1:]}; 50 % is what segments get that '
+      'have nothing to do with them.'
+    )
+  return Section(text=f'{what(run)}: {text}', table=table)
+
+
+def _map_table(metrics, published):
+  """Lay out the mAP, beside the published one if there is one."""
+  head, rows = ['metric', 'this run'], scores.beside(metrics, published or ())
   if published:
     head += ['published', 'difference']
     rows = [(*row, d if d is None else signed(d)) for *row, d in rows]
   else:
     rows = [row[:2] for row in rows]
-  truth, epoch = run.truth, run.metrics.get('epoch', -1)
-  text = (
-    f'{what(run)}: {len(truth.videos)} videos, {len(truth.labels)} classes, '
-    f'{len(truth.segments.label)} segments, {len(run.predictions.label)} '
-    f'predictions' + (f', epoch {epoch}' if epoch >= 0 else '') + '.'
-  ) + _agreed(run)
-  table = Table('Mean average precision, %', head, rows)
-  return Section(text=text, table=table)
+  return Table('Mean average precision, %', head, rows)
 
 
 def _learning(run):
