@@ -37,7 +37,8 @@ class Program(NamedTuple):
   """What trains."""
 
   model: models.BackTAL
-  new_state: Callable[[], TrainState]  # samples a first state
+  # Samples a first state; of models.standard, what a network standardises by.
+  new_state: Callable[..., TrainState]
   layout: TrainState  # where a state's arrays live: their shardings
   step: Step  # jitted; reuses the old state's memory
 

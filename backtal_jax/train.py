@@ -153,12 +153,10 @@ def build(
   num_steps: int | None = None,
   first_step: int = 0,
   clicks: bool = True,
-  channels: dict[str, jax.Array] | None = None,
 ) -> loop.Program:
   """Unpack a config into what trains for `num_steps` steps from the first.
 
-  `clicks` says whether they count; a network that standardises does it by the
-  `channels`, see models.standard.
+  `clicks` says whether they count.
   """
   model, options = models.BackTAL(**config.model), config.train
   loss = make_loss(config, clicks)
@@ -188,9 +186,8 @@ def build(
     rate=options.learning_rate,
     rate_warmup=options.rate_warmup,
   )
-  # Arguments: what is compiled, and kept, serves every seed and data set.
-  sample = jax.jit(sample, out_shardings=layout)
-  new_state = functools.partial(sample, rng, channels)
+  # The key is an argument: what is compiled, and kept, serves every seed.
+  new_state = functools.partial(jax.jit(sample, out_shardings=layout), rng)
   # Shardings also where the compiler would choose the same: another kind of
   # sharding object coming out than went in is another trace.
   step = jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
@@ -260,7 +257,10 @@ def train_and_evaluate(
   size = sharding.batch_size(options.batch_size, mesh)
   per_epoch = pipeline.num_steps(len(videos.labelled), size)
   num_steps = per_epoch * options.num_epochs
-  program = build(config, mesh, num_steps, channels=_channels(config, videos))
+  program = build(config, mesh, num_steps)
+  program = program._replace(
+    new_state=functools.partial(program.new_state, _channels(config, videos))
+  )
   outputs.check_classes(workdir, videos.truth)
   ends = _ends(config, workdir, program.model, videos, mesh, draw)
   plan = pipeline.train_plan(

@@ -67,7 +67,7 @@ def read_as(path: epath.Path, kind: type[_N], what: str) -> _N:
     raise errors.InputError(
       f'{path}: no {what} in it: lacks {", ".join(missing)}'
     )
-  return kind(**found)
+  return kind._make(found[name] for name in kind._fields)
 
 
 def _read(path, keys):
