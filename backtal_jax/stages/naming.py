@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy  # its parts load where they are used: half a second
 
 from backtal_jax import IGNORED
 from backtal_jax.stages import proposals, regression
