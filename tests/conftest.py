@@ -21,6 +21,7 @@ os.environ.setdefault(
 
 import hypothesis
 import jax
+import numpy as np
 import pytest
 from jax._src import compilation_cache
 
@@ -134,9 +135,24 @@ def shared():
 
 @pytest.fixture(scope='session')
 def demo_root(tmp_path_factory):
-  """Make the embedded data set once."""
-  from backtal_jax.data import demo
+  """Make the embedded data set once, of which each video is read once, too."""
+  from backtal_jax.data import demo, sources
 
   root = tmp_path_factory.mktemp('data') / 'demo'
   demo.prepare(root)
-  return root
+  read, original = {}, sources.NpzSource.__getitem__
+
+  def read_once(self, i):
+    key = str(self.paths[i]), self.shape
+    if not key[0].startswith(f'{root}/'):  # what a test may change
+      return original(self, i)
+    if key not in read:
+      read[key] = original(self, i)
+      for value in read[key]:
+        if isinstance(value, np.ndarray):
+          value.flags.writeable = False
+    return read[key]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sources.NpzSource, '__getitem__', read_once)
+    yield root
