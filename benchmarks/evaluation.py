@@ -79,8 +79,8 @@ def _localize(function, options, videos):
 
 def run_localization() -> dict:
   """Measure localising a split; the limit copies all thresholded curves."""
-  found = {}
-  for name in SETS:
+
+  def measured(name):
     options, _, videos = sample(name)
     some = videos[: max(2, len(videos) // 100)]
     levels = len(np.arange(*options['cas_thresholds']))
@@ -91,19 +91,16 @@ def run_localization() -> dict:
       functools.partial(_localize, localization_oracle.localize, options, some),
       repeats=3,
     )
-    found[name] = measure.result(
-      ours,
-      limit,
-      plain_seconds=few * len(videos) / len(some),
-      videos=len(videos),
-    )
-  return found.pop('thumos14') | {'sets': found}
+    plain = few * len(videos) / len(some)
+    return measure.result(ours, limit, plain_seconds=plain, videos=len(videos))
+
+  return measure.of_sets(SETS, measured)
 
 
 def run_detection_map() -> dict:
   """Measure mAP of a split's segments; the limit sorts them a tIoU."""
-  found = {}
-  for name in SETS:
+
+  def measured(name):
     options, actions, videos = sample(name)
     guesses = {
       video: [
@@ -122,17 +119,18 @@ def run_detection_map() -> dict:
     one = [_of_class(rows, truth.labels[most]) for rows in (actions, guesses)]
     ours, limit, few = measure.interleaved(
       functools.partial(detection_map.detection_map, truth, predictions, tiou),
-      lambda scores=predictions.score, t=tiou: [np.sort(scores) for _ in t],
+      lambda: [np.sort(predictions.score) for _ in tiou],
       functools.partial(detection_map_oracle.detection_map, *one, tiou),
       repeats=3,
     )
-    found[name] = measure.result(
+    return measure.result(
       ours,
       limit,
       plain_seconds=few / (predictions.label == most).mean(),
       predictions=len(predictions.score),
     )
-  return found.pop('thumos14') | {'sets': found}
+
+  return measure.of_sets(SETS, measured)
 
 
 def _read(actions, guesses):

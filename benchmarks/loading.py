@@ -51,7 +51,8 @@ def _plain_loop(folder):
         _ = z[key]
 
 
-def _input(config) -> dict:
+def _input(name) -> dict:
+  config = network.SETS[name][0].get_config()
   length = config.data.num_snippets
   num_videos = 18_000 // length // _BATCH * _BATCH
   rounds = _SNIPPETS_READ // (length * num_videos)
@@ -79,8 +80,10 @@ def _input(config) -> dict:
   )
 
 
-def _epoch(config, size) -> dict:
+def _epoch(name) -> dict:
   """Train on and evaluate _STEPS batches; the limit computes and no more."""
+  module, size = network.SETS[name]
+  config = module.get_config()
   mesh = sharding.make_mesh((1,))
   model, new_state, layout, step = train.build(config, mesh)
   state = jax.device_put(new_state(), layout)
@@ -124,17 +127,9 @@ def _epoch(config, size) -> dict:
 
 def run_input() -> dict:
   """Measure the input pipeline; the limit copies as many bytes in memory."""
-  found = {
-    name: _input(module.get_config())
-    for name, (module, _) in network.SETS.items()
-  }
-  return found.pop('thumos14') | {'sets': found}
+  return measure.of_sets(network.SETS, _input)
 
 
 def run_epoch() -> dict:
   """Measure training from files and evaluation; the limit only computes."""
-  found = {
-    name: _epoch(module.get_config(), size)
-    for name, (module, size) in network.SETS.items()
-  }
-  return found.pop('thumos14') | {'sets': found}
+  return measure.of_sets(network.SETS, _epoch)

@@ -49,6 +49,12 @@ def result(seconds, limit_seconds, **others) -> dict:
   )
 
 
+def of_sets(names, function) -> dict:
+  """Return THUMOS14's result, which holds those of the other data sets."""
+  found = {name: function(name) for name in names}
+  return found.pop('thumos14') | {'sets': found}
+
+
 def table(results) -> str:
   """Lay results out as Markdown, one line a benchmark and data set.
 

@@ -83,11 +83,12 @@ def _make(config, size, model):
 
 
 def run(which, repeats=5) -> dict:
-  """Measure 'train_step' or 'inference'; THUMOS14's result holds the others."""
-  found = {}
-  for name, (module, size) in SETS.items():
+  """Measure 'train_step' or 'inference' on every set."""
+  index = ('train_step', 'inference').index(which)
+
+  def measured(name):
+    module, size = SETS[name]
     config = module.get_config()
-    index = ('train_step', 'inference').index(which)
     call, compiled = _make(config, size, models.BackTAL(**config.model))[index]
     other = oracle.Network(config.model.affinity, config.model.topk_ratio)
     theirs, _ = _make(config, size, other)[index]
@@ -96,7 +97,7 @@ def run(which, repeats=5) -> dict:
       call, theirs, square, repeats=repeats
     )
     least = least_flop(config, training=index == 0)
-    found[name] = measure.result(
+    return measure.result(
       ours,
       size * least / flop * product,
       plain_seconds=plainly,
@@ -106,4 +107,5 @@ def run(which, repeats=5) -> dict:
       temp_bytes=compiled.memory_analysis().temp_size_in_bytes,
       limit_gflop_per_second=flop / product / 1e9,
     )
-  return found.pop('thumos14') | {'sets': found}
+
+  return measure.of_sets(SETS, measured)

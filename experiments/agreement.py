@@ -20,7 +20,6 @@ shows what is there.
 
 import functools
 import itertools
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +30,8 @@ from backtal_jax.metrics import agreement, segments
 from backtal_jax.prepare import simulate_clicks
 from backtal_jax.run import feeding, sharding
 from configs import demo, hapt
+from experiments import supervision
 
-# The five people of HAPT's training split whose clips are evaluated.
-PEOPLE = 3, 8, 16, 22, 27
 # The config, epochs, and where its clicks may be: seconds from actions,
 # shortest gap.
 SETS = {'demo': (demo, 16, 0.0, 0.0), 'hapt': (hapt, 20, 0.25, 1.0)}
@@ -63,21 +61,6 @@ class Point(NamedTuple):
   agreement: float  # with the clicks kept aside
   average_map: float
   second: float = np.nan  # with a second annotator's, who does not err
-
-
-def make_folds(root, output) -> None:
-  """Link HAPT's training clips into `train` and, of PEOPLE, `held`."""
-  truth = files.read_json(root / 'ground_truth.json')
-  users = tuple(f'user{number:02d}' for number in PEOPLE)
-  database = {}
-  for path in files.listed(root / 'train', '.npz'):
-    split = 'held' if path.stem.split('_')[1] in users else 'train'
-    database[path.stem] = truth['database'][path.stem] | {'subset': split}
-    link = output / split / path.name
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-      os.symlink(os.path.abspath(path), link)
-  files.write_json(output / 'ground_truth.json', truth | {'database': database})
 
 
 def config_of(name, root, clicks, recipe, seed):
@@ -297,11 +280,11 @@ def table(points) -> str:
     for name in SETS
     if (own := [point for point in points if point.dataset == name])
   }
-  lines = ['| | demo | HAPT |', '| --- | --- | --- |']
-  for key in next(iter(found.values()), {}):
-    values = [found.get(name, {}).get(key, 'not run') for name in SETS]
-    lines.append(f'| {key} | {" | ".join(values)} |')
-  return '\n'.join(lines)
+  rows = [
+    [key, *(found.get(name, {}).get(key, 'not run') for name in SETS)]
+    for key in next(iter(found.values()), {})
+  ]
+  return supervision.markdown(['', 'demo', 'HAPT'], rows)
 
 
 def draw(points, path) -> None:
@@ -352,7 +335,7 @@ def main(argv=None):
       roots['demo'] = args.demo
     if args.hapt:
       roots['hapt'] = args.workdir / 'hapt_folds'
-      make_folds(args.hapt, roots['hapt'])
+      supervision.hold_out(args.hapt, roots['hapt'])
     # Seeds outside: what is there after a while has every condition.
     steps = {}
     for seed in range(0 if args.table else args.seeds):

@@ -150,16 +150,15 @@ def table(results) -> str:
   """
   tiou = 0.3, 0.5, 0.7
   heads = [f'{CLICKS} clicks', *(f'mAP@{t}' for t in tiou), 'average 0.1:0.7']
-  lines = [f'| {" | ".join(heads)} |', '| --- ' * len(heads) + '|']
+  rows = []
   for heading, runs in results.items():
     values = [
       [100 * m['mAP'][m['tiou'].index(t)] for t in tiou]
       + [100 * m['average_mAP']]
       for m in runs
     ]
-    cells = map(supervision.cell, zip(*values, strict=True))
-    lines.append(f'| {heading} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
+    rows.append([heading, *map(supervision.cell, zip(*values, strict=True))])
+  return supervision.markdown(heads, rows)
 
 
 def parse(argv, about) -> argparse.Namespace:

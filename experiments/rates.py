@@ -11,14 +11,13 @@ The same command goes on where it was stopped; with `--table` it only shows
 what is there. A run's workdir is WORKDIR/SET/RECIPE/FEATURES/CLICKS/RATE/SEED.
 """
 
-import dataclasses
 import itertools
 import runpy
 import shutil
 import sys
 
 from backtal_jax import command_line, errors, files
-from backtal_jax.data import annotations, demo, raw_demo
+from backtal_jax.data import demo, raw_demo
 from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.run import sharding
 from configs import demo as demo_config
@@ -35,7 +34,6 @@ RAW = {
   'long': (raw_demo.Shape(20, 512, 260, (2.0, 180.0)), 100),
 }
 EPOCHS = {'short': 20, 'long': 20, 'demo': 20, 'hapt': 15}
-_HELD_OUT = ('03', '08', '16', '22', '27')  # of HAPT's training people
 
 
 def make(name, workdir, hapt):
@@ -48,7 +46,7 @@ def make(name, workdir, hapt):
     return root, demo_config.get_config
   if name == 'hapt':
     if not whole.exists():
-      _hold_out(hapt, root)
+      supervision.hold_out(hapt, root, 'test')
     return root, hapt_config.get_config
   if not whole.exists():
     shape, num_snippets = RAW[name]
@@ -62,20 +60,6 @@ def make(name, workdir, hapt):
        '--window', f'{raw_demo.WINDOW}']
     )  # fmt: skip
   return root, runpy.run_path(str(root / 'config.py'))['get_config']
-
-
-def _hold_out(hapt, root):
-  """Copy HAPT's training people to a root of which some are the test split."""
-  truth, videos = annotations.read_ground_truth(hapt / 'ground_truth.json'), {}
-  for path in sorted((hapt / 'train').glob('*.npz')):
-    person = path.stem.split('user')[1][:2]
-    split = 'test' if person in _HELD_OUT else 'train'
-    (root / split).mkdir(parents=True, exist_ok=True)
-    shutil.copy(path, root / split / path.name)
-    video = truth.videos[path.stem]
-    videos[path.stem] = dataclasses.replace(video, subset=split)
-  held = annotations.Annotations(videos, truth.classes)
-  annotations.write_ground_truth(root / 'ground_truth.json', held)
 
 
 def run(workdir, name, root, get_config, recipe, features, clicks, rate, seed):
@@ -110,10 +94,7 @@ def folder(workdir, name, recipe, features, clicks, rate, seed):
 
 def table(workdir, name) -> str:
   """Lay out mean, standard deviation (n − 1) and number of each cell's runs."""
-  columns = ' | '.join(f'{rate:g}' for rate in RATES)
-  lines = [
-    f'| {name} | {columns} |', f'| --- |{" --- |" * len(RATES)}',
-  ]  # fmt: skip
+  rows = []
   for recipe, features, clicks in itertools.product(
     ('published', 'robust', 'staged'), FEATURES, CLICKS
   ):
@@ -125,8 +106,8 @@ def table(workdir, name) -> str:
       values = [100 * m['average_mAP'] for m in found]
       cells.append(supervision.cell(values) if values else '')
     if any(cells):
-      lines.append(f'| {recipe}, {features}, {clicks} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
+      rows.append([f'{recipe}, {features}, {clicks}', *cells])
+  return supervision.markdown([name, *(f'{rate:g}' for rate in RATES)], rows)
 
 
 def main(argv=None):

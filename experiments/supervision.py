@@ -13,6 +13,7 @@ there. A run's workdir, WORKDIR/SET/RECIPE/CONDITION/SEED, is that of any run:
 """
 
 import functools
+import os
 import sys
 import zlib
 
@@ -41,6 +42,8 @@ CONDITIONS = {
 # The config, and where its clicks may be: seconds from actions, shortest gap.
 SETS = {'hapt': (hapt, 0.25, 1.0), 'demo': (demo, 0.0, 0.0)}
 SUBSET = 'train'
+# The five people of HAPT's training split whom other studies evaluate on.
+PEOPLE = 3, 8, 16, 22, 27
 
 
 def write_clicks(path, truth, condition, *, seed, margin, min_gap):
@@ -60,6 +63,21 @@ def write_clicks(path, truth, condition, *, seed, margin, min_gap):
     found += simulate_clicks.simulate_actions(truth, SUBSET, seed=seed)
   annotations.write_clicks(path, found)
   return path
+
+
+def hold_out(root, output, split='held') -> None:
+  """Link HAPT's training clips into `train` and, of PEOPLE, another split."""
+  truth = files.read_json(root / 'ground_truth.json')
+  users = tuple(f'user{number:02d}' for number in PEOPLE)
+  database = {}
+  for path in files.listed(root / SUBSET, '.npz'):
+    subset = split if path.stem.split('_')[1] in users else SUBSET
+    database[path.stem] = truth['database'][path.stem] | {'subset': subset}
+    link = output / subset / path.name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+      os.symlink(os.path.abspath(path), link)
+  files.write_json(output / 'ground_truth.json', truth | {'database': database})
 
 
 def folder(workdir, name, recipe, condition, seed) -> epath.Path:
@@ -123,14 +141,19 @@ def read(name, workdir) -> dict:
 
 def table(found) -> str:
   """Lay out mean and standard deviation (n − 1) over the seeds."""
-  lines = [
-    f'| clicks | {" | ".join(recipes.NAMES)} |',
-    f'| --- |{" --- |" * len(recipes.NAMES)}',
-  ]
-  for condition in CONDITIONS:
-    cells = [cell(found[recipe, condition]) for recipe in recipes.NAMES]
-    lines.append(f'| {condition} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
+  return markdown(
+    ['clicks', *recipes.NAMES],
+    [
+      [condition, *(cell(found[name, condition]) for name in recipes.NAMES)]
+      for condition in CONDITIONS
+    ],
+  )
+
+
+def markdown(head, rows) -> str:
+  """Lay out a table of texts."""
+  rows = [head, ['---'] * len(head), *rows]
+  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
 def cell(values) -> str:

@@ -89,13 +89,12 @@ def table(results) -> str:
   heads = ['average mAP@0.1:0.7', *(
     f'{CLICKS * n} clicks' for n in range(ROUNDS + 1)
   ), 'last, each seed']  # fmt: skip
-  lines = [f'| {" | ".join(heads)} |', '| --- ' * len(heads) + '|']
+  rows = []
   for way, runs in results.items():
     values = 100 * np.array([[m['average_mAP'] for m in r] for r in runs])
     cells = [supervision.cell(list(column)) for column in values.T]
-    each = ', '.join(f'{x:.1f}' for x in values[:, -1])
-    lines.append(f'| {way} | {" | ".join(cells)} | {each} |')
-  return '\n'.join(lines)
+    rows.append([way, *cells, ', '.join(f'{x:.1f}' for x in values[:, -1])])
+  return supervision.markdown(heads, rows)
 
 
 def main(argv=None):
