@@ -63,8 +63,7 @@ class Epochs:
       measured = watch.watch(self._watched, state.params)
       results.metrics['training'] = measured
       run_log.say(watch.told(measured))
-      line = watch.warning(measured)
-      if last and line:
+      if last and (line := watch.warning(measured)):
         run_log.say(line)
     run_log.write(step, scores.scalars(results.metrics))
     table = f'epoch {epoch}\n{scores.table(results.metrics)}'

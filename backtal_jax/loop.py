@@ -15,7 +15,7 @@ from etils import epath
 
 from backtal_jax import epochs, models, staging
 from backtal_jax.data import pipeline
-from backtal_jax.run import checkpoints, hosts, log, parameters
+from backtal_jax.run import checkpoints, ending, log, parameters
 
 # By name, on the devices: a batch, or scalars.
 Arrays = dict[str, jax.Array]
@@ -100,5 +100,5 @@ def train_part(run: Run, part: staging.Part, state: TrainState) -> TrainState:
       if stop:
         checkpoints.finish(run.manager)
         run_log.say(f'asked to end after step {step}; the same command goes on')
-        sys.exit(hosts.PREEMPTED)
+        sys.exit(ending.PREEMPTED)
   return state

@@ -15,7 +15,7 @@ from etils import epath
 from train_test import assert_same, saved, tiny_config
 
 from backtal_jax import errors, fields, train
-from backtal_jax.run import checkpoints, hosts, sharding, workdirs
+from backtal_jax.run import checkpoints, ending, sharding, workdirs
 
 # In CI a few; KILLS=20 python -m pytest tests/faults_test.py for the claim.
 KILLS = int(os.environ.get('KILLS', '2'))
@@ -123,7 +123,7 @@ def test_asked_to_end_a_run_leaves_a_checkpoint_and_says_so(
   _wait_for(lambda: _steps(tmp_path / 'w'), process)
   process.send_signal(signal.SIGTERM)
   output, _ = process.communicate(timeout=120)
-  assert process.returncode == hosts.PREEMPTED == 75, output
+  assert process.returncode == ending.PREEMPTED == 75, output
   assert 'the same command goes on' in output
   config = tiny_config(demo_root, **_FIELDS)
   train.train_and_evaluate(config, tmp_path / 'w')

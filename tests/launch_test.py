@@ -24,7 +24,7 @@ from faults_test import KILLS
 
 from backtal_jax import evaluate, train
 from backtal_jax.run import (
-  hosts,
+  ending,
   parameters,
 )
 from configs import demo
@@ -320,7 +320,7 @@ def test_one_of_two_killed_then_asked_to_end_early_and_the_run_goes_on(
       assert process.poll() is None
     process.terminate()
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == hosts.PREEMPTED, output
+    assert process.returncode == ending.PREEMPTED, output
     said = f'asked to end after step {done + 1}; the same command goes on'
     assert said in output
   _succeed(_start_pair(demo_root, workdir))

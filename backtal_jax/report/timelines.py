@@ -90,15 +90,16 @@ def select_clicked(
   Returns:
     {'first: VIDEO, 5 segments, agreement 71.3 %': Figure}, in that order.
   """
-  shown = [name for name in truth.videos if _curves(curves, name)]
-  clicked = [name for name in shown if _has_clicks(_curves(curves, name))]
-  order = clicked or shown
-  ranked = {
-    name: total / number
-    for name in shown
-    if name in agreed and (number := agreed[name][0][1])
-    for total in agreed[name][0][:1]
-  }
+  shown = {name: _curves(curves, name) for name in truth.videos}
+  shown = {name: row for name, row in shown.items() if row}
+  clicked = [
+    name
+    for name, row in shown.items()
+    if row['background'].any() or (row['action'] >= 0).any()
+  ]
+  order = clicked or list(shown)
+  known = {name: agreed[name][0] for name in shown if name in agreed}
+  ranked = {name: total / n for name, (total, n) in known.items() if n}
   if ranked:
     order = sorted(ranked, key=lambda name: -ranked[name])
   some = np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)
@@ -115,10 +116,6 @@ def select_clicked(
 
 def _curves(curves, name):
   return curves.get(name, curves.get(name.removeprefix('v_')))
-
-
-def _has_clicks(shown):
-  return bool(shown['background'].any() or (shown['action'] >= 0).any())
 
 
 def draw_column(

@@ -20,11 +20,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from backtal_jax import errors
-from backtal_jax.run import ending, fatal
+from backtal_jax.run import fatal
 
 _T = TypeVar('_T')
-# Exit status of a run that was asked to end.
-PREEMPTED = ending.PREEMPTED
 # Seconds without a sign of life after which a process counts as lost.
 _HEARTBEAT = 60
 _LOST = (

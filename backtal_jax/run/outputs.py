@@ -18,12 +18,8 @@ from backtal_jax.metrics import agreement, scores, segments
 from backtal_jax.run import hosts
 
 # Of a video's curves: what has one value a snippet.
-_ALONG: Sequence[Literal['foreground', 'magnitude', 'background', 'action']] = (
-  'foreground',
-  'magnitude',
-  'background',
-  'action',
-)
+_Along = Literal['foreground', 'magnitude', 'background', 'action']
+_ALONG: Sequence[_Along] = 'foreground', 'magnitude', 'background', 'action'
 
 
 class Shown(TypedDict):

@@ -137,12 +137,11 @@ def learnable(
     end, in lengths of the proposal, at most ±1.
   """
   segments = np.asarray(segments, float)
+  if not len(named):
+    nothing = np.zeros((len(labels), 3), np.float32)
+    return nothing[:, 0], nothing[:, 1:]
   inside = segments[:, :1] < clicks
   inside = (inside & (clicks < segments[:, 1:])).any(axis=1)
-  if not len(named):
-    return np.zeros(len(labels), np.float32), np.zeros(
-      (len(labels), 2), np.float32
-    )
   tiou = localization.overlap(segments, instances, extra=0)
   tiou = tiou * (labels[:, None] == named)
   best = tiou.argmax(axis=1)
