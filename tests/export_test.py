@@ -15,7 +15,7 @@ from train_test import tiny_config
 import backtal_jax
 from backtal_jax import errors, fields, files, models, predict
 from backtal_jax.data import feature_files
-from backtal_jax.export import onnx_graph, write
+from backtal_jax.export import card, onnx_graph, write
 from backtal_jax.run import checkpoints, model_folders
 from backtal_jax.stages import quality
 
@@ -103,6 +103,11 @@ def test_a_folder_names_no_home_and_has_a_card(run, folder, tmp_path):
   (result,) = head['model-index'][0]['results']
   assert {'type': 'mAP', 'name': 'mAP@0.5', 'value': 0.25} in result['metrics']
   assert '| average mAP | 25.00 |' in body and 'a: b' in body
+  # Of a run without an evaluation split none is made up.
+  plain = json.loads((run / 'config.json').read_text())
+  text = card.write('x', plain, predict.load(run), {'epoch': 3, 'reach': {}})
+  assert 'None are known of this checkpoint' in text
+  assert 'model-index' not in text
   # A command that says what it wants, and a second that finds it there.
   with pytest.raises(errors.InputError, match='exists; expected a new or emp'):
     write.export(run, folder)

@@ -27,7 +27,8 @@ def write(
     'library_name': 'backtal_jax',
     'tags': [_TASK, 'weakly-supervised', 'background-clicks', 'jax'],
   }
-  numbers = scores.named(metrics)
+  named = scores.named(metrics)  # none of a run without an evaluation split
+  numbers = {key.replace('_', ' '): value for key, value in named.items()}
   if numbers:
     dataset = {key: data['name'] for key in ('type', 'name')}
     result = {
