@@ -1,5 +1,6 @@
 """A split of videos to segments, and segments to metrics."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ class Seen(NamedTuple):
   curves: dict[str, outputs.Shown]
 
 
+@dataclasses.dataclass
 class Finder:
   """Finds the segments of every video of a source.
 
@@ -55,38 +57,36 @@ class Finder:
   of the source's files.
   """
 
-  def __init__(
-    self,
-    model: models.BackTAL,
-    classes: Sequence[str],
-    mesh: jax.sharding.Mesh,
-    options: dict[str, Any],
-    batch_size: int,
-    source: sources.Source,
-    labeller: sources.Labeller | None = None,
-  ) -> None:
-    self._model, self._source, self._mesh = model, source, mesh
-    self._options, self._classes = options, classes
-    self._batch_size, self._labeller = batch_size, labeller
-    self.names = source.video_names()
+  model: models.BackTAL
+  classes: Sequence[str]
+  mesh: jax.sharding.Mesh
+  options: dict[str, Any]
+  batch_size: int
+  source: sources.Source
+  labeller: sources.Labeller | None = None
+
+  @functools.cached_property
+  def names(self) -> list[str]:
+    """Return the names of the videos."""
+    return self.source.video_names()
 
   def __call__(
     self, params: models.Params, head: quality.Head | None = None
   ) -> Seen:
     """Find them by parameters; every host returns the same."""
     start, rows = time.time(), {}
-    size = sharding.batch_size(self._batch_size, self._mesh)
-    plan = pipeline.eval_plan(len(self._source), size)
-    params = sharding.replicate(params, self._mesh)
-    batches = feeding.named(self._source, self.names, self._labeller, plan)
+    size = sharding.batch_size(self.batch_size, self.mesh)
+    plan = pipeline.eval_plan(len(self.source), size)
+    params = sharding.replicate(params, self.mesh)
+    batches = feeding.named(self.source, self.names, self.labeller, plan)
     for batch, row, curves, found in predict.predict_batches(
-      self._model, params, batches, self._mesh, self._options, head
+      self.model, params, batches, self.mesh, self.options, head
     ):
       labelled = batch['label'][row] == 1
-      predicted = curves['score'][:-1] >= self._options['class_threshold']
+      predicted = curves['score'][:-1] >= self.options['class_threshold']
       shown = [*np.flatnonzero(labelled), *found[0]]
-      click, read = batch['click'][row], self._options['read']
-      kept = outputs.take(curves, click, shown, self._classes, read)
+      click, read = batch['click'][row], self.options['read']
+      kept = outputs.take(curves, click, shown, self.classes, read)
       right = bool((predicted == labelled).all())
       rows[batch['name'][row]] = found, right, kept
     shares = hosts.gather_objects(rows)

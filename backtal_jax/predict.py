@@ -39,15 +39,6 @@ Curves = dict[str, np.ndarray]
 Detection = localization.Detection
 
 
-class Row(NamedTuple):
-  """One video of a batch, and what was found in it."""
-
-  batch: pipeline.Batch
-  row: int  # in the batch
-  curves: Curves
-  found: localization.Found
-
-
 class Prediction(NamedTuple):
   """One video, and what is found in it."""
 
@@ -124,7 +115,7 @@ def predict_batches(
   mesh: jax.sharding.Mesh,
   options: dict[str, Any],
   head: quality.Head | None = None,
-) -> Iterator[Row]:
+) -> Iterator[tuple[pipeline.Batch, int, Curves, localization.Found]]:
   """Find the segments of every video of some batches, in turn.
 
   Args:
@@ -132,6 +123,9 @@ def predict_batches(
     batches: See `run`; frame_num and duration [b] in seconds, too.
     options: config.localization.
     head: Judges the proposals beside.
+
+  Yields:
+    What `run` does, and what is found.
 
   Raises:
     errors.InputError: A video has no length; the network returns NaN.
@@ -149,7 +143,7 @@ def predict_batches(
       curves['cas'], curves['score'], curves['magnitude'],
       frame_num=int(frame_num), duration=duration, judge=judge, **options,
     )  # fmt: skip
-    yield Row(batch, row, curves, found)
+    yield batch, row, curves, found
 
 
 def require_length(name: str, frame_num: float, duration: float) -> None:
@@ -232,16 +226,12 @@ class Model:
     size = sharding.batch_size(batch_size or self.batch_size, self.mesh)
     videos, again = itertools.tee(videos)
     rows = predict_batches(
-      self.network,
-      self.params,
-      self._batches(again, size),
-      self.mesh,
-      self.localization,
-      self.head,
-    )
-    for row, video in zip(rows, videos, strict=True):
-      segments = localization.format_video(row.found, self.classes)
-      yield Prediction(video, row.curves, segments)
+      self.network, self.params, self._batches(again, size), self.mesh,
+      self.localization, self.head,
+    )  # fmt: skip
+    for (_, _, curves, found), video in zip(rows, videos, strict=True):
+      segments = localization.format_video(found, self.classes)
+      yield Prediction(video, curves, segments)
 
   def _batches(self, videos, size):
     """Stack videos; what fills the last batch is zeros."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import errors, fields, files
 
 NAME = 'model.safetensors'
 
@@ -90,8 +90,7 @@ def read(folder: epath.Path) -> tuple[dict[str, Any], int]:
 def _require_agreement(folder, about):
   """Refuse a folder whose files contradict each other."""
   config = files.read_json(folder / 'config.json')
-  if not isinstance(config, dict) or not {'data', 'localization'} <= {*config}:
-    raise errors.InputError(f'{folder / "config.json"}: holds no config')
+  fields.check_saved(config, folder / 'config.json')
   features = config['data'].get('features') or '{}'
   for name, other, expected in (
     ('classes.json', NAME, json.loads(about.get('classes', 'null'))),

@@ -7,6 +7,7 @@ click inside a proposal that fits none makes it a hard negative.
 Shapes: N proposals, D channels, C classes, F = 7 D + C + 1 inputs.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -221,14 +222,14 @@ def judge(head: Head, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return 1 / (1 + np.exp(-out[:, 0].astype(float))), out[:, 1:].astype(float)
 
 
+@dataclasses.dataclass
 class Judge:
   """A head for the proposals of one video, see localization.localize."""
 
-  def __init__(
-    self, head: Head, feature: np.ndarray, duration: float, num_classes: int
-  ) -> None:
-    self._head, self._feature = head, feature
-    self._duration, self._num_classes = duration, num_classes
+  head: Head
+  feature: np.ndarray  # [T, D]
+  duration: float  # seconds
+  num_classes: int
 
   def __call__(
     self, labels: np.ndarray, segments: np.ndarray
@@ -238,12 +239,10 @@ class Judge:
     A moved proposal stays in the video and keeps a tenth of its length; one
     that does not is where it was.
     """
-    x = inputs(
-      self._feature, labels, segments, self._duration, self._num_classes
-    )
-    value, offset = judge(self._head, x)
+    x = inputs(self.feature, labels, segments, self.duration, self.num_classes)
+    value, offset = judge(self.head, x)
     length = segments[:, 1:] - segments[:, :1]
-    moved = (segments + offset * length).clip(0, self._duration)
+    moved = (segments + offset * length).clip(0, self.duration)
     whole = moved[:, 1:] - moved[:, :1] > _SHORTEST * length
     return value, np.where(whole, moved, segments)
 
