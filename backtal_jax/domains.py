@@ -32,7 +32,7 @@ def number(bound: str, holds: Callable[[float], bool]) -> Domain:
   return Domain(f'a number {bound}', bound, is_held)
 
 
-def integer(low: int, high: float = math.inf) -> Domain:
+def integer(low: int, high: int | float = math.inf) -> Domain:
   """Return the integers from one to another, both included."""
   bound = f'at least {low}' if high == math.inf else f'from {low} to {high}'
   holds = lambda v: is_number(v, int) and low <= v <= high
@@ -64,7 +64,7 @@ def _is_range(value):
   return 0 <= start < min(stop, 1) and 0 < stop - start <= 1000 * step
 
 
-def is_rising(value: Sequence[float]) -> bool:
+def is_rising(value: Sequence[Any]) -> bool:
   """Check tIoU thresholds, which the names of metrics must be able to hold."""
   if not len(value) or not all(map(is_number, value)):
     return False
@@ -72,7 +72,7 @@ def is_rising(value: Sequence[float]) -> bool:
   return named and all(a < b for a, b in itertools.pairwise(value))
 
 
-def is_record(value: str) -> bool:
+def is_record(value: Any) -> bool:
   """Check for what features.json holds, as text, or nothing."""
   try:
     return value == '' or isinstance(files.parse_json(value, ''), dict)

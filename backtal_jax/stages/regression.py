@@ -161,10 +161,17 @@ def cross_fit(
   return result
 
 
-def fit_weighted(look, use, negative, label, background):
-  """Fit the segments `use` and the negatives; rare names weigh more.
+def fit_weighted(
+  look: Description, use: np.ndarray, negative: np.ndarray, label: np.ndarray,
+  background: int,
+) -> np.ndarray:  # fmt: skip
+  """Fit the segments `use` [S] and some negatives [M]; rare names weigh more.
 
-  The others stay with weight 0: every fit has the same shapes.
+  The others stay with weight 0: every fit has the same shapes. The label [S]
+  of a segment is less than `background`, C, where it is used.
+
+  Returns:
+    See `fit`.
   """
   labels = np.pad(label, (0, len(negative)), constant_values=background)
   used = np.concatenate([use, negative])
