@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
+import scipy  # its parts load where they are used
 
 from backtal_jax import IGNORED
 

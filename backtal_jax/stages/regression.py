@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.special
+import scipy  # its parts load where they are used
 
 from backtal_jax.stages import proposals
 
