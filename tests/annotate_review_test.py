@@ -26,6 +26,8 @@ server = pytest.importorskip(
 
 NAMES = dict.fromkeys(('a', 'b b'))
 FOUND = [(1.0, 3.0, 'run', 0.9), (5.0, 6.0, 'jump', 0.2)]
+# What counts the segments that the page lists.
+LISTED = 'return document.querySelectorAll("#segments li").length'
 
 
 @pytest.fixture
@@ -307,8 +309,7 @@ def test_review_with_the_keyboard_alone(browser, folder):
     says = lambda text: page.until(lambda: text in page.text('status'))
     page.press('v')
     says('Review')
-    listed = 'return document.querySelectorAll("#segments li").length'
-    page.until(lambda: page.run(listed) == 2)
+    page.until(lambda: page.run(LISTED) == 2)
     page.press('f')
     says('1 of 2: run 0:01.00–0:03.00, score 0.90, open')
     page.until(lambda: page.now() == 1.0)
@@ -330,7 +331,7 @@ def test_review_with_the_keyboard_alone(browser, folder):
     page.press('x')
     says('Saved: rejected jump')
     page.press('-', '-', '-', '-')
-    page.until(lambda: page.run(listed) == 3)
+    page.until(lambda: page.run(LISTED) == 3)
     says('From score 0.10 on: 3 segments, 1 open')
     page.press('f')
     says('3 of 3: run 0:08.00')
@@ -367,7 +368,7 @@ def test_reviews_wait_for_a_server_that_was_killed(browser, folder):
   options = f'--segments={path}', '--classes=jump,run'
   with served(browser, folder, *options) as (page, client):
     page.press('v')
-    page.until(lambda: 'Review' in page.text('status'))
+    page.until(lambda: page.run(LISTED))  # they come after the status
     page.press('f', 'a')
     page.until(lambda: 'Saved: accepted run' in page.text('status'))
   page.press('f', 'm')
