@@ -1,6 +1,7 @@
 """Optical flow of pictures that move by known distances."""
 
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,32 @@ def test_batches_on_devices(monkeypatch, devices):
   for (_, one), step in zip(found, [2, 4, 1, 10, 20, 20], strict=True):
     assert isinstance(one, jax.Array) and len(one.devices()) == devices
     np.testing.assert_array_equal(one, np.full((2, 2, 2), [step / 20, 0], 'f4'))
+
+
+@pytest.mark.parametrize('cores', [1, 3])
+def test_frames_keep_their_order_whichever_pair_is_done_first(
+  monkeypatch, cores
+):
+  running, most = [], []
+
+  def estimate(before, after, **_):
+    running.append(before)
+    most.append(len(running))
+    time.sleep(0.02 if before[0, 0, 0] % 2 else 0.1)
+    running.pop()
+    return np.stack([before, after], axis=-1).astype('f4'), None
+
+  monkeypatch.setattr(flow.tvl1, 'estimate', estimate)
+  monkeypatch.setattr(flow, '_num_cores', lambda: cores)
+  frames = [np.full((4, 5, 3), value, np.uint8) for value in range(8)]
+  mesh = sharding.make_mesh((1,))
+  monkeypatch.setattr(i3d, 'SIZE', 2)
+  found = list(flow.add_flow(flow.pair(frames), 'tvl1', mesh, as_bytes=False))
+  steps = [(i, i + 1) for i in range(7)] + [(6, 7)]
+  for (frame, one), value, step in zip(found, range(8), steps, strict=True):
+    assert frame.max() == value
+    np.testing.assert_array_equal(one[0, 0], np.array(step, 'f4') / 20)
+  assert max(most) == cores
 
 
 @pytest.mark.parametrize('module', [np, jnp])

@@ -6,9 +6,12 @@ values of OpenCV 4's in less than half of its CPU time (`python -m benchmarks
 the TV-L1 of whatever OpenCV is installed; from 5 on its values are others.
 """
 
+import collections
 import functools
 import itertools
+import os
 from collections.abc import Iterable, Iterator
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -22,7 +25,7 @@ from backtal_jax.video import i3d, needs, tvl1
 METHODS = ('tvl1', 'opencv', 'dis')
 _NEWER = 'tvl1 of OpenCV 5'  # which no longer rounds positions to 1/32 pixel
 _BOUND = 20.0  # pixels; what is faster is cut
-# Pairs side by side on each device, which wait for the slowest: a core gains
+# Pairs in one program on each device, which wait for the slowest: a core gains
 # nothing by that, an accelerator is filled.
 _PAIRS = {'cpu': 1}
 _ACCELERATOR_PAIRS = 16
@@ -111,23 +114,32 @@ def add_flow(
     The frame and [224, 224, 2], the middle of its flow, see `scale`.
   """
   make = _ours if method == 'tvl1' else functools.partial(_opencv, method)
-  count, estimate = make(mesh, as_bytes)
-  pairs = iter(pairs)
-  last: Any = ()
-  last_but_one: Any = ()
-  while batch := list(itertools.islice(pairs, count)):
-    frames, before, after = zip(*batch, strict=True)
-    # What a batch needs lies in memory once it is dispatched: two are enough.
-    jax.block_until_ready(last_but_one)
-    last, last_but_one = estimate(before, after), last
-    if not last_but_one:
-      # Compiling took more memory than estimating does.
-      sharding.give_back_memory()
-    yield from zip(frames, last, strict=False)
+  count, threads, estimate = make(mesh, as_bytes)
+  pairs, waiting = iter(pairs), collections.deque[Any]()
+  is_compiled = False
+  with futures.ThreadPoolExecutor(threads) as pool:
+    while batch := list(itertools.islice(pairs, count)):
+      frames, before, after = zip(*batch, strict=True)
+      waiting.append((frames, pool.submit(estimate, before, after)))
+      if not is_compiled:
+        # By one thread, and it took more memory than estimating does.
+        futures.wait([waiting[0][1]])
+        sharding.give_back_memory()
+        is_compiled = True
+      if len(waiting) > threads:
+        yield from _next(waiting)
+    while waiting:
+      yield from _next(waiting)
+
+
+def _next(waiting):
+  """Pair the frames that wait the longest with their flow, which is there."""
+  frames, estimating = waiting.popleft()
+  return zip(frames, jax.block_until_ready(estimating.result()), strict=False)
 
 
 def _opencv(method, mesh, as_bytes):
-  """Return 1, how many pairs are estimated at once, and how."""
+  """Return 1 pair that is estimated at once, by 1 thread, and how."""
   del mesh
   cv2 = needs('cv2')
   if method == 'dis':
@@ -144,12 +156,16 @@ def _opencv(method, mesh, as_bytes):
     flow = program.calc(before[0], after[0], None)
     return [scale(i3d.cut_centre(flow), as_bytes=as_bytes)]
 
-  return 1, estimate
+  return 1, 1, estimate
 
 
 def _ours(mesh, as_bytes):
-  """Return how many pairs are estimated at once, and how."""
+  """Return how many pairs a thread estimates at once, the threads, and how."""
   count = batch_size(mesh)
+  # A pair keeps a core and a quarter busy, and what one thread dispatches runs
+  # one after the other. Several devices exchange flow, all in one order.
+  on_cpu = mesh.devices.flat[0].platform == 'cpu'
+  threads = _num_cores() if on_cpu and mesh.size == 1 else 1
 
   def estimate(*images):
     # The last pair fills the batch.
@@ -157,9 +173,18 @@ def _ours(mesh, as_bytes):
     pairs = dict(zip(('before', 'after'), filled, strict=True))
     pairs = sharding.shard_batch(pairs, mesh)
     flow, _ = tvl1.estimate(**pairs, compiled=_by_itself(mesh))
-    return _finish(flow, mesh=mesh, as_bytes=as_bytes)
+    flow = _finish(flow, mesh=mesh, as_bytes=as_bytes)
+    # One thread dispatches a batch while the device has the one before.
+    return flow if threads == 1 else jax.block_until_ready(flow)
 
-  return count, estimate
+  return count, threads, estimate
+
+
+def _num_cores():
+  """Return how many cores this process may use, where the system says."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def batch_size(mesh: jax.sharding.Mesh) -> int:
