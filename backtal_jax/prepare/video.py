@@ -63,7 +63,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
             'the I-th of N machines that share the folder, from 1; the default '
             "is the task of Slurm's array"},
   'workers': {'type': command_line.at_least(1), 'help':
-              'videos that are decoded at once'},
+              'videos that are decoded at once, by default two, one where flow '
+              'is estimated'},
   'lenient': {'action': 'store_true', 'help':
               'leave out videos that are wrong'},
 }  # fmt: skip

@@ -36,7 +36,8 @@ def extract(
     output: Folder; VIDEO.npy of each video, features.json, videos.csv.
     protocol, paths: See encoder.plan.
     shard: (i, n), the i-th of n machines that share the folder, from 1.
-    workers: Videos that are decoded at once, by default two.
+    workers: Videos that are decoded at once, by default two, one where flow
+      is estimated, which keeps every core busy.
     lenient: Whether videos that are wrong are left out.
 
   What is wrong with a video stands in VIDEO.failed until it is made.
@@ -64,9 +65,10 @@ def extract(
   rate = lambda p: protocol.fps or headers[p].fps
   total = round(sum(headers[p].duration * rate(p) for p in mine))
   encode = encoder.Encoder(protocol, paths) if mine else None
+  workers = workers or (1 if protocol.flow else 2)
   with (
     tqdm.tqdm(total=total, unit='frame', unit_scale=True, disable=None) as bar,
-    futures.ThreadPoolExecutor(workers or min(2, os.cpu_count() or 1)) as pool,
+    futures.ThreadPoolExecutor(workers) as pool,
   ):
     jobs = [pool.submit(_write, encode, p, output, bar.update) for p in mine]
     try:
