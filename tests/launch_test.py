@@ -20,9 +20,10 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
+from etils import epath
 from faults_test import KILLS
 
-from backtal_jax import evaluate, train
+from backtal_jax import evaluate, staging, train
 from backtal_jax.run import (
   ending,
   parameters,
@@ -100,6 +101,9 @@ _FIELDS = {
   'train.num_epochs': _EPOCHS,
   'train.eval_every': _EPOCHS,
   'localization.class_threshold': 0.05,
+  # What the processes see of training videos is gathered, and one decides.
+  'stages.names': 'em',
+  'stages.quality': True,
 }
 
 
@@ -224,6 +228,14 @@ def assert_same_training(a, b):
   assert ours == pytest.approx(theirs, rel=1e-5)
   for x, y in zip(params(a), params(b), strict=True):
     assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
+  for x, y in zip(*(_named(w) for w in (a, b)), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def _named(workdir):
+  named = staging.read_named(epath.Path(workdir / 'stages/names.npz'))
+  assert len(named.label) > 100
+  return named
 
 
 @pytest.mark.slow
