@@ -228,14 +228,15 @@ def assert_same_training(a, b):
   assert ours == pytest.approx(theirs, rel=1e-5)
   for x, y in zip(params(a), params(b), strict=True):
     assert np.linalg.norm(x - y) <= 1e-5 * np.linalg.norm(y)
-  for x, y in zip(*(_named(w) for w in (a, b)), strict=True):
-    np.testing.assert_array_equal(x, y)
-
-
-def _named(workdir):
-  named = staging.read_named(epath.Path(workdir / 'stages/names.npz'))
-  assert len(named.label) > 100
-  return named
+  ours, theirs = (
+    staging.read_named(epath.Path(w / 'stages/names.npz')) for w in (a, b)
+  )
+  assert len(ours.label) > 100
+  np.testing.assert_array_equal(ours.run, theirs.run)
+  np.testing.assert_array_equal(ours.believed, theirs.believed)
+  # The network has learned so little that rounding may name one otherwise.
+  assert np.mean(ours.label == theirs.label) > 0.99
+  assert np.mean(ours.snippet_label == theirs.snippet_label) > 0.99
 
 
 @pytest.mark.slow
