@@ -14,7 +14,7 @@ from backtal_jax.data import (
   segment_files,
 )
 from backtal_jax.run import outputs
-from backtal_jax.video import decode, reader
+from backtal_jax.video import decode, reader, streams
 
 # Segments of one video shown on screen.
 _SHOWN = 10
@@ -89,7 +89,7 @@ def _write(output, results, model, lengths, told, frames):
   for name, (path, video) in lengths.items():
     known = told.get(names.get(name, ''), annotation_formats.VideoTimes())
     beside = path.parent / feature_records.VIDEOS
-    if decode.is_video(path):
+    if streams.is_video(path):
       header = decode.read_header(path)
       known = annotation_formats.VideoTimes(*map(float, header))
     elif not known.fps and beside.exists():
@@ -99,7 +99,7 @@ def _write(output, results, model, lengths, told, frames):
     times[name] = annotation_formats.VideoTimes(
       float(video.duration), fps, known.first_picture
     )
-    suffix[name] = path.suffix if decode.is_video(path) else '.mp4'
+    suffix[name] = path.suffix if streams.is_video(path) else '.mp4'
   segments = [
     marks.Segment(name, *entry['segment'], entry['label'], entry['score'])
     for name, found in results.items()
@@ -113,7 +113,7 @@ def _write(output, results, model, lengths, told, frames):
 
 def _require_use(paths, weights, **lengths):
   """Refuse options of videos for files of features, and the reverse."""
-  is_video = decode.is_video(paths[0])  # as all of them are, or none
+  is_video = streams.is_video(paths[0])  # as all of them are, or none
   what = ('a video', 'features') if is_video else ('features', 'videos')
   for name, value in (lengths if is_video else weights).items():
     if value:
@@ -125,7 +125,7 @@ def _require_use(paths, weights, **lengths):
 def _read(model, paths, duration, told):
   """Read the files, with the durations that are given for them."""
   if duration is not None and len(paths) > 1:
-    features = [p for p in paths if not decode.is_video(p)]
+    features = [p for p in paths if not streams.is_video(p)]
     feature_files.require_one_length(features, duration)
   names, _ = annotations.match_names([path.stem for path in paths], told)
   seconds = {stem: told[name].duration for stem, name in names.items()}
@@ -148,7 +148,7 @@ def _draw(model, path, prediction, truth):
     segments,
     known.listed() if known else (),
     outputs.take(curves, video.click, found, model.classes, read),
-    decode.read_strip(path) if decode.is_video(path) else (),
+    decode.read_strip(path) if streams.is_video(path) else (),
   )
 
 

@@ -12,7 +12,7 @@ import pytest
 import videos
 
 from backtal_jax import errors
-from backtal_jax.video import decode
+from backtal_jax.video import decode, streams
 
 av = pytest.importorskip('av', reason='needs the extra video: av')
 
@@ -102,7 +102,7 @@ def test_times_that_are_guessed_go_on(tmp_path):
     tmp_path / 'a.mpg', [np.roll(bars, 3 * i, 1) for i in range(100)],
     codec='mpeg2video', encoder={'bf': '2', 'g': '5'},
   )  # fmt: skip
-  with decode.open_video(path) as (container, stream):
+  with streams.open_video(path) as (container, stream):
     frames = list(decode.read_pictures(container, stream))
     times = [float(frame.pts * stream.time_base) for frame in frames]
   np.testing.assert_allclose(times, np.arange(100) / 25, atol=1e-3)

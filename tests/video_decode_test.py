@@ -8,7 +8,7 @@ import pytest
 import videos
 
 from backtal_jax import errors
-from backtal_jax.video import decode
+from backtal_jax.video import decode, streams
 
 av = pytest.importorskip('av', reason='needs the extra video: av')
 
@@ -165,19 +165,19 @@ def test_unknown_codec(tmp_path):
 def test_finds_videos(tmp_path, capsys):
   for name in ('b.MTS', 'a.webm', 'notes.txt', 'c.mp4.part', '.hidden.mp4'):
     (tmp_path / name).touch()
-  found = [path.name for path in decode.find(tmp_path)]
+  found = [path.name for path in streams.find(tmp_path)]
   assert found == ['a.webm', 'b.MTS']
   assert capsys.readouterr().err == (
     f'{tmp_path}: left out, not named as videos: c.mp4.part, notes.txt\n'
   )
   (tmp_path / 'a.avi').touch()
   with pytest.raises(errors.InputError, match=r"a.webm: a.avi is video 'a'"):
-    decode.find(tmp_path)
+    streams.find(tmp_path)
   (tmp_path / 'empty').mkdir()
   with pytest.raises(errors.InputError, match='empty: no video'):
-    decode.find(tmp_path / 'empty')
+    streams.find(tmp_path / 'empty')
   with pytest.raises(errors.InputError, match='absent: no such file'):
-    decode.find(tmp_path / 'absent')
+    streams.find(tmp_path / 'absent')
 
 
 def test_names_the_extra(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from backtal_jax.data import feature_records
 from backtal_jax.prepare import check, custom, options, run_config
 from backtal_jax.report import figures
 from backtal_jax.run import sharding
-from backtal_jax.video import decode, encoder, extract, reader, weights
+from backtal_jax.video import decode, encoder, extract, reader, streams, weights
 from configs import demo as demo_config
 
 pytest.importorskip('av', reason='needs the extra video: av')
@@ -68,7 +68,7 @@ def _model(record, rgb='', preset=''):
 def test_a_video_is_its_features(tmp_path, fake, folder):
   record = _extract(folder, tmp_path / 'features', fake, stride=4)
   model = _model(record, fake)
-  for path in decode.find(folder):
+  for path in streams.find(folder):
     array = tmp_path / 'features' / f'{path.stem}.npy'
     ours, theirs = model.read(path), model.read(array)
     assert ours.name == path.stem and ours.frame_num == theirs.frame_num

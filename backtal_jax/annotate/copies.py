@@ -5,7 +5,7 @@ import fractions
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.video import decode, needs
+from backtal_jax.video import decode, needs, streams
 
 # What every browser plays: suffixes, and codecs with 8 bits a colour.
 _PLAYABLE = {
@@ -22,7 +22,7 @@ def plays(path: epath.Path) -> bool:
     errors.InputError: It cannot be read, or has no video stream.
   """
   suffix = path.suffix.lower()
-  with decode.open_video(path) as (container, stream):
+  with streams.open_video(path) as (container, stream):
     context = stream.codec_context
     if context.pix_fmt not in ('yuv420p', 'yuvj420p', None) or not any(
       suffix in suffixes and context.name.removeprefix('lib') in codecs
@@ -56,7 +56,7 @@ def make(source: epath.Path, path: epath.Path) -> None:
   """
   av = needs('av')
   with (
-    decode.open_video(source) as (old, taken),
+    streams.open_video(source) as (old, taken),
     files.atomic(path) as f,
     av.open(f, 'w', format='mp4') as new,
   ):

@@ -9,7 +9,7 @@ from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.annotate import copies
-from backtal_jax.video import decode, needs
+from backtal_jax.video import decode, needs, streams
 
 # Where copies lie, inside the folder.
 _COPIES = '.playable'
@@ -35,7 +35,7 @@ class Folder:
       raise errors.InputError(f'{path}: no such folder')
     self._files: dict[str, str] = {}
     self._lengths: dict[str, float | None] = {}
-    for found in decode.find(self.path):
+    for found in streams.find(self.path):
       if problem := self._problem(found.name):
         print(f'left out: {found.name!r} {problem}', file=sys.stderr)
       else:

@@ -13,7 +13,7 @@ from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, clicks, npz, sources
 from backtal_jax.metrics import segments
 from backtal_jax.prepare import run_config
-from backtal_jax.video import decode
+from backtal_jax.video import decode, streams
 
 _HEADS = ('split', 'videos', 'snippets', 'hours', 'no label', 'labels',
           'background clicks', 'action clicks', 'features')  # fmt: skip
@@ -263,7 +263,7 @@ def draw(
 
 def _strip(folder, name):
   """Return pictures of the video of that name."""
-  paths = {path.stem: path for path in decode.find(folder)}
+  paths = {path.stem: path for path in streams.find(folder)}
   path = paths.get(annotations.match_name(name, paths))
   if path is None:
     raise errors.InputError(f'{folder}: no video {name!r} in it')

@@ -8,18 +8,16 @@ decoded, or ends before its header says, is an error.
 import collections
 import contextlib
 import fractions
-import functools
 import itertools
 import math
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
-from backtal_jax.video import needs
+from backtal_jax import errors
+from backtal_jax.video import needs, streams
 
 if TYPE_CHECKING:  # of the extra `video`
   import av
@@ -70,105 +68,6 @@ class Orientation(NamedTuple):
     return np.ascontiguousarray(pixels[rows, columns])
 
 
-def is_video(path: epath.Path) -> bool:
-  """Return whether a file is a video by its name."""
-  return path.suffix.lower() in files.VIDEO_SUFFIXES
-
-
-def find(folder: epath.Path) -> list[epath.Path]:
-  """List the videos of a folder by name, or the one video itself.
-
-  What else is in the folder is named on stderr, but for hidden files.
-
-  Raises:
-    errors.InputError: There is none, or two have the same stem.
-  """
-  if folder.is_file():
-    return [folder]
-  if not folder.is_dir():
-    raise errors.InputError(f'{folder}: no such file or folder')
-  visible = sorted(p for p in folder.iterdir() if not p.name.startswith('.'))
-  found = [path for path in visible if is_video(path)]
-  if not found:
-    raise errors.InputError(
-      f'{folder}: no video ({" ".join(files.VIDEO_SUFFIXES)}) in it'
-    )
-  stems = {}
-  for path in found:
-    if path.stem in stems:
-      raise errors.InputError(
-        f'{path}: {stems[path.stem].name} is video {path.stem!r}, too'
-      )
-    stems[path.stem] = path
-  if others := [path.name for path in visible if not is_video(path)]:
-    print(
-      f'{folder}: left out, not named as videos: {errors.few(others)}',
-      file=sys.stderr,
-    )
-  return found
-
-
-@contextlib.contextmanager
-def open_video(
-  path: epath.Path,
-) -> Iterator[tuple['av.container.InputContainer', 'av.VideoStream']]:
-  """Open a file and the video stream of it that players show.
-
-  Raises:
-    errors.InputError: Whatever FFmpeg says while it is open; no video stream.
-  """
-  av = needs('av')
-  # Before PyAV 19, tags that are not UTF-8 are errors without this.
-  is_old = int(av.__version__.partition('.')[0]) < 19
-  options = {'metadata_errors': 'ignore'} if is_old else {}
-  try:
-    with av.open(str(path), **options) as container:
-      yield container, _find_stream(path, container)
-  except av.error.FFmpegError as e:
-    raise errors.InputError(f'{path}: no whole video file: {e.strerror}') from e
-
-
-def _find_stream(path, container):
-  """Return the video stream that browsers show, never a cover picture.
-
-  Of several, Chromium shows the first that is switched on in mp4 and mov, the
-  first whatever its flags in others.
-  """
-  flags = needs('av').stream.Disposition
-  streams = [
-    s for s in container.streams.video if not s.disposition & flags.attached_pic
-  ]
-  if not streams:
-    kinds = ', '.join(sorted({s.type for s in container.streams})) or 'nothing'
-    raise errors.InputError(f'{path}: no video stream in it, only {kinds}')
-  on = [s for s in streams if s.disposition & flags.default]
-  stream = (on if on and _kind(container) == 'mov' else streams)[0]
-  if len(streams) > 1:
-    _tell_once(
-      f'{path}: {len(streams)} video streams in it, the one that browsers show '
-      f'is used, stream {stream.index}'
-    )
-  if stream.codec_context is None:
-    raise errors.InputError(f'{path}: nothing here decodes its video codec')
-  stream.codec_context.thread_type = 'AUTO'
-  return stream
-
-
-@functools.cache
-def _tell_once(text):
-  print(text, file=sys.stderr)
-
-
-def _kind(container):
-  """Return FFmpeg's name of a container, the first of several."""
-  return container.format.name.partition(',')[0]
-
-
-def _exact(rational):
-  """Return a Fraction for PyAV's rates, which are inexact from 19 on."""
-  return fractions.Fraction(rational.numerator, rational.denominator)
-
-
 def read_header(path: epath.Path) -> Header:
   """Read where the pictures of a video lie in time, and their rate.
 
@@ -190,13 +89,13 @@ def read_header(path: epath.Path) -> Header:
 
 def _measure(path, *, whole):
   """Return a Header, and the seconds that are reached and promised."""
-  with open_video(path) as (container, stream):
-    base, kind = _exact(stream.time_base), _kind(container)
+  with streams.open_video(path) as (container, stream):
+    base, kind = streams.exact(stream.time_base), streams.kind(container)
     fps = stream.average_rate or stream.guessed_rate
     first, packets = _find_first(container, stream)
     if first is None or not fps:
       raise errors.InputError(f'{path}: no frames in it')
-    fps = _exact(fps)
+    fps = streams.exact(fps)
     unit = 1 / fps / base
     told = stream.duration
     promised = (container.duration or 0) / 1e6 if told is None else told * base
@@ -241,7 +140,7 @@ def _find_first(container, stream):
 def _decode(container, stream, packets):
   """Yield the frames of a stream, from the first packet on that has a time."""
   # AVI has no presentation times; frames come in their order, though.
-  is_avi, order = _kind(container) == 'avi', collections.deque()
+  is_avi, order = streams.kind(container) == 'avi', collections.deque()
   begun = False
   for packet in packets:
     if packet.stream.index != stream.index:
@@ -337,8 +236,8 @@ def _read(path, fps, size, *, rounding):
   """
   header, graph, begin, end = read_header(path), None, 0, 0
   rate = fractions.Fraction(fps or header.fps).limit_denominator(1 << 16)
-  with open_video(path) as (container, stream):
-    base = _exact(stream.time_base)
+  with streams.open_video(path) as (container, stream):
+    base = streams.exact(stream.time_base)
     for frame in read_pictures(container, stream):
       if float((begin - frame.pts) * base) > _APART:
         raise errors.InputError(
@@ -372,7 +271,7 @@ def read_pictures(
   until the next one begins: those of mp4 come with each other's lengths.
   """
   before, first, begin, end, step = None, 0, 0, 0, 0
-  moment = _APART / _exact(stream.time_base)
+  moment = _APART / streams.exact(stream.time_base)
 
   def noted():
     nonlocal step
@@ -392,7 +291,9 @@ def read_pictures(
     begin, end, before = time, time + (frame.duration or 0), frame
     frame.pts = time - first
   if before is not None:
-    before.duration = _last_length(_kind(container), before.duration or 0, step)
+    before.duration = _last_length(
+      streams.kind(container), before.duration or 0, step
+    )
     yield before
 
 

@@ -14,7 +14,7 @@ from etils import epath
 
 from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats, feature_records
-from backtal_jax.video import decode, encoder
+from backtal_jax.video import decode, encoder, streams
 
 
 def extract(
@@ -46,7 +46,7 @@ def extract(
     errors.InputError: A video is wrong (the others are done), or `output`
       holds features of another protocol.
   """
-  found = decode.find(videos)
+  found = streams.find(videos)
   if not feature_records.read(output) and files.listed(output, '.npy'):
     raise errors.InputError(
       f'{output}: holds .npy files of unknown origin; choose another --output'

@@ -8,7 +8,7 @@ from etils import epath
 
 from backtal_jax import errors
 from backtal_jax.data import feature_files, feature_records, sources
-from backtal_jax.video import decode, encoder
+from backtal_jax.video import encoder, streams
 from backtal_jax.video import flow as optical
 
 
@@ -44,7 +44,7 @@ class Reader:
       errors.InputError: The file cannot be used, or its features are others
         than those that the model was trained on.
     """
-    if not decode.is_video(path):
+    if not streams.is_video(path):
       found = feature_records.read(path.parent)
       feature_records.require(self.record, found, path)
       return feature_files.read_video(path, duration, shape=self.shape)
@@ -83,9 +83,9 @@ def find(path: epath.Path) -> list[epath.Path]:
   if not path.is_dir():
     return [path]
   names = [p for p in path.iterdir() if not p.name.startswith('.')]
-  has_videos = any(decode.is_video(p) for p in names)
+  has_videos = any(streams.is_video(p) for p in names)
   if has_videos and any(p.suffix in feature_files.SUFFIXES for p in names):
     raise errors.InputError(
       f'{path}: holds videos and features, expected only the ones or the others'
     )
-  return decode.find(path) if has_videos else feature_files.find(path)
+  return streams.find(path) if has_videos else feature_files.find(path)
