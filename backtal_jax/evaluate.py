@@ -27,6 +27,7 @@ from backtal_jax.data import (
   pipeline,
   sources,
   splits,
+  video_names,
 )
 from backtal_jax.metrics import agreement, detection_map, scores, segments
 from backtal_jax.run import (
@@ -149,7 +150,7 @@ class Evaluator:
     _check_names(ground_truth, subset, self._find, self.truth)
     splits.check_labels(source, ground_truth)
     annotated = [self.truth.videos[i] for i in {*self.truth.segments.video}]
-    _, absent = annotations.match_names(sorted(annotated), self._find.names)
+    _, absent = video_names.match(sorted(annotated), self._find.names)
     if absent and hosts.is_main_process():
       print(
         f'{len(absent)} of the {len(annotated)} annotated videos of '
@@ -194,7 +195,7 @@ class Evaluator:
 
 def _check_names(ground_truth, subset, finder, truth):
   """Refuse videos that a subset of the ground truth lacks."""
-  _, absent = annotations.match_names(finder.names, truth.videos)
+  _, absent = video_names.match(finder.names, truth.videos)
   if absent:
     raise errors.InputError(
       f'{ground_truth.path}: subset {subset!r} lacks {len(absent)} of the '

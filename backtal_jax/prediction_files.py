@@ -12,6 +12,7 @@ from backtal_jax.data import (
   feature_records,
   marks,
   segment_files,
+  video_names,
 )
 from backtal_jax.run import outputs
 from backtal_jax.video import decode, reader, streams
@@ -84,7 +85,7 @@ def write(
 
 def _write(output, results, model, lengths, told, frames):
   """Write the predictions of videos, {name: (path, as it was read)}."""
-  names, _ = annotations.match_names(results, told)
+  names, _ = video_names.match(results, told)
   times, suffix = {}, {}
   for name, (path, video) in lengths.items():
     known = told.get(names.get(name, ''), annotation_formats.VideoTimes())
@@ -94,7 +95,7 @@ def _write(output, results, model, lengths, told, frames):
       known = annotation_formats.VideoTimes(*map(float, header))
     elif not known.fps and beside.exists():
       listed = annotation_formats.read_video_list(beside)
-      known = listed.get(annotations.match_name(name, listed) or '', known)
+      known = listed.get(video_names.match_one(name, listed) or '', known)
     fps = known.fps or (video.fps if video.fps > 0 else None)
     times[name] = annotation_formats.VideoTimes(
       float(video.duration), fps, known.first_picture
@@ -127,7 +128,7 @@ def _read(model, paths, duration, told):
   if duration is not None and len(paths) > 1:
     features = [p for p in paths if not streams.is_video(p)]
     feature_files.require_one_length(features, duration)
-  names, _ = annotations.match_names([path.stem for path in paths], told)
+  names, _ = video_names.match([path.stem for path in paths], told)
   seconds = {stem: told[name].duration for stem, name in names.items()}
   return (model.read(path, seconds.get(path.stem, duration)) for path in paths)
 
@@ -140,7 +141,7 @@ def _draw(model, path, prediction, truth):
   found = [model.classes.index(segment['label']) for segment in segments]
   # Nothing found is worth a look, too: at the class that came closest.
   found = found or [int(np.argmax(curves['score'][:-1]))]
-  known = truth.get(annotations.match_name(video.name, truth))
+  known = truth.get(video_names.match_one(video.name, truth))
   read = model.localization.get('read', 'logits')
   return timelines.draw(
     video.name,

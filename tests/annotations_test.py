@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backtal_jax import errors
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, click_formats, tables
+from backtal_jax.data import annotations, click_formats, tables, video_names
 from backtal_jax.data.annotations import Annotations, Click, Segment
 from backtal_jax.prepare import inputs
 
@@ -191,7 +191,7 @@ def test_durations_from_other_ground_truth_whatever_the_prefix(tmp_path):
     'cam1.3gp', r'C:\videos\cam1.mp4', r'\\server\share\cam1.avi'], 'cam1')),
 ])  # fmt: skip
 def test_names_that_mean_one_video(known, matches):
-  mapping, rest = annotations.match_names([*matches, *matches], known)
+  mapping, rest = video_names.match([*matches, *matches], known)
   assert mapping == {k: v for k, v in matches.items() if v}
   assert rest == [k for k, v in matches.items() if not v]
 
@@ -547,7 +547,7 @@ COMPOSED, DECOMPOSED = 'caf\u00e9', 'cafe\u0301'
 )
 def test_canonically_equal_names_are_one(tmp_path, known, other):
   names = [known, f'x{known}']
-  assert annotations.match_name(f'{other}.MP4', names) == known
+  assert video_names.match_one(f'{other}.MP4', names) == known
   database = {
     known: {'subset': 'a', 'annotations': [{'label': known, 'segment': [1, 2]}]}
   }

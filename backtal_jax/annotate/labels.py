@@ -8,7 +8,7 @@ from etils import epath
 
 from backtal_jax import files
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, tables
+from backtal_jax.data import tables, video_names
 
 
 class Labels:
@@ -61,6 +61,6 @@ class Labels:
 
   def _name(self, video):
     if video not in self._names:
-      match = annotations.match_name(video, self._rows)
+      match = video_names.match_one(video, self._rows)
       self._names[video] = match or video
     return self._names[video]

@@ -9,7 +9,7 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, marks, segment_files
+from backtal_jax.data import annotations, marks, segment_files, video_names
 
 # From this tIoU on, a proposal is what was judged before.
 _SAME = 0.5
@@ -116,7 +116,7 @@ def read_predictions(
   results = read.get('results') if isinstance(read, dict) else None
   if not isinstance(results, dict):
     raise errors.InputError(f'{path}: no object "results", expected one')
-  names, others = annotations.match_names(results, videos)
+  names, others = video_names.match(results, videos)
   if results and not names:
     raise errors.InputError(
       f'{path}: none of its {len(results)} videos is in the folder, e.g. '

@@ -22,7 +22,7 @@ from starlette import (
 from backtal_jax import errors, files
 from backtal_jax.annotate import guard, jobs, queue, reviews, videos
 from backtal_jax.annotate import store as click_store
-from backtal_jax.data import annotations, marks
+from backtal_jax.data import marks, video_names
 
 if TYPE_CHECKING:  # JAX takes seconds
   from backtal_jax import predict
@@ -85,7 +85,7 @@ class Proposer:
     return self._found[name]
 
   def _find(self, name):
-    path = self._paths.get(annotations.match_name(name, self._paths))
+    path = self._paths.get(video_names.match_one(name, self._paths))
     if path is None:
       raise errors.InputError(f'no features of video {name!r}')
     return path

@@ -24,7 +24,7 @@ from backtal_jax import errors, files
 from backtal_jax.annotate import acts, history, reviews
 from backtal_jax.annotate import labels as labels_file
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, click_formats
+from backtal_jax.data import annotations, click_formats, video_names
 
 _LONGEST_SPENT = 3600.0
 
@@ -270,12 +270,12 @@ class Store:
   def _import(self, clicks, reviewed):
     """Let the history begin with what is there."""
     names = [click.video for click in clicks]
-    names, _ = annotations.match_names(names, self.names)
+    names, _ = video_names.match(names, self.names)
     for click in clicks:
       event = {'add': [click.time, click.label], 'who': click.annotator}
       video = names.get(click.video, click.video)
       self.history.add(self._event('imported', video, event))
-    names, _ = annotations.match_names(reviewed, self.names)
+    names, _ = video_names.match(reviewed, self.names)
     for name, video in reviewed.items():
       segments = {
         f'imported {i}': [x.start, x.end, x.label, history.ACCEPTED]

@@ -2,16 +2,15 @@
 
 The format is found from the content. Times are seconds throughout; a click's
 label is a class name or `BACKGROUND`. Names of videos are those of the ground
-truth, whatever `v_` prefix another source writes.
+truth, however another source writes them, see video_names.
 """
 
 import collections
 import dataclasses
-import difflib
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from etils import epath
 
@@ -22,11 +21,11 @@ from backtal_jax.data import (
   click_tools,
   marks,
   tables,
+  video_names,
 )
 
 BACKGROUND = 'background'
 Click = marks.Click
-_ENDINGS = *files.VIDEO_SUFFIXES, '.npy', '.npz'
 # Unknown names of a file that the nearest known one is looked up for.
 _HINTS = 3
 
@@ -107,7 +106,7 @@ class Annotations:
     self, told: Mapping[str, annotation_formats.VideoTimes]
   ) -> 'Annotations':
     """Fill in the durations and rates that are missing."""
-    names, _ = match_names(self.videos, told)
+    names, _ = video_names.match(self.videos, told)
     videos = {}
     for name, video in self.videos.items():
       times = told.get(names.get(name, ''), annotation_formats.VideoTimes())
@@ -118,65 +117,6 @@ class Annotations:
         first_picture=times.first_picture or video.first_picture,
       )
     return dataclasses.replace(self, videos=videos)
-
-
-def match_name(name: str, known: Collection[str]) -> str | None:
-  """Return the name in `known` that means the same video, or None."""
-  return match_names([name], known)[0].get(name)
-
-
-def match_names(
-  names: Iterable[str],
-  known: Iterable[str],
-  respell: Callable[[str], str] | None = None,
-) -> tuple[dict[str, str], list[str]]:
-  """Match video names of one source with the `known` ones of another.
-
-  The name itself goes first (there are YouTube names that start with `v_`),
-  then `v_` before it makes no difference, then folders, endings, letter case
-  and how accents are encoded neither, unless several of `known` differ by
-  these.
-
-  Args:
-    names: To be matched.
-    known: To be matched with.
-    respell: What a tool makes of names: `names` are of its spelling, so that
-      a name itself tells no more than any other of the same spelling.
-
-  Returns:
-    {name: known name}, and the names without a match in their order.
-  """
-  known = known if isinstance(known, dict) else dict.fromkeys(known)
-  mapping, rest = {}, []
-  for name in dict.fromkeys(names):
-    forms = (name, f'v_{name}', name.removeprefix('v_'))
-    match = next((form for form in forms if form in known), None)
-    if match is None or respell:
-      rest.append(name)
-    else:
-      mapping[name] = match
-  bare = collections.defaultdict(list)
-  key = lambda name: respell(_bare(name)) if respell else _bare(name)
-  for name in known if rest else ():
-    bare[key(name)].append(name)
-  for name in rest:
-    if len(found := bare[key(name)]) == 1:
-      mapping[name] = found[0]
-  return mapping, [name for name in rest if name not in mapping]
-
-
-def _bare(name: str) -> str:
-  """Return what the names of one video have in common."""
-  name = unicodedata.normalize('NFC', name).casefold()
-  name = re.split(r'[/\\]', unicodedata.normalize('NFC', name))[-1]
-  stem, dot, ending = name.rpartition('.')
-  return (stem if dot + ending in _ENDINGS else name).removeprefix('v_')
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-  """Return '; the nearest name is …' for a message, '' if none is near."""
-  found = difflib.get_close_matches(name, known, n=1)
-  return f'; the nearest name is {found[0]!r}' if found else ''
 
 
 def find_ground_truth(name: str, root: epath.Path) -> Annotations:
@@ -342,27 +282,8 @@ def read_clicks(
   told = times or {}
   if ground_truth:
     told = {name: video.times for name, video in ground_truth.videos.items()}
-  names, unknown = match_names(
-    [mark.video for mark in read.found], told, read.respell
-  )
-  known_from = 'ground truth' if ground_truth else 'video list'
-  hints = {name: nearest(name, told) for name in unknown[:_HINTS]}
-  spans, complaints = [], read.complaints
-  for mark in read.found:
-    video = names.get(mark.video, '' if told or ground_truth else mark.video)
-    try:
-      if not mark.video:
-        raise errors.InputError('no video or no label, expected both')
-      if not video:
-        raise errors.InputError(
-          f'video {mark.video!r} is not in the {known_from}'
-          f'{hints.get(mark.video, "")}'
-        )
-      known = told.get(video, annotation_formats.VideoTimes())
-      mark = mark._replace(video=video, label=_label(mark, read.format))
-      spans.append(marks.measure(mark, known, fps, read.is_played))
-    except errors.InputError as e:
-      complaints.append((mark.line, str(e)))
+  source = 'ground truth' if ground_truth else 'video list' if told else ''
+  spans, complaints = _measure(read, told, source, fps)
   durations = {video: known.duration for video, known in told.items()}
   found, problems = click_tools.moments(spans, intervals, durations)
   complaints, clicks = complaints + problems, []
@@ -383,6 +304,39 @@ def read_clicks(
     others = f' (and {more} more such lines)' if more else ''
     raise errors.InputError(complaints[0] + others)
   return clicks, complaints
+
+
+def _measure(
+  read: marks.Marks,
+  told: Mapping[str, annotation_formats.VideoTimes],
+  source: str,
+  fps: float | None,
+) -> tuple[list[marks.Span], list[tuple[int, str]]]:
+  """Return a file's marks in seconds, and line and complaint of the others.
+
+  `source` says what `told` is from, '' where any video will do.
+  """
+  names, unknown = video_names.match(
+    [mark.video for mark in read.found], told, read.respell
+  )
+  hints = {name: video_names.nearest(name, told) for name in unknown[:_HINTS]}
+  spans, complaints = [], read.complaints
+  for mark in read.found:
+    video = names.get(mark.video, '' if source else mark.video)
+    try:
+      if not mark.video:
+        raise errors.InputError('no video or no label, expected both')
+      if not video:
+        raise errors.InputError(
+          f'video {mark.video!r} is not in the {source}'
+          f'{hints.get(mark.video, "")}'
+        )
+      known = told.get(video, annotation_formats.VideoTimes())
+      mark = mark._replace(video=video, label=_label(mark, read.format))
+      spans.append(marks.measure(mark, known, fps, read.is_played))
+    except errors.InputError as e:
+      complaints.append((mark.line, str(e)))
+  return spans, complaints
 
 
 def _label(mark: marks.Mark, format: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED, errors
-from backtal_jax.data import annotations, marks, sources
+from backtal_jax.data import annotations, marks, sources, video_names
 
 ALL = 'all'  # Every annotator's clicks together.
 RANDOM = 'random'  # One annotator sampled for each video and epoch.
@@ -180,7 +180,7 @@ def coverage(
     errors.InputError: The clicks reach nobody.
   """
   grouped = by_video(found, annotator)
-  reached, _ = annotations.match_names(videos, grouped)
+  reached, _ = video_names.match(videos, grouped)
   used = [click for name in {*reached.values()} for click in grouped[name]]
   others = sum(map(len, grouped.values())) - len(used)
   if not used:
@@ -223,7 +223,7 @@ def labeller(
     errors.InputError: Nobody of that name clicked.
   """
   grouped = by_video(clicks, annotator)
-  match = functools.cache(lambda n: annotations.match_name(n, grouped))
+  match = functools.cache(lambda n: video_names.match_one(n, grouped))
 
   def labels(video, epoch):
     name = match(video.name)

@@ -12,7 +12,13 @@ from etils import epath
 
 from backtal_jax import errors, files, localization
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, click_formats, marks, tables
+from backtal_jax.data import (
+  annotations,
+  click_formats,
+  marks,
+  tables,
+  video_names,
+)
 from backtal_jax.data.tools import elan, via
 
 # Endings of what is written; of the last three a file holds one video.
@@ -290,7 +296,7 @@ def _read_tool(path, times, fps):
   read = click_formats.read(path)
   found, videos = [], {}
   complaints = [f'{path}:{line}: {text}' for line, text in read.complaints]
-  names, _ = annotations.match_names(
+  names, _ = video_names.match(
     [mark.video for mark in read.found], times, read.respell
   )
   for mark in read.found:
@@ -323,14 +329,14 @@ def check(
     The segments that are right, ends that are behind a video's by rounding
     (marks.BEYOND) cut off; and a line on each other one.
   """
-  names, _ = annotations.match_names(found.videos, times)
+  names, _ = video_names.match(found.videos, times)
   right, problems = [], []
   for where, s in found.segments:
     name = names.get(s.video, '' if times else s.video)
     duration = times[name].duration if name in times else None
     try:
       if not name:
-        near = annotations.nearest(s.video, times)
+        near = video_names.nearest(s.video, times)
         raise errors.InputError(f'video {s.video!r} is unknown{near}')
       if classes and s.label not in classes:
         raise errors.InputError(

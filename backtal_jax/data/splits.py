@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors
-from backtal_jax.data import annotations, clicks, sources
+from backtal_jax.data import annotations, clicks, sources, video_names
 
 # Jaccard index of two classes' videos from which they come together.
 _TOGETHER = 0.8
@@ -68,7 +68,7 @@ def check_labels(
     errors.InputError: Most videos that have both have others; one is shown.
   """
   names, videos = source.video_names(), ground_truth.videos
-  known, _ = annotations.match_names(names, videos)
+  known, _ = video_names.match(names, videos)
   compared, different = 0, []
   for name, row in zip(names, source.labels(), strict=True):
     labels = {ground_truth.classes[c] for c in np.flatnonzero(row)}
@@ -172,7 +172,7 @@ def _held(trained, kept, others, ground_truth, chosen, num_snippets):
   ]
   busy = {*where(trained)} if told else set()
   told = [c for c, at in zip(told, where(told), strict=True) if at not in busy]
-  names, _ = annotations.match_names(chosen, ground_truth.videos)
+  names, _ = video_names.match(chosen, ground_truth.videos)
   known = {*names.values()}
   held = [click for click in [*kept, *told] if click.video in known]
   is_background = lambda click: click.label == annotations.BACKGROUND
@@ -192,7 +192,7 @@ def _told(trained, kept, held, others, chosen):
   videos = {click.video for click in held}
   line = f'; {len(held)} are kept aside, on {len(videos)}'
   left = {c.video for c in kept} - {c.video for c in trained}
-  reached, _ = annotations.match_names(chosen, left)
+  reached, _ = video_names.match(chosen, left)
   if reached:
     line += f', {len(reached)} of which are left without a click to train on'
   return line

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import errors, files, localization
-from backtal_jax.data import annotation_formats, annotations
+from backtal_jax.data import annotation_formats, annotations, video_names
 
 
 class Segments(NamedTuple):
@@ -95,7 +95,7 @@ def make_predictions(
   Raises:
     errors.InputError: Two names mean one video.
   """
-  known, _ = annotations.match_names(found, truth.videos)
+  known, _ = video_names.match(found, truth.videos)
   names = {}
   for name, match in known.items():
     if (other := names.setdefault(match, name)) != name:

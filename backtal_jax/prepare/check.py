@@ -10,7 +10,7 @@ import tqdm
 from etils import epath
 
 from backtal_jax import IGNORED, errors, files
-from backtal_jax.data import annotations, clicks, npz, sources
+from backtal_jax.data import annotations, clicks, npz, sources, video_names
 from backtal_jax.metrics import segments
 from backtal_jax.prepare import run_config
 from backtal_jax.video import decode, streams
@@ -133,7 +133,7 @@ def _check_split(root, split, shape, truth, labeller):
   for name, twice in files_of.items():
     if name and len(twice) > 1:
       problems.append(f'{twice[1]}: video {name!r} is in {twice[0]}, too')
-  _, absent = annotations.match_names(subset, files_of)
+  _, absent = video_names.match(subset, files_of)
   problems += [f'{folder}: no file of annotated video {v!r}' for v in absent]
   return counts, [*files_of], problems
 
@@ -149,7 +149,7 @@ def _check_file(path, shape, subset, truth, labeller):
   if problems:
     name = found.get('vid_name', np.array(''))
     return (str(name.item()) if name.size == 1 else ''), {}, problems
-  known = subset.get(annotations.match_name(video.name, subset))
+  known = subset.get(video_names.match_one(video.name, subset))
   if known is None:
     problems.append(f'{path}: video {video.name!r} is not in the ground truth')
   for key in ('frame_num', 'duration'):
@@ -229,13 +229,13 @@ def draw(
     for path in files.listed(root / split, '.npz')
   }
   video = files.name_of(video)
-  path = paths.get(annotations.match_name(video, paths) or video)
+  path = paths.get(video_names.match_one(video, paths) or video)
   if path is None:
     raise errors.InputError(f'{root}: no file of video {video!r}')
   found, wrong = sources.parse(npz.read(path), path, shape)
   if found is None:
     raise errors.InputError(wrong[0])
-  name = annotations.match_name(found.name, truth.videos)
+  name = video_names.match_one(found.name, truth.videos)
   known = truth.videos.get(name or '')
   _, labeller, problems = _clicks(root, config, truth)
   if problems:
@@ -264,7 +264,7 @@ def draw(
 def _strip(folder, name):
   """Return pictures of the video of that name."""
   paths = {path.stem: path for path in streams.find(folder)}
-  path = paths.get(annotations.match_name(name, paths))
+  path = paths.get(video_names.match_one(name, paths))
   if path is None:
     raise errors.InputError(f'{folder}: no video {name!r} in it')
   return decode.read_strip(path)

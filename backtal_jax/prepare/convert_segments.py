@@ -6,7 +6,12 @@ import dataclasses
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotation_formats, annotations, segment_files
+from backtal_jax.data import (
+  annotation_formats,
+  annotations,
+  segment_files,
+  video_names,
+)
 from backtal_jax.prepare import options
 
 
@@ -56,7 +61,7 @@ def run(
     right += good
     problems += complaints + wrong
     classes += [name for name in found.classes if name not in classes]
-    names, _ = annotations.match_names(found.videos, times)
+    names, _ = video_names.match(found.videos, times)
     for name, video in found.videos.items():
       known = names.get(name, '' if times else name)
       if known:

@@ -13,6 +13,7 @@ from backtal_jax.data import (
   annotations,
   clicks,
   feature_records,
+  video_names,
 )
 from backtal_jax.prepare import feature_folders, options, scan
 
@@ -154,7 +155,7 @@ def _with_times(truth, folder, *, keep_fps):
   which clicks name, the annotations' own fps may be kept.
   """
   told = annotation_formats.read_video_list(folder / feature_records.VIDEOS)
-  names, _ = annotations.match_names(truth.videos, told)
+  names, _ = video_names.match(truth.videos, told)
   videos = {
     name: dataclasses.replace(
       video, duration=None, fps=video.fps if keep_fps else None
@@ -208,7 +209,7 @@ def _read_annotations(recipe):
     return truth.completed(lengths), labels
   videos, told = read_labels(files.path(recipe.labels))
   classes = truth.classes or tuple(sorted(set().union(*told.values())))
-  names, _ = annotations.match_names(videos, truth.videos)
+  names, _ = video_names.match(videos, truth.videos)
   owner: dict[str, str] = {}
   for name, video in videos.items():
     unknown = sorted(told[name] - set(classes))

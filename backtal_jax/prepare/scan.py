@@ -10,7 +10,12 @@ from concurrent import futures
 import numpy as np
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotations, feature_files, feature_records
+from backtal_jax.data import (
+  annotations,
+  feature_files,
+  feature_records,
+  video_names,
+)
 from backtal_jax.prepare import feature_folders, options
 
 # Share of a video's length that its time grid may end before or after it.
@@ -30,7 +35,7 @@ def match(
 
   Features of other `annotated` videos and of none are told.
   """
-  mapping, rest = annotations.match_names(opened, videos)
+  mapping, rest = video_names.match(opened, videos)
   matched, names = {}, {}
   for name, video in mapping.items():
     if video in names:
@@ -43,9 +48,9 @@ def match(
     raise errors.InputError(
       f'none of the {len(opened)} videos with features is among the '
       f'{len(videos)} annotated ones, e.g. {next(iter(opened))!r}'
-      + annotations.nearest(next(iter(opened)), videos)
+      + video_names.nearest(next(iter(opened)), videos)
     )
-  other, unknown = annotations.match_names(rest, annotated)
+  other, unknown = video_names.match(rest, annotated)
   for count, what in (
     (len(other), 'are in neither of the two splits'),
     (len(unknown), f'have no annotation: {errors.few(unknown)}'),
@@ -56,7 +61,7 @@ def match(
         file=sys.stderr,
       )
   missing = [name for name in videos if name not in matched]
-  near = {name: annotations.nearest(name, unknown) for name in missing[:3]}
+  near = {name: video_names.nearest(name, unknown) for name in missing[:3]}
   return matched, [
     f'video {name!r} has no features{near.get(name, "")}' for name in missing
   ]
