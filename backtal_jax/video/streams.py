@@ -106,11 +106,12 @@ def _tell_once(text):
   print(text, file=sys.stderr)
 
 
-def kind(container):
+def kind(container: 'av.container.InputContainer') -> str:
   """Return FFmpeg's name of a container, the first of several."""
   return container.format.name.partition(',')[0]
 
 
-def exact(rational):
+def exact(rational: fractions.Fraction | None) -> fractions.Fraction:
   """Return a Fraction for PyAV's rates, which are inexact from 19 on."""
+  assert rational is not None  # as every stream that is open has one
   return fractions.Fraction(rational.numerator, rational.denominator)
