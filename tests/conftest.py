@@ -48,14 +48,19 @@ def _cache():
     folder.mkdir(parents=True, exist_ok=True)
   except OSError:
     return tempfile.mkdtemp()
+  looked, now = folder / 'looked', time.time()
+  before = looked.stat().st_mtime if looked.exists() else 0
   for path in folder.rglob('*-cache'):
     try:
       made = path.stat().st_mtime
-      compilation_cache.decompress_executable(path.read_bytes())
+      if made >= before:  # the others were whole then: it takes a second
+        compilation_cache.decompress_executable(path.read_bytes())
     except Exception:
       made = 0  # or another process is writing it just now
     if time.time() - made > 30 * 24 * 3600:
       path.unlink(missing_ok=True)
+  looked.touch()
+  os.utime(looked, (now, now))
   return str(folder)
 
 
@@ -81,14 +86,15 @@ SHARED = pathlib.Path(__file__).parents[2] / 'shared'
 # Files that take longest, by CPU seconds: workers that begin with them end
 # together. Makefile and .ci/run keep this order (--no-loadscope-reorder).
 _LONGEST = (
-  'slurm', 'launch', 'video_docs', 'annotate_project', 'staging', 'train',
-  'notebook', 'video_extract', 'main', 'faults', 'official', 'docs', 'speed',
-  'predict',
+  'video_docs', 'launch', 'slurm', 'staging', 'annotate_project', 'train',
+  'without_boundaries', 'annotate_page', 'notebook', 'main', 'video_extract',
+  'faults', 'video_i3d', 'video_weights', 'report', 'predict', 'official',
+  'stages', 'docs', 'speed', 'losses', 'models',
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-  """Put the longest files first; mark those that need an extra."""
+  """Put the longest files first; mark those that need an extra or a browser."""
   place = {f'{name}_test.py': i for i, name in enumerate(_LONGEST)}
   items.sort(key=lambda item: place.get(item.path.name, len(place)))
   plain = 'optimization_level=0' in os.environ['XLA_FLAGS']
@@ -97,6 +103,8 @@ def pytest_collection_modifyitems(items):
       item.add_marker(pytest.mark.skip('compiled without optimisation'))
     if item.path.name.startswith(('video_', 'annotate_')):
       item.add_marker(pytest.mark.extra)
+    if 'browser' in item.fixturenames:
+      item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(scope='session', autouse=True)
