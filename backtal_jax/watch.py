@@ -156,7 +156,8 @@ def warning(measured: dict[str, float]) -> str:
       f'warning: without dropout only {100 * found:.0f} % of the training '
       'videos are found to be of one of their classes; features as extractors '
       'give them need config.model.standardize and config.train.rate_warmup '
-      '0.2, then a smaller learning rate may help; or many clicks are wrong'
+      '0.2, then a smaller learning rate, or config.model.dropout_rate 0.3 '
+      'where classes are many, may help; or many clicks are wrong'
     )
   if max(low, high) > _NEARLY_ALL:
     side = 'below 0.1' if low > high else 'above 0.9'
