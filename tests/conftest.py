@@ -48,19 +48,14 @@ def _cache():
     folder.mkdir(parents=True, exist_ok=True)
   except OSError:
     return tempfile.mkdtemp()
-  looked, now = folder / 'looked', time.time()
-  before = looked.stat().st_mtime if looked.exists() else 0
   for path in folder.rglob('*-cache'):
     try:
       made = path.stat().st_mtime
-      if made >= before:  # the others were whole then: it takes a second
-        compilation_cache.decompress_executable(path.read_bytes())
+      compilation_cache.decompress_executable(path.read_bytes())
     except Exception:
       made = 0  # or another process is writing it just now
     if time.time() - made > 30 * 24 * 3600:
       path.unlink(missing_ok=True)
-  looked.touch()
-  os.utime(looked, (now, now))
   return str(folder)
 
 
