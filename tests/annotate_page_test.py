@@ -430,7 +430,6 @@ def test_seconds_count_from_the_first_picture(odd, name):
 def test_click_in_a_still_is_when_the_key_was_pressed(odd):
   page, name = show(odd.page, 'screen'), 'screen'
   press_and_see(page, '\ue014', 10, '\ue014', 10, '\ue014', 70, '\ue012', 10)
-  # A picture that the browser does not tell of is waited for, see player.js.
   page.until(lambda: page.now() == pytest.approx(2, abs=0.01))
   page.run(
     'addEventListener("keydown", e => { if (e.key === "b") window.pressed = '
@@ -449,6 +448,20 @@ def test_click_in_a_still_is_when_the_key_was_pressed(odd):
   page.run('video.currentTime = 0.37')
   page.until(lambda: page.frame() == 9)
   press_and_see(page, '.', 10, '.', 60, '.', 61, ',', 60, ',', 10, ',', 9)
+
+
+def test_still_that_the_browser_tells_nothing_of_has_its_time(odd):
+  page = show(odd.page, 'screen')
+  page.run(
+    'const ask = video.requestVideoFrameCallback.bind(video);'
+    'video.requestVideoFrameCallback = told => ask('
+    '  (...found) => { if (!window.silent) told(...found); });'
+  )
+  press_and_see(page, '\ue014', 10, '\ue014', 10, '\ue014', 70)
+  page.until(lambda: page.now() == pytest.approx(3, abs=0.01))
+  page.run('window.silent = true')
+  press_and_see(page, '\ue012', 10)
+  page.until(lambda: page.now() == pytest.approx(2, abs=0.01))
 
 
 def test_no_frame_back_is_left_out_at_a_key_frame(odd):

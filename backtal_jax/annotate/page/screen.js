@@ -13,11 +13,13 @@ export class Screen {
 
   // picture: when the picture on screen begins; since: when it came; frame:
   // the shortest time of one; furthest: the last picture ever shown; pictures:
-  // how long they are together, as the server knows, or null.
+  // how long they are together, as the server knows, or null; counted: whether
+  // the browser's pictures are known to count as its clock does.
   clear() {
     Object.assign(this, {
       first: 0, picture: 0, since: 0, frame: Infinity, furthest: 0,
-      pictures: undefined, time: 0, ready: false, presented: 0});
+      pictures: undefined, time: 0, ready: false, presented: 0,
+      counted: false});
     this.leave();
   }
 
@@ -52,9 +54,11 @@ export class Screen {
       const [time, lasts] = [frame.timestamp, frame.duration].map(x => x / 1e6);
       frame.close();
       if (lasts > 0) this.frame = Math.min(this.frame, lasts);
-      // Another browser may count from elsewhere.
-      const known = [this.video.currentTime, told ?? this.picture + this.first];
-      if (known.some(x => Math.abs(time - x) < 1)) return time;
+      // Another browser may count from elsewhere. Where it was near to what the
+      // callback told once, it does not, though a still began long ago.
+      const near = x => Math.abs(time - x) < 1;
+      this.counted ||= told !== undefined && near(told);
+      if (this.counted || near(this.video.currentTime)) return time;
     } catch {}  // not known in this browser, or no frame yet
     return told ?? (this.video.requestVideoFrameCallback
       ? this.ready ? this.picture + this.first : undefined
