@@ -208,13 +208,27 @@ def keep_memory() -> None:
 
   Or every step on a CPU asks the kernel anew for the pages of its buffers.
   """
+  _tune_malloc(
+    (-1, 2**31 - 1),  # M_TRIM_THRESHOLD
+    (-4, 0),  # M_MMAP_MAX
+    (-8, 1),  # M_ARENA_MAX: other arenas are mapped pieces of 64 MiB
+  )
+
+
+def keep_no_buffer() -> None:
+  """Let glibc, if it is there, give back each buffer that a program frees.
+
+  For programs that are dispatched from several threads: it would raise its
+  bound to the largest buffer freed, and keep holes that few others fit into.
+  """
+  _tune_malloc((-3, 16 << 20))  # M_MMAP_THRESHOLD
+
+
+def _tune_malloc(*options):
+  """Set options of glibc's mallopt, numbers and values."""
   with contextlib.suppress(AttributeError, OSError, TypeError):
     mallopt = ctypes.CDLL(None).mallopt
-    for option, value in (
-      (-1, 2**31 - 1),  # M_TRIM_THRESHOLD
-      (-4, 0),  # M_MMAP_MAX
-      (-8, 1),  # M_ARENA_MAX: other arenas are mapped pieces of 64 MiB
-    ):
+    for option, value in options:
       mallopt(option, value)
 
 

@@ -150,6 +150,7 @@ class Encoder:
     mesh: jax.sharding.Mesh | None = None,
   ) -> None:
     self.protocol = protocol
+    sharding.keep_no_buffer()
     self._mesh = mesh or sharding.make_mesh()
     params = {
       stream: weights.load(path, stream, protocol.weights[stream][1])
