@@ -29,6 +29,14 @@ def _mean(
   return (value * weight).sum() / jnp.where(count > 0, count, 1)
 
 
+def _entropy(
+  cas: Float[Array, 'B T C1'], label: Int[Array, 'B T']
+) -> Float[Array, 'B T']:
+  """Compute every snippet's cross-entropy, 0 where its label is IGNORED."""
+  chosen = jax.nn.one_hot(label, cas.shape[-1], dtype=cas.dtype)
+  return -(chosen * jax.nn.log_softmax(cas)).sum(axis=-1)
+
+
 def classification(
   score: Float[Array, 'B C1'],
   label: Float[Array, 'B C'],
@@ -65,8 +73,7 @@ def click(
   left out; they are likely wrong.
   """
   annotated = (click != IGNORED) * mask[:, None]
-  chosen = jax.nn.one_hot(click, cas.shape[-1], dtype=cas.dtype)
-  entropy = -(chosen * jax.nn.log_softmax(cas)).sum(axis=-1)
+  entropy = _entropy(cas, click)
   if trim is not None:
     worst = -jnp.sort(-jnp.where(annotated > 0, entropy, -1).ravel())
     rank = jnp.floor(trim * annotated.sum()).astype(int)
@@ -176,9 +183,7 @@ def frames(
   `label` and `weight` are those of targets.Targets.
   """
   weight = weight * (label != IGNORED) * mask[:, None]
-  chosen = jax.nn.one_hot(label, cas.shape[-1], dtype=cas.dtype)
-  entropy = -(chosen * jax.nn.log_softmax(cas)).sum(axis=-1)
-  return _mean(entropy, weight)
+  return _mean(_entropy(cas, label), weight)
 
 
 def doubt(
@@ -241,37 +246,25 @@ def total(
   if click_doubt_from < 1:
     left = doubt(clicks, outputs.foreground, cas_base.shape[-1] - 1)
     clicks = jnp.where(progress >= click_doubt_from, left, clicks)
+  score_supp, cas_supp = outputs.score_supp, outputs.cas_supp
   terms = {
     'base': lambda: classification(score_base, label, mask, background=1.0),
-    'supp': lambda: classification(
-      outputs.score_supp, label, mask, background=0.0
-    ),
+    'supp': lambda: classification(score_supp, label, mask, background=0.0),
     'sparsity': lambda: sparsity(outputs.foreground, mask),
     'click': lambda: click(cas_base, clicks, mask, trim=trim),
     'separation': lambda: separation(
-      cas_base,
-      label,
-      clicks,
-      mask,
-      topk_ratio=separation_topk_ratio,
-      topk_by=topk_by,
+      cas_base, label, clicks, mask,
+      topk_ratio=separation_topk_ratio, topk_by=topk_by,
     ),
     'embedding': lambda: embedding(
-      outputs.embedding,
-      outputs.cas_supp,
-      label,
-      clicks,
-      mask,
-      topk_ratio=topk_ratio,
-      similar_min=similar_min,
-      different_max=different_max,
-      topk_by=topk_by,
+      outputs.embedding, cas_supp, label, clicks, mask,
+      topk_ratio=topk_ratio, topk_by=topk_by,
+      similar_min=similar_min, different_max=different_max,
     ),
-  }
+  }  # fmt: skip
   if snippets is not None:
     terms['frames'] = lambda: (
-      frames(cas_base, *snippets, mask)
-      + frames(outputs.cas_supp, *snippets, mask)
+      frames(cas_base, *snippets, mask) + frames(cas_supp, *snippets, mask)
     )
   computed = {
     name: terms[name]() for name, w in weights.items() if w and name in terms
@@ -279,7 +272,5 @@ def total(
   if label_warmup:
     ramp = jnp.minimum(progress / label_warmup, 1.0)
     weights = weights | {k: weights[k] * ramp for k in ('base', 'supp')}
-  return sum(
-    (weights[name] * term for name, term in computed.items()),
-    jnp.zeros((), jnp.float32),
-  ), computed
+  weighted = (weights[name] * term for name, term in computed.items())
+  return sum(weighted, jnp.zeros((), jnp.float32)), computed

@@ -72,6 +72,26 @@ def rematerialise(
   return jax.checkpoint(apply, policy=keep)
 
 
+def _network(model, rng, remat):
+  """Return the network in training, of parameters and features."""
+
+  def apply(params, feature):
+    rngs = {'dropout': rng}
+    return model.apply({'params': params}, feature, train=True, rngs=rngs)
+
+  return rematerialise(apply) if remat else apply
+
+
+def _differentiate(loss_fn, params, layout):
+  """Return (loss, terms) and the gradients, laid out as `train_step` says."""
+  if layout:
+    params = jax.lax.with_sharding_constraint(params, layout[0])
+  value, grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+  if layout:
+    grads = jax.lax.with_sharding_constraint(grads, layout[1])
+  return value, grads
+
+
 def train_step(
   state: loop.TrainState,
   batch: loop.Arrays,
@@ -111,22 +131,13 @@ def train_step(
   if 'snippet_label' in batch:
     snippets = batch['snippet_label'], batch['snippet_weight']
     loss = functools.partial(loss, snippets=snippets)
-
-  def apply(params, feature):
-    rngs = {'dropout': rng}
-    return model.apply({'params': params}, feature, train=True, rngs=rngs)
+  network = _network(model, rng, remat)
 
   def loss_fn(params):
-    network = rematerialise(apply) if remat else apply
     outputs = network(params, batch['feature'])
     return loss(outputs, batch['label'], batch['click'], batch['mask'])
 
-  params = state.params
-  if layout:
-    params = jax.lax.with_sharding_constraint(params, layout[0])
-  (total, terms), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-  if layout:
-    grads = jax.lax.with_sharding_constraint(grads, layout[1])
+  (total, terms), grads = _differentiate(loss_fn, state.params, layout)
   norm = optax.tree.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   warming = {}

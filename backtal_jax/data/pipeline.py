@@ -61,6 +61,24 @@ def _padded(epoch, videos, batch_size):
   return plan.reshape(steps, batch_size, 2)
 
 
+def _shapes(source):
+  """Return the shapes of what is loaded of a video, in the order of _TYPES."""
+  num_snippets, feature_dim, num_classes = source.shape
+  return (num_snippets, feature_dim), (num_classes,), (num_snippets,), (), ()
+
+
+def _values(source, clicks, epoch, i):
+  """Load a video; padding stays neutral."""
+  if i == PADDING:
+    kinds = zip(_shapes(source), _TYPES.values(), strict=True)
+    feature, label, click, *lengths = (np.zeros(*kind) for kind in kinds)
+    return feature, label, click + np.int32(IGNORED), *lengths
+  video = source[i]
+  click = clicks(video, epoch) if clicks else video.click
+  lengths = np.int32(video.frame_num), np.float64(video.duration)
+  return video.feature, video.label, click, *lengths
+
+
 def batches(
   source: sources.Videos,
   plan: np.ndarray,
@@ -84,25 +102,15 @@ def batches(
   # Late: it takes seconds.
   tf = errors.need('tensorflow', 'train', 'training or evaluating')
 
-  num_snippets, feature_dim, num_classes = source.shape
-  shapes = (num_snippets, feature_dim), (num_classes,), (num_snippets,), (), ()
+  shapes = _shapes(source)
   failures = []  # tf.data would bury them in errors of its own
 
   def load(row):
-    """Return the values of a row [2] of the plan; padding stays neutral."""
-    epoch, i = row
-    if i == PADDING:
-      kinds = zip(shapes, _TYPES.values(), strict=True)
-      feature, label, click, *lengths = (np.zeros(*kind) for kind in kinds)
-      return feature, label, click + np.int32(IGNORED), *lengths
     try:
-      video = source[i]
-      click = clicks(video, epoch) if clicks else video.click
+      return _values(source, clicks, *row)
     except Exception as e:
       failures.append(e)
       raise
-    frame_num, duration = np.int32(video.frame_num), np.float64(video.duration)
-    return video.feature, video.label, click, frame_num, duration
 
   def tensors(row):
     """Make the named tensors of a row, which TensorFlow can batch."""
