@@ -1,6 +1,7 @@
 """The click page's server: ranges, who may ask, the command line, kills."""
 
 import http.client
+import io
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import time
 import types
 from urllib import parse
 
+import absl.logging
 import annotate_client
 import numbered_video
 import numpy as np
@@ -264,7 +266,11 @@ def test_address_that_others_reach_is_said(tmp_path, capsys, monkeypatch):
              '--annotator=A', '--port=0']  # fmt: skip
   command.main(options)
   assert not capsys.readouterr().err
+  stream = io.StringIO()  # an earlier standard error, which absl remembers
+  handler = absl.logging.PythonHandler(stream)
   command.main([*options, '--host=0.0.0.0'])
+  handler.flush()
+  assert not stream.closed
   assert 'nothing is encrypted' in capsys.readouterr().err
 
 

@@ -144,9 +144,12 @@ def serve(args: argparse.Namespace) -> None:
     _greet(args, folder, listening.getsockname(), token)
     if runner:
       runner.extract()
+    # Its own configuration of logging would close absl's stream, which is
+    # whatever standard error was when absl was imported.
     config = uvicorn.Config(
-      app, log_level='warning', access_log=False, timeout_graceful_shutdown=1
-    )
+      app, log_config=None, log_level='warning', access_log=False,
+      timeout_graceful_shutdown=1,
+    )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listening])
 
 
