@@ -269,6 +269,18 @@ def parse_json(text: str | bytes, where: object) -> Any:
     raise errors.InputError(f'{where}: not JSON: nested too deeply') from e
 
 
+def read_json_lines(name: epath.Path) -> list[dict[str, Any]]:
+  """Read the objects of JSON lines, none if the file is missing.
+
+  What is no whole line, as where a run died, is left out.
+  """
+  rows = []
+  for line in name.read_text().splitlines() if name.exists() else ():
+    with contextlib.suppress(errors.InputError):
+      rows.append(parse_json(line, name))
+  return [row for row in rows if isinstance(row, dict)]
+
+
 def listed(folder: epath.Path, *endings: str) -> list[epath.Path]:
   """List the files in a folder, none if it is missing, by their names.
 

@@ -240,9 +240,9 @@ def test_a_run_without_predictions_has_a_report(tmp_path):
   [
     ('config.json', {}, "KeyError.*'data'"),
     ('metrics.json', {'mAP': []}, "KeyError.*'tiou'"),
-    ('config.json', None, 'no such file'),
+    ('config.json', None, 'config.json: no such file, expected the workdir'),
     ('gt.json', None, 'no such file'),
-    ('metrics.json', None, 'no such file'),
+    ('metrics.json', None, 'metrics.json: no such file, expected the workd'),
     (
       'predictions.json',
       {'results': {'v': [{'label': 'a & $b$', 'segment': [0, 1],

@@ -6,7 +6,6 @@ how far that is, and waits. What a command says is in its log.
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -235,15 +234,7 @@ def _progress(log: epath.Path):
 
 def _losses(path: epath.Path):
   """Return the last losses of a run, and the curve of their total."""
-  if not path.exists():
-    return {}, []
-  rows = []
-  for line in path.read_text().splitlines():
-    try:
-      rows.append(json.loads(line))
-    except ValueError:
-      continue  # cut off where it died
-  rows = [row for row in rows if 'loss/total' in row]
+  rows = [row for row in files.read_json_lines(path) if 'loss/total' in row]
   if not rows:
     return {}, []
   last = {k[5:]: v for k, v in rows[-1].items() if k.startswith('loss/')}

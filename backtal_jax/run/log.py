@@ -43,10 +43,11 @@ class Log:
       # Late: it takes seconds.
       tf = errors.need('tensorflow', 'train', 'training')
 
-      lines = self._path.read_text().splitlines() if self._path.exists() else []
-      kept = [line for line in lines if _is_until(line, start)]
+      rows = files.read_json_lines(self._path)
       with files.atomic(self._path, 'w') as f:
-        f.writelines(f'{line}\n' for line in kept)
+        for row in rows:
+          if row.get('step', start + 1) <= start:
+            f.write(json.dumps(row) + '\n')
       self._summary = tf.summary
       self._writer = tf.summary.create_file_writer(str(workdir))
     videos = (plan[..., 1] != -1).sum(axis=1)
@@ -138,11 +139,3 @@ class Log:
     """Print above the progress bar."""
     if self._main:
       self._bar.write(text)
-
-
-def _is_until(line, step):
-  """Return whether a line of metrics.jsonl is whole and not after a step."""
-  try:
-    return files.parse_json(line, '')['step'] <= step
-  except (ValueError, KeyError, TypeError):
-    return False

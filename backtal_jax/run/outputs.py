@@ -4,7 +4,6 @@ Curves are what the network said along every evaluated video, in float16; of
 the classes only those that are labelled or were found.
 """
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -126,6 +125,12 @@ def read(workdir: epath.Path, ground_truth: epath.PathLike = '') -> Run:
   Raises:
     errors.InputError: A file is missing or wrong.
   """
+  for name in ('config.json', 'metrics.json'):
+    if not (workdir / name).exists():
+      raise errors.InputError(
+        f'{workdir / name}: no such file, expected the workdir of a run that '
+        'was evaluated'
+      )
   config = files.read_json(workdir / 'config.json')
   metrics = files.read_json(workdir / 'metrics.json')
   try:
@@ -151,21 +156,12 @@ def read(workdir: epath.Path, ground_truth: epath.PathLike = '') -> Run:
     name=workdir.resolve().name,
     config=config,
     metrics=metrics,
-    log=_read_lines(workdir / 'metrics.jsonl'),
+    log=files.read_json_lines(workdir / 'metrics.jsonl'),
     truth=truth,
     predictions=predictions,
     curves=read_curves(workdir / 'curves.npz'),
     agreement=files.read_json(agreed) if agreed.exists() else {},
   )
-
-
-def _read_lines(path):
-  """Read JSON lines; the last one may be cut off where a run died."""
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    with contextlib.suppress(ValueError):
-      rows.append(files.parse_json(line, path))
-  return rows
 
 
 def take(
