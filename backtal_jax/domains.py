@@ -95,7 +95,6 @@ CLICKS = Domain(
   "'' for none",
   lambda v: v == '' or (is_text(v) and all(map(str.strip, v.split(',')))),
 )
-WEIGHT = number('at least 0', lambda v: v >= 0)
 POSITIVE = number('more than 0', lambda v: v > 0)
 NOT_NEGATIVE = number('at least 0', lambda v: v >= 0)
 SHARE = number('more than 0, at most 1', lambda v: 0 < v <= 1)

@@ -26,12 +26,12 @@ FIELDS = {
   'model.dropout_rate': domains.BELOW_ONE,
   'model.standardize': domains.SWITCH,
   'model.dtype': domains.one_of('float32', 'bfloat16'),
-  'loss.base': domains.WEIGHT,
-  'loss.supp': domains.WEIGHT,
-  'loss.sparsity': domains.WEIGHT,
-  'loss.click': domains.WEIGHT,
-  'loss.separation': domains.WEIGHT,
-  'loss.embedding': domains.WEIGHT,
+  'loss.base': domains.NOT_NEGATIVE,
+  'loss.supp': domains.NOT_NEGATIVE,
+  'loss.sparsity': domains.NOT_NEGATIVE,
+  'loss.click': domains.NOT_NEGATIVE,
+  'loss.separation': domains.NOT_NEGATIVE,
+  'loss.embedding': domains.NOT_NEGATIVE,
   'loss.frames': domains.NOT_NEGATIVE,
   'loss.separation_topk_ratio': domains.SHARE,
   'loss.similar_min': domains.COSINE,
@@ -121,6 +121,9 @@ FIELDS = {
     or (len(v) == 1 and domains.is_number(v[0], int) and v[0] > 0),
   ),
 }  # fmt: skip
+
+# Terms of the loss that a training begins with; frames come with its stages.
+_FIRST_TERMS = 'base', 'supp', 'sparsity', 'click', 'separation', 'embedding'
 
 # That whoever predicts by a run's config needs.
 _SECTIONS = 'model', 'data', 'localization', 'eval'
@@ -234,10 +237,7 @@ def _check_together(config):
   """Refuse values that do not go together."""
   data, loss, options = config.data, config.loss, config.localization
   best, retrain = config.eval.best_metric, config.stages.retrain
-  weights = [
-    name for name, domain in FIELDS.items() if domain is domains.WEIGHT
-  ]
-  no_weight = not any(loss[name.removeprefix('loss.')] for name in weights)
+  no_weight = not any(loss[name] for name in _FIRST_TERMS)
   no_levels = not len(options.cas_thresholds)
   aside = data.clicks_aside or data.agreement_clicks
   maps = ['average_mAP', *(f'mAP@{t:g}' for t in config.eval.tiou)]
@@ -248,7 +248,10 @@ def _check_together(config):
       f'data.annotator is {data.annotator!r}, but config.data.clicks names no '
       'file with annotators',
     ),
-    (no_weight, f'{", config.".join(weights)}: every one is 0'),
+    (
+      no_weight,
+      f'loss.{", config.loss.".join(_FIRST_TERMS)}: every one is 0',
+    ),
     (
       no_levels and not len(options.magnitude_thresholds),
       'localization: cas_thresholds and magnitude_thresholds are both (), '
