@@ -40,6 +40,7 @@ FIELDS = {
   'loss.click_trim': domains.BELOW_ONE,
   'loss.click_trim_from': domains.FRACTION,
   'loss.click_doubt_from': domains.FRACTION,
+  'loss.topk_clean_from': domains.FRACTION,
   'data.name': domains.TEXT,
   'data.root': domains.TEXT,
   'data.generate': domains.SWITCH,

@@ -89,15 +89,16 @@ def separation(
   *,
   topk_ratio: float,
   topk_by: str = 'logits',
+  chooser: Float[Array, 'B T C1'] | None = None,
 ) -> Float[Array, '']:
   """Push a class's top-k mean above its mean at the clicked background.
 
-  Both are of the base CAS; the top-k are `topk_ratio` of the snippets, chosen
-  by `topk_by` (see models.choose).
+  Both are of the base CAS; the top-k are `topk_ratio` of the snippets, see
+  models.video_score.
   """
   background = click == cas.shape[-1] - 1
   # Of every class and the background, so that the video score's sort serves.
-  top = models.video_score(cas, topk_ratio, topk_by)[:, :-1]
+  top = models.video_score(cas, topk_ratio, topk_by, chooser)[:, :-1]
   cas = cas[..., :-1]
   clicks = background.sum(axis=1)[:, None]
   low = (cas * background[..., None]).sum(axis=1) / jnp.maximum(clicks, 1)
@@ -216,6 +217,7 @@ def total(
   click_trim_from: float = 0.0,
   click_doubt_from: float = 1.0,
   topk_by: str = 'logits',
+  topk_clean_from: float = 1.0,
   snippets: tuple[Int[Array, 'B T'], Float[Array, 'B T']] | None = None,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """Sum the weighted terms; a term of weight 0 is not even computed.
@@ -232,6 +234,8 @@ def total(
     click_doubt_from: Share of the training after which background clicks are
       doubted, see `doubt`; 1 is off.
     topk_by: See models.choose.
+    topk_clean_from: Share of the training after which dropout's noise no
+      longer chooses snippets; 1 is off.
     snippets: Labels and weights of snippets, see `frames`, which both branches
       learn; without them that term is not computed.
 
@@ -247,6 +251,18 @@ def total(
     left = doubt(clicks, outputs.foreground, cas_base.shape[-1] - 1)
     clicks = jnp.where(progress >= click_doubt_from, left, clicks)
   score_supp, cas_supp = outputs.score_supp, outputs.cas_supp
+  chooser_base, chooser_supp = None, cas_supp
+  if topk_clean_from < 1:
+    chooser_base, chooser_supp = (
+      jnp.where(progress >= topk_clean_from, clean, cas)
+      for clean, cas in (
+        (outputs.clean_base, cas_base), (outputs.clean_supp, cas_supp)
+      )
+    )  # fmt: skip
+    score_base, score_supp = (
+      models.video_score(cas, topk_ratio, topk_by, chooser)
+      for cas, chooser in ((cas_base, chooser_base), (cas_supp, chooser_supp))
+    )
   terms = {
     'base': lambda: classification(score_base, label, mask, background=1.0),
     'supp': lambda: classification(score_supp, label, mask, background=0.0),
@@ -254,10 +270,10 @@ def total(
     'click': lambda: click(cas_base, clicks, mask, trim=trim),
     'separation': lambda: separation(
       cas_base, label, clicks, mask,
-      topk_ratio=separation_topk_ratio, topk_by=topk_by,
+      topk_ratio=separation_topk_ratio, topk_by=topk_by, chooser=chooser_base,
     ),
     'embedding': lambda: embedding(
-      outputs.embedding, cas_supp, label, clicks, mask,
+      outputs.embedding, chooser_supp, label, clicks, mask,
       topk_ratio=topk_ratio, topk_by=topk_by,
       similar_min=similar_min, different_max=different_max,
     ),

@@ -23,7 +23,10 @@ Shapes = dict[str, dict[str, dict[str, jax.ShapeDtypeStruct]]]
 
 
 class Outputs(NamedTuple):
-  """What the network computes; the base branch only when training."""
+  """What the network computes; the base branch only when training.
+
+  `clean` is a CAS without dropout.
+  """
 
   score_base: Float[Array, 'B C1'] | None
   cas_base: Float[Array, 'B T C1'] | None
@@ -32,6 +35,8 @@ class Outputs(NamedTuple):
   feature_supp: Float[Array, 'B T H']
   embedding: Float[Array, 'B T E']
   foreground: Float[Array, 'B T']
+  clean_base: Float[Array, 'B T C1'] | None = None
+  clean_supp: Float[Array, 'B T C1'] | None = None
 
 
 def topk_size(num_snippets: int, ratio: float) -> int:
@@ -76,11 +81,18 @@ def choose(
 
 
 def video_score(
-  cas: Float[Array, 'B T C1'], ratio: float, by: str = 'logits'
+  cas: Float[Array, 'B T C1'],
+  ratio: float,
+  by: str = 'logits',
+  chooser: Float[Array, 'B T C1'] | None = None,
 ) -> Float[Array, 'B C1']:
-  """Average every class's logits at its chosen snippets, see `choose`."""
+  """Average every class's logits at its chosen snippets.
+
+  `choose` takes them by the CAS itself, or by that of a `chooser`.
+  """
   k = topk_size(cas.shape[1], ratio)
-  return (choose(cas, ratio, by) * cas).sum(axis=1) / k
+  chosen = choose(cas if chooser is None else chooser, ratio, by)
+  return (chosen * cas).sum(axis=1) / k
 
 
 leaky_relu = nn.leaky_relu  # its own slope is the official one
@@ -163,8 +175,12 @@ class Backbone(nn.Module):
     similarity: list[Float[Array, 'B T']],
     gates: list[Float[Array, 'B T']],
     train: bool,
-  ) -> tuple[list[Float[Array, 'B T H']], list[Float[Array, 'B T C1']]]:
-    """Return the first layer and the CAS of gate·x for every gate."""
+  ) -> tuple[
+    list[Float[Array, 'B T H']],
+    list[Float[Array, 'B T C1']],
+    list[Float[Array, 'B T C1']],
+  ]:
+    """Return first layer, CAS and CAS without dropout of each gate·x."""
     conv = functools.partial(
       layers.AffinityConv,
       features=self.hidden_dim,
@@ -184,11 +200,13 @@ class Backbone(nn.Module):
       )
     first = [leaky_relu(y) for y in first]
     second = [leaky_relu(y) for y in conv_2(first, similarity)]
+    noisy = second
     if train and self.dropout_rate:
-      second = layers.dropout(
+      noisy = layers.dropout(
         self.make_rng('dropout'), second, self.dropout_rate
       )
-    return first, [_full(y) for y in classifier(second)]
+    cas, clean = ([_full(y) for y in classifier(z)] for z in (noisy, second))
+    return first, cas, clean
 
 
 class BackTAL(nn.Module):
@@ -222,7 +240,7 @@ class BackTAL(nn.Module):
     )(x)
     foreground = Filter(self.reduce_dim, dtype, name='filter')(x)
     gates = [jnp.ones_like(foreground)] * train + [foreground]
-    first, cas = Backbone(
+    first, cas, clean = Backbone(
       self.num_classes,
       self.hidden_dim,
       self.affinity,
@@ -239,6 +257,8 @@ class BackTAL(nn.Module):
       feature_supp=first[-1],
       embedding=embedding,
       foreground=foreground,
+      clean_base=clean[0] if train else None,
+      clean_supp=clean[-1] if train else None,
     )
 
 

@@ -155,9 +155,9 @@ def warning(measured: dict[str, float]) -> str:
     return (
       f'warning: without dropout only {100 * found:.0f} % of the training '
       'videos are found to be of one of their classes; features as extractors '
-      'give them need config.model.standardize and config.train.rate_warmup '
-      '0.2, then a smaller learning rate, or config.model.dropout_rate 0.3 '
-      'where classes are many, may help; or many clicks are wrong'
+      'give them need config.model.standardize, many classes '
+      'config.loss.topk_clean_from 0.5; then a smaller learning rate or '
+      'config.train.rate_warmup 0.2 may help; or many clicks are wrong'
     )
   if max(low, high) > _NEARLY_ALL:
     side = 'below 0.1' if low > high else 'above 0.9'

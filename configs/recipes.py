@@ -31,6 +31,7 @@ def apply(config: ml_collections.ConfigDict, name: str):
     c.loss.click = 1.0
     c.loss.label_warmup = 0.1
     c.loss.click_doubt_from = 0.3
+    c.loss.topk_clean_from = 0.5
     c.train.learning_rate *= 2
     c.train.rate_warmup = 0.02
     c.localization.read = 'product'

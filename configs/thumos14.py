@@ -65,6 +65,10 @@ def get_config(recipe='published'):
   # never), a background click is none where the network sees more foreground
   # than on average in the video.
   c.loss.click_doubt_from = 1.0
+  # Once this share of the training is done (at least 0, at most 1, which is
+  # never), the top-k snippets are chosen without dropout, whose noise favours
+  # some in training that evaluation does not.
+  c.loss.topk_clean_from = 1.0
 
   c.data = ml_collections.ConfigDict()
   c.data.name = 'THUMOS14'

@@ -32,6 +32,7 @@ _REFUSED = {
   'loss.click_trim': (1,),
   'loss.click_trim_from': (1.1,),
   'loss.click_doubt_from': (1.1,),
+  'loss.topk_clean_from': (-0.1, 1.1),
   'data.name': ('', ' x', 3),
   'data.root': ('', 'x ', None),
   'data.generate': (1, 'yes', None),

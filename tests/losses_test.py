@@ -212,6 +212,42 @@ def test_background_clicks_on_foreground_are_doubted():
     assert found['embedding'] == pytest.approx(expected, rel=1e-5)
 
 
+def test_dropout_chooses_snippets_until_the_share_of_training_is_done():
+  # One class, four snippets: noise favours snippet 0, without it 2 is the
+  # largest. The background is clicked on 1.
+  rng = np.random.default_rng(0)
+  noisy, clean = np.zeros((2, 1, 4, 2), np.float32)
+  noisy[0, :, 0], clean[0, :, 0] = [5, 1, 2, 0], [1, 0, 3, 2]
+  embedding = rng.normal(size=(1, 4, 3)).astype(np.float32)
+  embedding /= np.linalg.norm(embedding, axis=-1, keepdims=True)
+  score = np.array([[5, 0]], np.float32)
+  out = models.Outputs(
+    score_base=score, cas_base=noisy, score_supp=score, cas_supp=noisy,
+    feature_supp=np.zeros((1, 4, 1), np.float32), embedding=embedding,
+    foreground=np.ones((1, 4), np.float32), clean_base=clean, clean_supp=clean,
+  )  # fmt: skip
+  names = 'base', 'supp', 'separation', 'embedding'
+  run = jax.jit(lambda *arrays, progress: losses.total(
+    *arrays, weights=dict.fromkeys(names, 1.0), topk_ratio=0.25,
+    separation_topk_ratio=0.25, similar_min=-1.0, different_max=-1.0,
+    progress=progress, topk_clean_from=0.5,
+  )[1])  # fmt: skip
+  click = np.array([[IGNORED, 1, IGNORED, IGNORED]])
+  arrays = out, np.ones((1, 1), np.float32), click, np.ones(1, np.float32)
+  for progress, best in ((0.49, 0), (0.5, 2)):
+    found = run(*arrays, progress=progress)
+    top = noisy[0, best, 0]
+    assert found['base'] == pytest.approx(
+      np.log(1 + np.exp(top)) - top / 2, rel=1e-5
+    )
+    assert found['supp'] == pytest.approx(np.log1p(np.exp(-top)), rel=1e-5)
+    assert found['separation'] == pytest.approx(
+      np.log1p(np.exp(1 - top)), rel=1e-5
+    )
+    cosine = embedding[0, best] @ embedding[0, 1]
+    assert found['embedding'] == pytest.approx(2 * (cosine + 1), rel=1e-5)
+
+
 @pytest.mark.parametrize('weight', [0.1, 0.7, 1.0])
 def test_a_weight_that_is_everywhere_the_same_speaks_against_no_click(weight):
   click = np.full((2, 750), 3)

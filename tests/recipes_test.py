@@ -38,6 +38,7 @@ def test_the_recipe_sets_the_same_values_everywhere():
     assert published['localization.read'] == 'logits'
     assert published['loss.label_warmup'] == published['loss.click_trim'] == 0
     assert published['loss.click_doubt_from'] == 1
+    assert published['loss.topk_clean_from'] == 1
     assert not published['model.standardize']
     assert published['train.rate_warmup'] == 0
 

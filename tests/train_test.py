@@ -182,6 +182,7 @@ def test_a_finished_run_may_be_given_more_epochs(demo_root, tmp_path):
   off = {
     'loss.label_warmup': 0.0,
     'loss.click_doubt_from': 1.0,
+    'loss.topk_clean_from': 1.0,
     'train.rate_warmup': 0.0,
   }
   shorter = tiny_config(demo_root, **{'train.num_epochs': 2}, **off)
@@ -237,7 +238,7 @@ def _step_and_batch(mesh, count=13, batch_size=16, **fields):
   # Clicks are left out from the second step on, of the whole batch and each
   # video.
   fields |= {'loss.click_trim': 0.5, 'loss.click_trim_from': 0.1}
-  fields['loss.click_doubt_from'] = 0.1
+  fields |= {'loss.click_doubt_from': 0.1, 'loss.topk_clean_from': 0.1}
   config = tiny_config('none', **{'model.dropout_rate': 0.5}, **fields)
   _, new_state, layout, step = train.build(config, mesh, num_steps=10)
   batch = {

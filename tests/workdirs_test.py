@@ -199,6 +199,7 @@ def test_what_a_run_is_may_not_change(tmp_path):
     ('loss.label_warmup', 0.1),
     ('loss.click_trim', 0.2),
     ('loss.click_doubt_from', 0.3),
+    ('loss.topk_clean_from', 0.5),
     ('train.rate_warmup', 0.2),
   ],
 )
@@ -208,6 +209,7 @@ def test_more_epochs_are_said_where_the_loss_depends_on_them(
   fields = {
     'loss.label_warmup': 0.0,
     'loss.click_doubt_from': 1.0,
+    'loss.topk_clean_from': 1.0,
     'train.rate_warmup': 0.0,
   }
   if field:

@@ -54,7 +54,8 @@ def compare(workdir: epath.Path, config: Mapping[str, object]) -> list[str]:
   # A loss or a rate that changes over the training knows how long it is.
   scheduled = ours.get('loss.label_warmup') or ours.get('loss.click_trim')
   scheduled = scheduled or ours.get('train.rate_warmup')
-  scheduled = scheduled or ours.get('loss.click_doubt_from', 1) < 1
+  shares = 'loss.click_doubt_from', 'loss.topk_clean_from'
+  scheduled = scheduled or any(ours.get(share, 1) < 1 for share in shares)
   free, different = [], []
   for name in sorted(theirs.keys() | ours.keys()):
     there, here = theirs.get(name), ours.get(name)
