@@ -9,7 +9,7 @@ import re
 import reprlib
 import unicodedata
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from etils import epath
 
@@ -39,7 +39,13 @@ class VideoTimes(NamedTuple):
   first_picture: float = 0.0
 
 
-def number(value: Any, what: str, expected: str = 'a finite number') -> float:
+# By the name of the video.
+Times = Mapping[str, VideoTimes]
+
+
+def number(
+  value: object, what: str, expected: str = 'a finite number'
+) -> float:
   """Return a finite float of a JSON number or of a text, `what` in errors."""
   value = _only(value)
   if is_number(value):
@@ -52,7 +58,7 @@ def number(value: Any, what: str, expected: str = 'a finite number') -> float:
   raise errors.InputError(f'{what} is {_show(value)}, expected {expected}')
 
 
-def seconds(value: Any, what: str) -> float:
+def seconds(value: object, what: str) -> float:
   """Return seconds of a number, or of a text like 1:02:03.5 or 2:03.5."""
   if isinstance(value, str) and (
     found := _CLOCK.fullmatch(value.strip(tables.EDGES))
@@ -63,7 +69,7 @@ def seconds(value: Any, what: str) -> float:
   return number(value, what, 'seconds, as a finite number or h:mm:ss')
 
 
-def rate(value: Any, what: str = 'fps') -> float:
+def rate(value: object, what: str = 'fps') -> float:
   """Return frames a second of a number, or of a text like 30000/1001."""
   if isinstance(value, str) and value.count('/') == 1:
     above, below = (number(x, what) for x in value.split('/'))
@@ -72,14 +78,14 @@ def rate(value: Any, what: str = 'fps') -> float:
   return number(value, what)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[int | float | str]:
   """Return whether a value is a number or a text that says one."""
   if isinstance(value, str):
     return bool(_NUMBER.fullmatch(value.strip(tables.EDGES)))
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _name(value: Any, what: str) -> str:
+def _name(value: object, what: str) -> str:
   """Return a text that is not empty and can be written as UTF-8 again."""
   value = _only(value)
   try:
@@ -90,7 +96,7 @@ def _name(value: Any, what: str) -> str:
   raise errors.InputError(f'{what} is {_show(value)}, expected a name')
 
 
-def class_name(value: Any, what: str = 'the label') -> str:
+def class_name(value: object, what: str = 'the label') -> str:
   """Return a class name: the one spelling of letters with accents, NFC.
 
   A number of a class is its name; blanks around are none of it, as in tables.
@@ -103,23 +109,23 @@ def class_name(value: Any, what: str = 'the label') -> str:
   return unicodedata.normalize('NFC', _name(value, what))
 
 
-def _only(value: Any) -> Any:
+def _only(value: object) -> object:
   """Return what a list of one element holds, else the value itself."""
   return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
   return 'missing' if value is None else reprlib.repr(value)
 
 
-def listed(value: Any) -> list:
+def listed(value: object) -> list:
   """Return the annotations of a video if they are a list."""
   if not isinstance(value, list):
     raise errors.InputError(f'found {_show(value)}, expected a list')
   return value
 
 
-def read_segment(item: Any) -> tuple[float, float, str]:
+def read_segment(item: object) -> tuple[float, float, str]:
   """Return start and end in seconds and the label of an annotation.
 
   That is {'label', 'segment': [start, end]}, also of predictions.
@@ -127,14 +133,15 @@ def read_segment(item: Any) -> tuple[float, float, str]:
   Raises:
     errors.InputError: Something is missing or wrong, without the place.
   """
-  bounds = item.get('segment') if isinstance(item, dict) else None
+  told = item if isinstance(item, dict) else {}
+  bounds = told.get('segment')
   if not isinstance(bounds, list) or len(bounds) != 2:
     raise errors.InputError(
       f'annotation {reprlib.repr(item)}, expected a label and a segment of '
       'start and end'
     )
   start, end = (number(bound, 'a bound') for bound in bounds)
-  return start, end, class_name(item.get('label'))
+  return start, end, class_name(told.get('label'))
 
 
 def read_activitynet(path: epath.Path) -> tuple[list, tuple[str, ...]]:
@@ -201,7 +208,7 @@ def _name_in(entry):
   return next((entry[key] for key in keys if key in entry), None)
 
 
-def _database_entry(entry: Any) -> tuple[str, VideoTimes, list]:
+def _database_entry(entry: object) -> tuple[str, VideoTimes, list]:
   """Return subset, times and annotations of one video."""
   if not isinstance(entry, dict):
     raise errors.InputError(f'found {_show(entry)}, expected an object')

@@ -10,13 +10,13 @@ import dataclasses
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from etils import epath
 
 from backtal_jax import errors, files
+from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import (
-  annotation_formats,
   click_formats,
   click_tools,
   marks,
@@ -24,7 +24,7 @@ from backtal_jax.data import (
   video_names,
 )
 
-BACKGROUND = 'background'
+BACKGROUND = marks.BACKGROUND
 Click = marks.Click
 # Unknown names of a file that the nearest known one is looked up for.
 _HINTS = 3
@@ -41,7 +41,7 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedVideo:
-  """One video, its times as VideoTimes of annotation_formats."""
+  """One video, its times as those of a VideoTimes."""
 
   name: str
   subset: str
@@ -51,11 +51,9 @@ class AnnotatedVideo:
   first_picture: float = 0.0
 
   @property
-  def times(self) -> annotation_formats.VideoTimes:
+  def times(self) -> formats.VideoTimes:
     """What is known of its times."""
-    return annotation_formats.VideoTimes(
-      self.duration, self.fps, self.first_picture
-    )
+    return formats.VideoTimes(self.duration, self.fps, self.first_picture)
 
   def listed(self) -> list[dict]:
     """Return the segments as ActivityNet's annotations."""
@@ -85,6 +83,11 @@ class Annotations:
           'action; leave its annotations out, or give it another name'
         )
 
+  @property
+  def times(self) -> formats.Times:
+    """What is known of the videos' times."""
+    return {name: video.times for name, video in self.videos.items()}
+
   def subset(self, name: str) -> dict[str, AnnotatedVideo]:
     """Return the videos of a subset, any letter case; never none.
 
@@ -102,14 +105,12 @@ class Annotations:
       )
     return found
 
-  def completed(
-    self, told: Mapping[str, annotation_formats.VideoTimes]
-  ) -> 'Annotations':
+  def completed(self, told: formats.Times) -> 'Annotations':
     """Fill in the durations and rates that are missing."""
     names, _ = video_names.match(self.videos, told)
     videos = {}
     for name, video in self.videos.items():
-      times = told.get(names.get(name, ''), annotation_formats.VideoTimes())
+      times = told.get(names.get(name, ''), formats.VideoTimes())
       videos[name] = dataclasses.replace(
         video,
         duration=times.duration if video.duration is None else video.duration,
@@ -139,9 +140,9 @@ def read_ground_truth(
     errors.InputError: Missing, malformed, or a video in it twice.
   """
   if path.is_dir() or re.search(r'_(val|test)\.txt$', path.name):
-    rows, classes = annotation_formats.read_thumos14(path)
+    rows, classes = formats.read_thumos14(path)
   else:  # HACS's and LACP's ground truth is ActivityNet's with parts left out.
-    rows, classes = annotation_formats.read_activitynet(path)
+    rows, classes = formats.read_activitynet(path)
   videos = {
     name: AnnotatedVideo(
       name, subset, times.duration, times.fps,
@@ -160,17 +161,17 @@ def read_ground_truth(
 
 def read_lengths(
   path: epath.Path,
-) -> dict[str, annotation_formats.VideoTimes]:
+) -> formats.Times:
   """Return {video: VideoTimes} of a CSV of videos or of other ground truth."""
   if not path.name.endswith('.json'):
-    return annotation_formats.read_video_list(path)
-  rows, _ = annotation_formats.read_activitynet(path)
+    return formats.read_video_list(path)
+  rows, _ = formats.read_activitynet(path)
   return {name: times for name, _, times, _ in rows}
 
 
 def read_known(
   ground_truth: epath.Path | None, video_list: epath.Path | None
-) -> tuple[Annotations | None, dict[str, annotation_formats.VideoTimes]]:
+) -> tuple[Annotations | None, formats.Times]:
   """Read what is known of videos from the ground truth, else from a list.
 
   Returns:
@@ -178,7 +179,7 @@ def read_known(
   """
   if ground_truth:
     truth = read_ground_truth(ground_truth, video_list=video_list)
-    return truth, {name: video.times for name, video in truth.videos.items()}
+    return truth, truth.times
   return None, read_lengths(video_list) if video_list else {}
 
 
@@ -187,13 +188,11 @@ def write_ground_truth(path: epath.Path, annotations: Annotations) -> None:
   index = {label: i for i, label in enumerate(annotations.classes)}
   database = {}
   for name, video in annotations.videos.items():
-    told = {
-      'duration': video.duration, 'fps': video.fps,
-      'first_picture': video.first_picture or None,
-    }  # fmt: skip
+    times = video.times._asdict()
+    times |= {'first_picture': video.first_picture or None}
     database[name] = {
       **({'subset': video.subset} if video.subset else {}),
-      **{key: value for key, value in told.items() if value is not None},
+      **{key: value for key, value in times.items() if value is not None},
       'annotations': [x | {'idx': index[x['label']]} for x in video.listed()],
       'vid_idx': sorted({index[s.label] for s in video.segments}),
     }
@@ -250,7 +249,7 @@ def read_clicks(
   fps: float | None = None,
   lenient: bool = False,
   intervals: str = '',
-  times: Mapping[str, annotation_formats.VideoTimes] | None = None,
+  times: formats.Times | None = None,
 ) -> tuple[list[Click], list[str]]:
   """Read a click file of any format.
 
@@ -279,9 +278,7 @@ def read_clicks(
   read = click_formats.read(path)
   for text in read.left_out:
     print(f'left out: {path}: {text}', file=sys.stderr)
-  told = times or {}
-  if ground_truth:
-    told = {name: video.times for name, video in ground_truth.videos.items()}
+  told = ground_truth.times if ground_truth else times or {}
   source = 'ground truth' if ground_truth else 'video list' if told else ''
   spans, complaints = _measure(read, told, source, fps)
   durations = {video: known.duration for video, known in told.items()}
@@ -308,7 +305,7 @@ def read_clicks(
 
 def _measure(
   read: marks.Marks,
-  told: Mapping[str, annotation_formats.VideoTimes],
+  told: formats.Times,
   source: str,
   fps: float | None,
 ) -> tuple[list[marks.Span], list[tuple[int, str]]]:
@@ -331,7 +328,7 @@ def _measure(
           f'video {mark.video!r} is not in the {source}'
           f'{hints.get(mark.video, "")}'
         )
-      known = told.get(video, annotation_formats.VideoTimes())
+      known = told.get(video, formats.VideoTimes())
       mark = mark._replace(video=video, label=_label(mark, read.format))
       spans.append(marks.measure(mark, known, fps, read.is_played))
     except errors.InputError as e:

@@ -27,7 +27,6 @@ ONE_VIDEO = ENDINGS[3:]
 NAMES_VIDEOS = '.via.json', '.eaf'  # the videos' own files
 PLACE = '{video}'  # stands in an output for the name of the video
 _HEADER = 'video_id', 'label', 'start', 'end'
-Times = Mapping[str, formats.VideoTimes]
 
 
 class Found(NamedTuple):
@@ -83,7 +82,7 @@ def write(
   output: epath.Path,
   segments: Iterable[marks.Segment],
   videos: Sequence[str],
-  times: Times,
+  times: formats.Times,
   *,
   suffix: Mapping[str, str] | str = '.mp4',
   classes: Sequence[str] = (),
@@ -111,42 +110,41 @@ def write(
       for frames.
   """
   form, segments = form_of(output), list(segments)
-  first = {
-    name: (told.first_picture if (told := times.get(name)) else 0.0)
-    for name in videos
-  }
-  ending = lambda name: suffix if isinstance(suffix, str) else suffix[name]
-  if form not in ONE_VIDEO and PLACE not in str(output):
-    if form == '.via.json':
-      endings = {ending(name) for name in videos}
-      only = min(endings) if len(endings) == 1 else '.mp4'
-      via.write_segments(output, segments, only, first)
-    elif form == '.csv':
-      text = (
-        _frames(segments, videos, times, classes)
-        if frames
-        else _table(segments)
-      )
-      files.write_text(output, text)
+  parts = {output: videos}
+  if form in ONE_VIDEO or PLACE in str(output):
+    require_videos(output, len(videos))
+    parts = {
+      files.path(str(output).replace(PLACE, stem)): [name]
+      for name, stem in files.names_of(videos).items()
+    }
+  for path, names in parts.items():
+    here = {*names}
+    own = [segment for segment in segments if segment.video in here]
+    ending = dict.fromkeys(names, suffix) if isinstance(suffix, str) else suffix
+    if form == '.csv':
+      rows = _frames(own, names, times, classes) if frames else _table(own)
+      files.write_text(path, tables.text(rows))
+    elif form == '.json':
+      files.write_json(path, _results(own, names))
     else:
-      files.write_json(output, _results(segments, videos))
-    return [output]
-  require_videos(output, len(videos))
-  written = []
-  for name, stem in files.names_of(videos).items():
-    path = files.path(str(output).replace(PLACE, stem))
-    own = [segment for segment in segments if segment.video == name]
-    if form == '.eaf':
-      elan.write_segments(path, own, name, ending(name), first[name])
-    elif form in ('.vtt', '.srt'):
-      files.write_text(path, _subtitles(own, first[name], form))
-    else:
-      write(
-        path, own, [name], times, suffix=ending(name), classes=classes,
-        frames=frames,
-      )  # fmt: skip
-    written.append(path)
-  return written
+      _write_played(path, form, own, names, times, ending)
+  return [*parts]
+
+
+def _write_played(path, form, segments, videos, times, ending):
+  """Write what players show, in their time; of ONE_VIDEO that video."""
+  none = formats.VideoTimes()
+  first = {name: times.get(name, none).first_picture for name in videos}
+  if form == '.via.json':
+    endings = {ending[name] for name in videos}
+    only = endings.pop() if len(endings) == 1 else '.mp4'
+    via.write_segments(path, segments, only, first)
+    return
+  (name,) = videos
+  if form == '.eaf':
+    elan.write_segments(path, segments, name, ending[name], first[name])
+  else:
+    files.write_text(path, _subtitles(segments, first[name], form))
 
 
 def _results(segments, videos):
@@ -163,7 +161,7 @@ def _table(segments):
   scored = any(s.score is not None for s in segments) or not segments
   head = (*_HEADER, 'score') if scored else _HEADER
   rows = [(s.video, s.label, s.start, s.end, s.score) for s in segments]
-  return tables.text([head, *(row[: len(head)] for row in rows)])
+  return [head, *(row[: len(head)] for row in rows)]
 
 
 def _frames(segments, videos, times, classes):
@@ -186,7 +184,7 @@ def _frames(segments, videos, times, classes):
           score = 1.0 if s.score is None else s.score
           best[s.label] = max(best[s.label], score)
       rows.append((name, frame, round(time, 6), *best.values()))
-  return tables.text(rows)
+  return rows
 
 
 def _subtitles(segments, first, form):
@@ -213,7 +211,7 @@ def _clock(milliseconds, mark):
 
 
 def read(
-  path: epath.Path, times: Times, fps: float | None = None
+  path: epath.Path, times: formats.Times, fps: float | None = None
 ) -> tuple[Found, list[str]]:
   """Read segments of any form: predictions, ground truth, tables, tools' files.
 
@@ -242,8 +240,11 @@ def read(
   return _read_tool(path, times, fps)
 
 
-def _bare(name):
-  return annotations.AnnotatedVideo(name, '', None, None, ())
+def _bare(names):
+  """Return the videos of which no more is known than that they are named."""
+  return {
+    name: annotations.AnnotatedVideo(name, '', None, None, ()) for name in names
+  }
 
 
 def read_predictions(
@@ -260,8 +261,7 @@ def read_predictions(
         found.append((where, marks.Segment(video, start, end, label, score)))
     except errors.InputError as e:
       complaints.append(f'{where}: {e}')
-  videos = {name: _bare(name) for name in results}
-  return Found(found, videos, ()), complaints
+  return Found(found, _bare(results), ()), complaints
 
 
 def _read_truth(path):
@@ -286,15 +286,13 @@ def _read_table(path):
       found.append((where, segment))
     except errors.InputError as e:
       complaints.append(f'{where}: {e}')
-  return Found(
-    found, {s.video: _bare(s.video) for _, s in found}, ()
-  ), complaints
+  return Found(found, _bare(s.video for _, s in found), ()), complaints
 
 
 def _read_tool(path, times, fps):
   """Read the intervals of an annotation tool's file."""
   read = click_formats.read(path)
-  found, videos = [], {}
+  found, videos = [], []
   complaints = [f'{path}:{line}: {text}' for line, text in read.complaints]
   names, _ = video_names.match(
     [mark.video for mark in read.found], times, read.respell
@@ -302,7 +300,7 @@ def _read_tool(path, times, fps):
   for mark in read.found:
     where = f'{path}:{mark.line}'
     name = names.get(mark.video, mark.video)
-    videos[name] = _bare(name)
+    videos.append(name)
     try:
       known = times.get(name, formats.VideoTimes())
       span = marks.measure(mark, known, fps, read.is_played)
@@ -315,11 +313,11 @@ def _read_tool(path, times, fps):
       found.append((where, marks.Segment(name, start, end, label)))
     except errors.InputError as e:
       complaints.append(f'{where}: {e}')
-  return Found(found, videos, ()), complaints
+  return Found(found, _bare(videos), ()), complaints
 
 
 def check(
-  found: Found, times: Times, classes: Sequence[str]
+  found: Found, times: formats.Times, classes: Sequence[str]
 ) -> tuple[list[marks.Segment], list[str]]:
   """Give segments the known names, and hold them against what is known.
 

@@ -52,23 +52,7 @@ def run(
   form = segment_files.form_of(output)
   suffix = options.suffix_of(output, suffix, form in segment_files.NAMES_VIDEOS)
   truth, times = annotations.read_known(ground_truth, video_list)
-  right, videos, problems, classes = [], {}, [], []
-  for path in map(files.path, segments):
-    found, complaints = segment_files.read(path, times, fps)
-    told = {name: video.times for name, video in found.videos.items()}
-    named = truth.classes if truth else ()
-    good, wrong = segment_files.check(found, times or _told(told), named)
-    right += good
-    problems += complaints + wrong
-    classes += [name for name in found.classes if name not in classes]
-    names, _ = video_names.match(found.videos, times)
-    for name, video in found.videos.items():
-      known = names.get(name, '' if times else name)
-      if known:
-        theirs = truth.videos[known].subset if truth else ''
-        videos[known] = dataclasses.replace(
-          video, name=known, subset=video.subset or subset or theirs
-        )
+  right, videos, classes, problems = _read(segments, truth, times, fps, subset)
   errors.tell(problems, lenient)
   scored = {segment.score is not None for segment in right}
   if len(scored) > 1:
@@ -87,11 +71,6 @@ def run(
   if subset and not is_truth:
     raise errors.InputError(f'{output}: will be no ground truth; no --subset')
   if is_truth:
-    if segment_files.PLACE in str(output):
-      raise errors.InputError(
-        f'{output}: ground truth is one file of all videos, expected no '
-        f'{segment_files.PLACE} in its name'
-      )
     _write_truth(output, right, videos, times, classes)
     written = [output]
   else:
@@ -100,6 +79,33 @@ def run(
       classes=classes, frames=frames,
     )  # fmt: skip
   print(f'{errors.few(written)}: {len(right)} segments of {len(videos)} videos')
+
+
+def _read(paths, truth, times, fps, subset):
+  """Read all files.
+
+  Returns:
+    The segments that are right; their videos, by their known names; the
+    classes that the files tell; and what is wrong.
+  """
+  right, videos, classes, problems = [], {}, [], []
+  for path in map(files.path, paths):
+    found, complaints = segment_files.read(path, times, fps)
+    told = {name: video.times for name, video in found.videos.items()}
+    named = truth.classes if truth else ()
+    good, wrong = segment_files.check(found, times or _told(told), named)
+    right += good
+    problems += complaints + wrong
+    classes += [name for name in found.classes if name not in classes]
+    names, _ = video_names.match(found.videos, times)
+    for name, video in found.videos.items():
+      known = names.get(name, '' if times else name)
+      if known:
+        theirs = truth.videos[known].subset if truth else ''
+        videos[known] = dataclasses.replace(
+          video, name=known, subset=video.subset or subset or theirs
+        )
+  return right, videos, classes, problems
 
 
 def _told(times):
@@ -119,6 +125,11 @@ def _complete(known, told, fps):
 
 def _write_truth(output, segments, videos, times, classes):
   """Write annotations as ground truth."""
+  if segment_files.PLACE in str(output):
+    raise errors.InputError(
+      f'{output}: ground truth is one file of all videos, expected no '
+      f'{segment_files.PLACE} in its name'
+    )
   found = {}
   for name, video in sorted(videos.items()):
     own = [(s.start, s.end, s.label) for s in segments if s.video == name]

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from etils import epath
 from backtal_jax import command_line, errors, files
 from backtal_jax.data import annotation_formats, annotations, click_tools
 
-Times = Mapping[str, annotation_formats.VideoTimes]
 _VIDEO_LIST = (
   'CSV video_id,duration[,fps][,first_picture] where the ground truth lacks '
   'these'
@@ -58,7 +57,9 @@ def read_click_files(
   intervals: str,
   lenient: bool,
 ) -> tuple[
-  annotations.Annotations | None, Times, dict[str, list[annotations.Click]]
+  annotations.Annotations | None,
+  annotation_formats.Times,
+  dict[str, list[annotations.Click]],
 ]:
   """Read what `add_click_files` names.
 
