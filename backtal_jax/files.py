@@ -189,7 +189,9 @@ def names_of(videos: Iterable[str]) -> dict[str, str]:
   return {video: name for name, video in owner.items()}
 
 
-def write_json(name: epath.Path, value: Any, indent: int | None = None) -> None:
+def write_json(
+  name: epath.Path, value: object, indent: int | None = None
+) -> None:
   """Write `value` as JSON, atomically; NaN is refused."""
   text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
   write_text(name, text + '\n')

@@ -115,10 +115,16 @@ def run() -> None:
   )
   if mode == 'evaluate':  # jax would note that it is asked to end, and go on
     ending.listen()
+  _train_or_evaluate(given)
+
+
+def _train_or_evaluate(given):
   from backtal_jax import evaluate, train
   from backtal_jax.metrics import scores
   from backtal_jax.report import pages, timelines
+  from backtal_jax.run import hosts, sharding
 
+  mode, config = given.mode, given.config
   workdir = files.path(given.workdir or f'runs/{config.data.name}')
   with hosts.end_together():
     sharding.find_devices()

@@ -273,12 +273,7 @@ def load(
     config = config_of(checkpoint)
   data = config.data
   if classes is None:
-    path = workdir and workdir / 'classes.json'
-    if path and (path.exists() or model_folders.is_one(checkpoint)):
-      classes = files.read_json(path)
-    else:
-      truth = annotations.find_ground_truth(data.ground_truth, data.root)
-      classes = truth.classes
+    classes = _classes(checkpoint, workdir, data)
   if len(classes) != config.model.num_classes:
     raise errors.InputError(
       f'{len(classes)} class names, config.model.num_classes is '
@@ -304,6 +299,14 @@ def load(
     read=reader.Reader(record, shape, mesh, **weights),
     head=head,
   )
+
+
+def _classes(checkpoint, workdir, data):
+  """Return the class names of a workdir, else of the ground truth."""
+  path = workdir and workdir / 'classes.json'
+  if path and (path.exists() or model_folders.is_one(checkpoint)):
+    return files.read_json(path)
+  return annotations.find_ground_truth(data.ground_truth, data.root).classes
 
 
 def read_head(

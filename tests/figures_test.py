@@ -174,7 +174,7 @@ def test_long_curves_are_thinned_to_their_mean():
       {'length (s)': [{'from': 0, 'to': 2.5, 'count': 3, 'x': 0.25},
                       {'from': 2.5, 'to': 9, 'count': 3, 'x': None}]},
       'x', ylabel='%', baseline=0.5), ['≤2.5', '≤9', '25', 'length (s)']),
-    (lambda: figures.groups({}, 'x', ylabel='%'), ['%']),
+    (lambda: figures.groups({}, 'x', '%', 0.5), ['%']),
     (lambda: figures.shares({}), ['% of the predictions']),
   ],
 )  # fmt: skip

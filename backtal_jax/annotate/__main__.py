@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import jobs, labels, reviews, store, videos
 from backtal_jax.annotate import project as projects
+from backtal_jax.data import marks
 from backtal_jax.video import needs
 
 _PORT = 8765
@@ -202,7 +203,7 @@ def _open_project(args):
 def _classes(args):
   classes = tuple(x.strip() for x in args.classes.split(',') if x.strip())
   for name in classes:
-    if classes.count(name) > 1 or name.casefold() == 'background':
+    if classes.count(name) > 1 or name.casefold() == marks.BACKGROUND:
       raise errors.InputError(f'--classes has {name!r} twice, or as a class')
   return classes
 

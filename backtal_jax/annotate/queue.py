@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtal_jax.data import annotations
+from backtal_jax.data import annotations, arrays
 
 if TYPE_CHECKING:  # JAX takes seconds
   from backtal_jax import predict
@@ -84,7 +84,7 @@ def rank(
   for click in clicks:
     far &= np.abs(times - click.time) >= DISTANCE
   fresh = []
-  for start, end in _runs(curve >= np.max(curve) / 2):
+  for start, end in arrays.runs(curve >= np.max(curve) / 2).tolist():
     if any(start * step <= click.time <= end * step for click in clicks):
       continue
     (free,) = np.nonzero(far[start:end])
@@ -94,7 +94,7 @@ def rank(
   checks = []
   for click in clicks:
     at = min(int(click.time / step), len(curve) - 1)
-    if click.label == annotations.BACKGROUND:
+    if click.is_background:
       value = float(curve[at])
     elif click.label in every:
       value = 1.0 - float(every[click.label][at])
@@ -132,9 +132,3 @@ def order(
   """
   key = lambda name: (name in clicked, sure.get(name, 0.0))
   return sorted(names, key=key)
-
-
-def _runs(high) -> list[tuple[int, int]]:
-  """Return (start, end) of every run of True."""
-  edges = np.flatnonzero(np.diff(np.concatenate([[0], high, [0]])))
-  return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

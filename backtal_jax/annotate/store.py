@@ -134,12 +134,11 @@ class Store:
 
   def duration(self, name: str) -> float | None:
     """Return a video's seconds: the labels file's, its own, or the page's."""
-    return next((x for x in self._durations(name) if x is not None), None)
+    return next(self._durations(name), None)
 
   def _durations(self, name):
-    yield self.labels.duration(name)
-    yield self._measure(name)
-    yield self.history.durations.get(name)
+    tell = self.labels.duration, self._measure, self.history.durations.get
+    return (x for one in tell if (x := one(name)) is not None)
 
   def summary(self) -> list[list]:
     """Return [name, clicks, done, reviewed] of every video."""
@@ -220,8 +219,7 @@ class Store:
 
     What was shown can be clicked, whatever a labels file says.
     """
-    told = (x for x in self._durations(name) if x is not None)
-    return max(told, default=None)
+    return max(self._durations(name), default=None)
 
   def _answer(self, event, video):
     known = video in self.names

@@ -1,4 +1,4 @@
-"""What arrays that somebody else has written must be."""
+"""What arrays that somebody else has written must be; runs in arrays."""
 
 import contextlib
 import math
@@ -80,3 +80,9 @@ def text(value: npt.ArrayLike, where: object) -> str:
   raise errors.InputError(
     f'{where} has shape {value.shape} of {value.dtype}, expected one text'
   )
+
+
+def runs(marked: np.ndarray) -> np.ndarray:
+  """Return the runs [N, 2] of True in [T], the end excluded."""
+  edges = np.flatnonzero(np.diff(np.pad(marked.astype(np.int8), 1)))
+  return edges.reshape(-1, 2)

@@ -220,11 +220,11 @@ def moments(
     actions = [
       (span.ours(span.start), span.ours(span.end))
       for span in intervals
-      if span.label != 'background'
+      if span.label != marks.BACKGROUND
     ]
     for start, end in [*sorted(actions), (last, last)]:
       if start > reached:
         middle = (reached + start) / 2
-        found.append((line, marks.Click(video, middle, 'background', who)))
+        found.append((line, marks.Click(video, middle, marks.BACKGROUND, who)))
       reached = max(reached, end)
   return sorted(found, key=lambda pair: pair[0]), problems

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from backtal_jax import IGNORED
-from backtal_jax.data import annotations, sources
+from backtal_jax.data import annotations, arrays, sources
 
 CLASSES = ('dive', 'jump', 'throw', 'swing', 'serve')
 NUM_SNIPPETS = 100
@@ -36,7 +36,7 @@ def prepare(output: epath.Path, seed: int = 0) -> None:
              context, clicks=split == 'train')  # fmt: skip
       segments = tuple(
         annotations.Segment(float(start), float(end), CLASSES[label])
-        for start, end in _runs(action)
+        for start, end in arrays.runs(action)
       )
       videos[name] = annotations.AnnotatedVideo(
         name, split, _DURATION, FPS, segments
@@ -61,12 +61,6 @@ def _sample_times(rng):
   return action, context & ~action
 
 
-def _runs(marked):
-  """Return [start, end) of every run of True."""
-  edges = np.flatnonzero(np.diff(np.pad(marked.astype(int), 1)))
-  return edges.reshape(-1, 2)
-
-
 def _write(path, name, rng, looks, label, action, context, *, clicks):
   """Sample features and clicks of one video and write it."""
   num_classes = len(CLASSES)
@@ -79,7 +73,7 @@ def _write(path, name, rng, looks, label, action, context, *, clicks):
     context[:, None], looks[num_classes + label], 0
   )
   click = np.full(NUM_SNIPPETS, IGNORED)
-  for start, end in _runs(~action):
+  for start, end in arrays.runs(~action):
     click[rng.integers(start, end)] = num_classes
   sources.write_video(
     path,

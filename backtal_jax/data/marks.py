@@ -21,14 +21,22 @@ _WHERE = {
 }
 
 
+BACKGROUND = 'background'
+
+
 @dataclasses.dataclass(frozen=True)
 class Click:
-  """One click: a class name or `background` at a time in seconds."""
+  """One click: a class name or `BACKGROUND` at a time in seconds."""
 
   video: str
   time: float
   label: str
   annotator: str
+
+  @property
+  def is_background(self) -> bool:
+    """Whether it is of no action."""
+    return self.label == BACKGROUND
 
 
 class Segment(NamedTuple):

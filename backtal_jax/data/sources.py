@@ -8,10 +8,11 @@ import functools
 import io
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from etils import epath
+from numpy import typing as npt
 
 from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import arrays, npz
@@ -64,14 +65,14 @@ class Source(Videos, Protocol):
 def write_video(
   path: epath.Path,
   *,
-  feat_spa: Any,
-  feat_tem: Any,
-  cls_label: Any,
+  feat_spa: npt.ArrayLike,
+  feat_tem: npt.ArrayLike,
+  cls_label: npt.ArrayLike,
   vid_name: str,
   frame_num: int,
   fps: float,
   duration: float,
-  point_label: Any = None,
+  point_label: npt.ArrayLike | None = None,
 ) -> None:
   """Write one video in the official npz form, uncompressed and atomically.
 
@@ -85,7 +86,7 @@ def write_video(
     point_label: [T], see `Example.click`; none of videos that are only
       evaluated.
   """
-  values: dict[str, Any] = {
+  values = {
     'feat_spa': np.asarray(feat_spa, np.float32),
     'feat_tem': np.asarray(feat_tem, np.float32),
     'cls_label': np.asarray(cls_label, np.float32),

@@ -119,16 +119,7 @@ def make_clicks(
   chosen = [names[i] for i in videos]
   if not paths:
     counts = np.array(source.num_clicks())[videos].tolist()
-    clicked = sum(count > 0 for count in counts)
-    line, reach = clicks.summary(
-      len(counts), clicked, sum(counts), 'in their files'
-    )
-    if others and clicked:
-      raise errors.InputError(
-        f'config.data.agreement_clicks is {str(others[0])!r}, but '
-        "config.data.clicks is '': expected the file of the clicks that are "
-        'trained on, to hold no moment of those'
-      )
+    line, reach = _of_files(counts, others)
     held = _held([], [], others, ground_truth, chosen, num_snippets)
     return Supervision(None, line, reach, held)
   found, _ = clicks.read(paths, ground_truth)
@@ -150,6 +141,18 @@ def make_clicks(
   line, reach = clicks.coverage(found, chosen, annotator)
   line += _told(found, kept, held, others, chosen)
   return Supervision(label, line, reach, held)
+
+
+def _of_files(counts, others):
+  """Return clicks.summary of the clicks in the videos' own files."""
+  clicked = sum(count > 0 for count in counts)
+  if others and clicked:
+    raise errors.InputError(
+      f'config.data.agreement_clicks is {str(others[0])!r}, but '
+      "config.data.clicks is '': expected the file of the clicks that are "
+      'trained on, to hold no moment of those'
+    )
+  return clicks.summary(len(counts), clicked, sum(counts), 'in their files')
 
 
 def _held(trained, kept, others, ground_truth, chosen, num_snippets):
@@ -175,8 +178,7 @@ def _held(trained, kept, others, ground_truth, chosen, num_snippets):
   names, _ = video_names.match(chosen, ground_truth.videos)
   known = {*names.values()}
   held = [click for click in [*kept, *told] if click.video in known]
-  is_background = lambda click: click.label == annotations.BACKGROUND
-  if (others or kept) and not any(map(is_background, held)):
+  if (others or kept) and not any(click.is_background for click in held):
     raise errors.InputError(
       'config.data.clicks_aside and agreement_clicks: of the clicks that are '
       'kept aside, none is of background, on a training video and off the '

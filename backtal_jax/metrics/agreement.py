@@ -15,6 +15,7 @@ import numpy as np
 
 from backtal_jax import errors
 from backtal_jax.data import annotations
+from backtal_jax.data import clicks as click_files
 from backtal_jax.metrics import segments
 
 _RESAMPLES = 1000
@@ -88,11 +89,8 @@ def by_video(
   """
   place = {name: i for i, name in enumerate(truth.videos)}
   number = {name: i for i, name in enumerate(truth.labels)}
-  grouped: dict[str, list[annotations.Click]] = {}
-  for click in clicks:
-    grouped.setdefault(click.video, []).append(click)
   found = {}
-  for name, own in sorted(grouped.items()):
+  for name, own in sorted(click_files.by_video(clicks).items()):
     i = place[name]
     duration = truth.durations[i]
     if not duration > 0:
@@ -109,13 +107,12 @@ def by_video(
 def _compare(duration, columns, clicks, number):
   """Return [[sum, count] of background clicks, of pairs]."""
   _, label, *rest = columns
-  is_background = lambda c: c.label == annotations.BACKGROUND
-  times = [c.time for c in clicks if is_background(c)]
+  times = [c.time for c in clicks if c.is_background]
   whole = _steps(duration, *rest)
   background = [whole.rank(whole.at(time)) for time in times]
   pairs = []
   for click in clicks:
-    if is_background(click) or not times:
+    if click.is_background or not times:
       continue
     own = label == number[click.label]
     steps = _steps(duration, *(column[own] for column in rest))

@@ -46,11 +46,11 @@ def make_truth(ground_truth: annotations.Annotations, subset: str) -> Truth:
   Raises:
     errors.InputError: The split has no annotation.
   """
-  found = sorted(ground_truth.subset(subset).items())
+  truth = unannotated(ground_truth, subset)
   rows = [
     (i, s.label, s.start, s.end, 1)
-    for i, (_, video) in enumerate(found)
-    for s in video.segments
+    for i, name in enumerate(truth.videos)
+    for s in ground_truth.videos[name].segments
   ]
   if not rows:
     raise errors.InputError(
@@ -61,9 +61,7 @@ def make_truth(ground_truth: annotations.Annotations, subset: str) -> Truth:
   rows = [(video, number[label], *times) for video, label, *times in rows]
   video, label, *numbers = np.array(rows, float).T.copy()
   segments = Segments(video.astype(int), label.astype(int), *numbers)
-  durations = [video.duration or np.nan for _, video in found]
-  names = [name for name, _ in found]
-  return Truth(names, labels, segments, np.array(durations, float))
+  return truth._replace(labels=labels, segments=segments)
 
 
 def unannotated(ground_truth: annotations.Annotations, subset: str) -> Truth:

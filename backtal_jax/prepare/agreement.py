@@ -96,17 +96,13 @@ def _bad(counts: Counts) -> int:
   return counts['near_action'] + counts['one']
 
 
-def _is_background(click: annotations.Click) -> bool:
-  return click.label == annotations.BACKGROUND
-
-
 def _near(a, b, seconds):
   """Count background clicks of one near an action click of the other."""
-  actions = [click.time for click in b if not _is_background(click)]
+  actions = [click.time for click in b if not click.is_background]
   return sum(
     any(abs(click.time - time) <= seconds for time in actions)
     for click in a
-    if _is_background(click)
+    if click.is_background
   )
 
 
@@ -115,7 +111,7 @@ def _in_gaps(a, b, gaps):
   units, left = [], 0
   for start, end in gaps:
     number = [
-      sum(_is_background(c) and start <= c.time <= end for c in clicks)
+      sum(c.is_background and start <= c.time <= end for c in clicks)
       for clicks in (a, b)
     ]
     units.append(
@@ -131,7 +127,7 @@ def _in_parts(a, b, length):
   for clicks in (a, b):
     labels: dict[int, str] = {}
     # In one part an action goes before background, as in training.
-    for click in sorted(clicks, key=lambda c: (not _is_background(c), c.time)):
+    for click in sorted(clicks, key=lambda c: (not c.is_background, c.time)):
       labels[int(click.time / length)] = click.label
     said.append(labels)
   count = 1 + max((part for labels in said for part in labels), default=-1)

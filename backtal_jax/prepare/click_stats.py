@@ -81,7 +81,7 @@ def count(
       (c.video, gap)
       for c in clicks
       for gap in gaps_of[c.video]
-      if holds(gap, c) and c.label == annotations.BACKGROUND
+      if holds(gap, c) and c.is_background
     }
     result[file] = {
       'clicks': len(clicks),

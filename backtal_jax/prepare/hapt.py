@@ -29,7 +29,7 @@ import tqdm
 from etils import epath
 
 from backtal_jax import IGNORED, command_line, errors, files
-from backtal_jax.data import annotations, feature_records, sources
+from backtal_jax.data import annotations, arrays, feature_records, sources
 
 ACTIONS = {  # Activity number in labels.txt: class; the order is the index.
   1: 'WALKING',
@@ -195,9 +195,8 @@ def simulate_clicks(
   """
   centres = (np.arange(num_snippets) + 0.5) * len(action) / num_snippets
   background = ~action[centres.astype(int)]
-  edges = np.flatnonzero(np.diff(background, prepend=False, append=False))
   clicks = np.full(num_snippets, IGNORED)
-  for start, end in edges.reshape(-1, 2):
+  for start, end in arrays.runs(background):
     if end - start >= 2:
       clicks[rng.integers(start, end)] = len(CLASSES)
   return clicks

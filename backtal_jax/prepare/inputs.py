@@ -51,21 +51,7 @@ def read(recipe: options.Recipe) -> Inputs:
   if record:
     truth = _with_times(truth, folders[0], keep_fps=bool(record['fps']))
   recipe = _with_splits(recipe, truth, labels)
-  videos = truth.subset(recipe.train_split)
-  if recipe.eval_split:
-    evaluated = truth.subset(recipe.eval_split)
-    if evaluated.keys() == videos.keys():
-      print(
-        f'warning: --eval_split {recipe.eval_split} is the training split: mAP '
-        'will be of videos that are trained on',
-        file=sys.stderr,
-      )
-    videos = videos | evaluated
-    if not any(v.segments for v in evaluated.values()):
-      raise errors.InputError(
-        f'subset {recipe.eval_split!r} has no segments, expected some to '
-        'evaluate with; --eval_split names another subset'
-      )
+  videos = _videos(recipe, truth)
   opened = feature_folders.open_features(
     folders,
     names=recipe.video_names and files.path(recipe.video_names),
@@ -97,6 +83,26 @@ def read(recipe: options.Recipe) -> Inputs:
     {name: opened[name] for name in shapes},
     sum(dim for _, dim in next(iter(shapes.values()))),
   )
+
+
+def _videos(recipe, truth):
+  """Return the annotated videos of the two splits."""
+  videos = truth.subset(recipe.train_split)
+  if not recipe.eval_split:
+    return videos
+  evaluated = truth.subset(recipe.eval_split)
+  if evaluated.keys() == videos.keys():
+    print(
+      f'warning: --eval_split {recipe.eval_split} is the training split: mAP '
+      'will be of videos that are trained on',
+      file=sys.stderr,
+    )
+  if not any(v.segments for v in evaluated.values()):
+    raise errors.InputError(
+      f'subset {recipe.eval_split!r} has no segments, expected some to '
+      'evaluate with; --eval_split names another subset'
+    )
+  return videos | evaluated
 
 
 def _with_splits(recipe, truth, labels):

@@ -270,7 +270,7 @@ def groups(
   characteristics: Mapping[str, Sequence[Mapping[str, Any]]],
   key: str,
   ylabel: str,
-  baseline: float | None = None,
+  baseline: float,
 ) -> mpl_figure.Figure:
   """Draw one number by groups of the ground truth: a share of 1, or None.
 
@@ -288,8 +288,7 @@ def groups(
     ax.set_xticks(range(len(rows)), ticks, rotation=60, fontsize='small')
     ax.set_title(name, fontsize='small')
     ax.grid(False, axis='x')
-    if baseline is not None:
-      ax.axhline(100 * baseline, color=_COLOR['muted'], ls='--', lw=1)
+    ax.axhline(100 * baseline, color=_COLOR['muted'], ls='--', lw=1)
   axes[0, 0].set_ylabel(ylabel)
   axes[0, 0].yaxis.set_major_locator(ticker.MaxNLocator(5))
   return figure

@@ -5,7 +5,6 @@ official weights [out, in, k] are our kernels [k, in, out] transposed.
 """
 
 import re
-from typing import Any
 
 import jax
 import numpy as np
@@ -35,6 +34,10 @@ _INNER = re.compile(
 )
 
 
+# Official names by module, layer and tensor.
+Names = dict[str, dict[str, dict[str, str]]]
+
+
 def is_saved(path: epath.Path) -> bool:
   """Tell by its first bytes whether torch.save wrote a file."""
   begins = torch_files.BEGINS
@@ -42,7 +45,7 @@ def is_saved(path: epath.Path) -> bool:
     return f.read(max(map(len, begins))).startswith(begins)
 
 
-def names(params: models.Params) -> dict[str, Any]:
+def names(params: models.Params) -> Names:
   """Return the tree of `params` with each leaf's official name in its place."""
 
   def name(path, _):

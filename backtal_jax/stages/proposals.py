@@ -12,6 +12,7 @@ import numpy as np
 import scipy  # its parts load where they are used
 
 from backtal_jax import IGNORED
+from backtal_jax.data import arrays
 
 # A run's snippets are foreground by more than this.
 _FOREGROUND = 0.5
@@ -110,12 +111,6 @@ def _between(video):
   return found
 
 
-def runs(marked: np.ndarray) -> np.ndarray:
-  """Return the runs [N, 2] of True in [T], the end excluded."""
-  edges = np.flatnonzero(np.diff(np.pad(marked.astype(np.int8), 1)))
-  return edges.reshape(-1, 2)
-
-
 def find(videos: Sequence[Observed], every_instance: bool = False) -> Segments:
   """Find the segments of training videos; one without a label has none.
 
@@ -158,7 +153,7 @@ def _taken(video, share):
 def _pieces(video, share) -> Iterator[tuple[tuple[int, int], int]]:
   """Yield the runs of foreground, each with the class that a click names."""
   taken, barred = _taken(video, share)
-  spans = [*runs(taken)]
+  spans = [*arrays.runs(taken)]
   for t in action_clicks(video):
     if not taken[t]:
       span = _seed(share[:, video.click[t]], t, barred | taken)
@@ -191,7 +186,7 @@ def _instances(video, share) -> Iterator[tuple[tuple[int, int], int]]:
   clicked = np.isin(np.arange(len(share)), clicks)
   found += [
     (tuple(run), background)
-    for run in runs(taken)
+    for run in arrays.runs(taken)
     if not clicked[slice(*run)].any()
   ]
   yield from sorted(found)
@@ -214,7 +209,7 @@ def _seed(probability, t, barred):
 def _run_at(marked, t):
   """Return the run of True around snippet t, which counts as marked."""
   marked[t] = True
-  (run,) = (run for run in runs(marked) if run[0] <= t < run[1])
+  (run,) = (run for run in arrays.runs(marked) if run[0] <= t < run[1])
   return run
 
 

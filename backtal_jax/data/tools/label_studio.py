@@ -34,7 +34,7 @@ class _Result(NamedTuple):
   kind: str
 
 
-def fits(data: Any) -> bool:
+def fits(data: object) -> bool:
   """Return whether a JSON file is an export, or one task of it."""
   tasks = data if isinstance(data, list) else [data]
   return all(
@@ -126,7 +126,7 @@ def _row(task: Mapping[str, Any]) -> Iterator[_Result]:
         yield _Result(task, '', _who(task.get('annotator', '')), value, key)
 
 
-def _who(said: Any) -> str:
+def _who(said: object) -> str:
   return said.get('email', '') if isinstance(said, dict) else str(said)
 
 

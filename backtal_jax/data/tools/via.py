@@ -15,7 +15,7 @@ _HEADER = '# CSV_HEADER = '
 _DEFAULT = '_DEFAULT'  # the option where nobody chose one
 
 
-def fits(data: Any) -> bool:
+def fits(data: object) -> bool:
   """Return whether a JSON file is a project of VIA 3."""
   return isinstance(data, dict) and {'metadata', 'attribute'} <= data.keys()
 
