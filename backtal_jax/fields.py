@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+from etils import epath
 
-from backtal_jax import domains, errors
+from backtal_jax import domains, errors, files
 
 FIELDS = {
   'model.num_classes': domains.integer(1),
@@ -165,26 +166,28 @@ def check(config: ml_collections.ConfigDict) -> None:
   _check_together(config)
 
 
-def check_saved(found: object, where: object) -> None:
-  """Refuse the config of a run that somebody has changed into none.
+def read_saved(path: epath.Path) -> dict[str, Any]:
+  """Read the config of a run; refuse one that somebody has changed into none.
 
   Another version's may lack fields, or have others, but of the network.
 
   Raises:
-    errors.InputError: Says `where` it is, names the field and its value.
+    errors.InputError: Names the path, the field and its value.
   """
+  found = files.read_json(path)
   if not isinstance(found, dict) or not all(
     isinstance(found.get(section), dict) for section in _SECTIONS
   ):
-    raise errors.InputError(f'{where}: holds no config')
+    raise errors.InputError(f'{path}: holds no config')
   for name, value in flatten(found).items():
     domain = FIELDS.get(name)
     if domain and not domain.holds(value):
       raise errors.InputError(
-        f'{where}: {name} is {value!r}, expected {domain.expected}'
+        f'{path}: {name} is {value!r}, expected {domain.expected}'
       )
     if not domain and name.startswith('model.'):
-      raise errors.InputError(f'{where}: {name}: no such field')
+      raise errors.InputError(f'{path}: {name}: no such field')
+  return found
 
 
 def unknown(name: str) -> errors.InputError:

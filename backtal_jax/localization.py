@@ -28,6 +28,9 @@ class Found(NamedTuple):
   score: np.ndarray  # [N]
 
 
+NOTHING = Found(np.zeros(0, int), np.zeros((0, 2)), np.zeros(0))
+
+
 class Detection(TypedDict):
   """One of them, as ActivityNet's files list it."""
 
@@ -78,7 +81,7 @@ def localize(
     nms_sigma: Above 0, overlaps lower scores instead, see `fade`.
     judge: Judges the proposals beside, see quality.Judge.
   """
-  found = [(np.zeros(0, int), np.zeros((0, 2)), np.zeros(0))]
+  found: list[tuple[np.ndarray, ...]] = [NOTHING]
   for label, segments, scores, num_cas in _propose_all(
     cas, score, magnitude, frame_num, duration, class_threshold,
     cas_thresholds, magnitude_thresholds, outer_ratio, confidence_weight, trim,
@@ -110,7 +113,7 @@ def propose(
   """
   ranks = 'nms_tiou', 'nms_sigma', 'whole_video_score', 'judge'
   options = {k: v for k, v in options.items() if k not in ranks}
-  found = [(np.zeros(0, int), np.zeros((0, 2)))]
+  found = [NOTHING[:2]]
   for label, segments, _, _ in _propose_all(cas, score, magnitude, **options):
     found.append((np.full(len(segments), label), segments))
   labels, rows = zip(*found, strict=True)

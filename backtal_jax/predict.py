@@ -342,8 +342,6 @@ def config_of(checkpoint: epath.Path) -> ml_collections.ConfigDict:
       f'{checkpoint}: holds no config; expected one beside it, say '
       'config=configs.thumos14.get_config()'
     )
-  found = files.read_json(workdir / 'config.json')
-  fields.check_saved(found, workdir / 'config.json')
-  config = ml_collections.ConfigDict(found)
+  config = ml_collections.ConfigDict(fields.read_saved(workdir / 'config.json'))
   config.mesh = ()  # not those of the run
   return config

@@ -76,8 +76,7 @@ def _segments(request, known):
     *times, label, verdict = values
     start, end = (_time(x, request['video'], known.end) for x in times)
     marks.require_segment(start, end, known.end)
-    if label not in known.classes:
-      raise errors.InputError(f'class {label!r}, expected one of the classes')
+    _require_class(label, known)
     if verdict not in history.VERDICTS:
       raise errors.InputError(
         f'verdict {verdict!r}, expected one of {", ".join(history.VERDICTS)}'
@@ -118,9 +117,14 @@ def _time(value, video, end):
 
 def _label(request, known):
   label = request.get('label', annotations.BACKGROUND)
-  if label != annotations.BACKGROUND and label not in known.classes:
-    raise errors.InputError(f'class {label!r}, expected one of the classes')
+  if label != annotations.BACKGROUND:
+    _require_class(label, known)
   return label
+
+
+def _require_class(label, known):
+  if label not in known.classes:
+    raise errors.InputError(f'class {label!r}, expected one of the classes')
 
 
 def _mark(request, known):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backtal_jax import localization
 from backtal_jax.data import annotations, arrays
 
 if TYPE_CHECKING:  # JAX takes seconds
@@ -57,8 +58,7 @@ def curves(
   own, else those that the model finds.
   """
   ((_, found, segments),) = model.predict_videos([video], batch_size=1)
-  scores = np.exp(found['cas'] - found['cas'].max(1, keepdims=True))
-  scores /= scores.sum(1, keepdims=True)
+  scores = localization.activation(found['cas'], 'probabilities')
   every = {label: scores[:, i] for i, label in enumerate(model.classes)}
   told = [c for c, x in zip(model.classes, video.label, strict=False) if x > 0]
   names = (

@@ -112,10 +112,7 @@ def read_predictions(
     errors.InputError: It is another file, of other videos or classes, or a
       segment is empty.
   """
-  read = files.read_json(path)
-  results = read.get('results') if isinstance(read, dict) else None
-  if not isinstance(results, dict):
-    raise errors.InputError(f'{path}: no object "results", expected one')
+  results = formats.results(files.read_json(path), path)
   names, others = video_names.match(results, videos)
   if results and not names:
     raise errors.InputError(

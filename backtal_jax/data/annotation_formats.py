@@ -125,6 +125,14 @@ def listed(value: object) -> list:
   return value
 
 
+def results(data: object, where: object) -> dict:
+  """Return {video: its annotations} of a file of predictions, `where` it is."""
+  found = data.get('results') if isinstance(data, dict) else None
+  if not isinstance(found, dict):
+    raise errors.InputError(f'{where}: no object "results", expected one')
+  return found
+
+
 def read_segment(item: object) -> tuple[float, float, str]:
   """Return start and end in seconds and the label of an annotation.
 

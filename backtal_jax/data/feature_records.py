@@ -155,10 +155,7 @@ def of_run(text: str, workdir: epath.Path | None) -> Record:
   record = _from_text(text)
   if workdir is None or not (workdir / 'config.json').is_file():
     return record
-  path = workdir / 'config.json'
-  found = files.read_json(path)
-  fields.check_saved(found, path)
-  known = found['data'].get('features')
+  known = fields.read_saved(workdir / 'config.json')['data'].get('features')
   require(_from_text(known), record, f'config.data.features ({workdir})')
   return _from_text(known) or record
 

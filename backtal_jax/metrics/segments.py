@@ -101,8 +101,7 @@ def make_predictions(
   place = {video: i for i, video in enumerate(truth.videos)}
   order = sorted(found)
   index = [place.get(known.get(name, name), -1) for name in order]
-  none = np.zeros(0, int), np.zeros((0, 2)), np.zeros(0)
-  parts = [none, *(found[name] for name in order)]
+  parts = [localization.NOTHING, *(found[name] for name in order)]
   label, times, score = map(np.concatenate, zip(*parts, strict=True))
   video = np.repeat([-1, *index], [len(part[0]) for part in parts])
   number = {label: i for i, label in enumerate(truth.labels)}
@@ -131,11 +130,8 @@ def parse_predictions(
   Raises:
     errors.InputError: It has another form, or see `make_predictions`.
   """
-  results = predictions.get('results') if isinstance(predictions, dict) else ()
-  if not isinstance(results, dict):
-    raise errors.InputError(f'{where}: no object "results", expected one')
   found, classes = {}, {}
-  for video, listed in results.items():
+  for video, listed in annotation_formats.results(predictions, where).items():
     try:
       rows = [_prediction(item) for item in annotation_formats.listed(listed)]
     except errors.InputError as e:

@@ -89,8 +89,7 @@ def read(folder: epath.Path) -> tuple[dict[str, Any], int]:
 
 def _require_agreement(folder, about):
   """Refuse a folder whose files contradict each other."""
-  config = files.read_json(folder / 'config.json')
-  fields.check_saved(config, folder / 'config.json')
+  config = fields.read_saved(folder / 'config.json')
   features = config['data'].get('features') or '{}'
   for name, other, expected in (
     ('classes.json', NAME, json.loads(about.get('classes', 'null'))),
