@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import KINDS, Case
@@ -143,17 +142,26 @@ def test_the_clicks_with_the_largest_loss_are_left_out():
   assert _clicked(logit, [IGNORED] * 6, 0.5) == 0
 
 
+@functools.cache
+def _outputs():
+  """Return THUMOS14's case, and what its network says in training."""
+  case = Case('thumos14')
+  run = jax.jit(case.model.apply, static_argnames='train')
+  return case, run(
+    {'params': case.params}, case.batch['feature'], train=True
+  )
+
+
 def _with(fields=(), *progresses):
   """Return (loss, terms) of THUMOS14's case at each share of training."""
-  case = Case('thumos14')
+  case, out = _outputs()
 
   @jax.jit
-  def run(params, b, progress):
-    out = case.model.apply({'params': params}, b['feature'], train=True)
+  def run(out, b, progress):
     of = b['label'], b['click'], b['mask']
     return case.loss(out, *of, progress=progress, **dict(fields))
 
-  found = [run(case.params, case.batch, p) for p in progresses]
+  found = [run(out, case.batch, p) for p in progresses]
   return [(float(t), {k: float(v) for k, v in x.items()}) for t, x in found]
 
 
@@ -314,18 +322,19 @@ def _loss_only(case, params, b):
 
 
 def test_labels_of_snippets_teach_both_branches_by_plain_loops():
-  case, rng = Case('thumos14'), np.random.default_rng(0)
+  (case, outputs), rng = _outputs(), np.random.default_rng(0)
   label = rng.choice([IGNORED, 0, 3, 6], size=case.batch['click'].shape)
   weight = rng.random(label.shape, np.float32)
   mask = np.array([1, 0, 1, 1])
-  params, batch = jax.tree.map(jnp.asarray, (case.params, case.batch))
-  outputs = case.model.apply({'params': params}, batch['feature'], train=True)
-  total = lambda snippets: case.loss(
-    outputs, batch['label'], batch['click'], jnp.asarray(mask),
-    snippets=snippets,
-    weights=dict.fromkeys(losses.TERMS, 0.0) | {'frames': 0.5},
-  )  # fmt: skip
-  loss, terms = total((jnp.asarray(label), jnp.asarray(weight)))
+  of = case.batch['label'], case.batch['click'], mask
+  weights = dict.fromkeys(losses.TERMS, 0.0) | {'frames': 0.5}
+  run = jax.jit(
+    lambda out, of, snippets: case.loss(
+      out, *of, snippets=snippets, weights=weights
+    )
+  )
+  total = lambda snippets: run(outputs, of, snippets)
+  loss, terms = total((label, weight))
   expected = 0.0
   for cas in (outputs.cas_base, outputs.cas_supp):
     share = np.asarray(jax.nn.log_softmax(cas), float)
@@ -340,5 +349,5 @@ def test_labels_of_snippets_teach_both_branches_by_plain_loops():
   np.testing.assert_allclose(loss, expected / 2, 1e-5)
   loss, terms = total(None)
   assert loss == 0 and not terms
-  nothing = jnp.full(label.shape, IGNORED), jnp.zeros(label.shape)
+  nothing = np.full(label.shape, IGNORED), np.zeros(label.shape, np.float32)
   assert total(nothing)[0] == 0
