@@ -27,7 +27,7 @@ def names(channels):
     }
     width = b0 + b1b + b2b + b3b
   found = {
-    'logits.conv3d.weight': (400, 1024, 1, 1, 1),
+    'logits.conv3d.weight': (400, width, 1, 1, 1),
     'logits.conv3d.bias': (400,),
   }
   for unit, shape in units.items():
