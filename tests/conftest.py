@@ -4,9 +4,14 @@ import hashlib
 import os
 import pathlib
 import platform
+import sys
 import tempfile
 import time
 from importlib import metadata
+
+# What is imported is compiled once, wherever this is set and pip was told not
+# to: else each worker and launch does so, TensorFlow alone for ten seconds.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 
 # Tests spend their time compiling: less of it, in what they launch, too.
 # XLA_FLAGS= before pytest compiles as users do; .ci/run does so for some.
@@ -27,6 +32,7 @@ from jax._src import compilation_cache
 
 from backtal_jax import command_line
 
+sys.dont_write_bytecode = False  # here, too
 command_line.quiet_tensorflow()
 jax.config.update('jax_num_cpu_devices', 8)
 
