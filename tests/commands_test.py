@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from report_test import make_workdir, undrawn  # noqa: F401
+from report_test import make_workdir
 
 from backtal_jax import command_line, files
 from backtal_jax.data import annotation_formats

@@ -166,3 +166,11 @@ def demo_root(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sources.NpzSource, '__getitem__', read_once)
     yield root
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+  """Let pages be made without their pictures, which take the time."""
+  from backtal_jax.report import style
+
+  monkeypatch.setattr(style, 'svg', lambda figure, title: '<svg/>')

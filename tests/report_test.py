@@ -79,12 +79,6 @@ def written(tmp_path_factory):
   return a, b, pages.write(b), comparison.compare(a, b)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-  """Let pages be made without their pictures, which take the time."""
-  monkeypatch.setattr(style, 'svg', lambda figure, title: '<svg/>')
-
-
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
   """A headless Chromium."""

@@ -352,6 +352,7 @@ def test_measures_by_hand():
   assert 'above 0.9 at nearly every snippet' in watch.warning(one)
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_the_report_shows_the_parts_and_the_export_leaves_the_head(
   staged_run, demo_root, tmp_path, capsys
 ):

@@ -95,6 +95,7 @@ def test_what_prepare_writes_says_so_and_is_whole(root, capsys):
 
 
 def test_no_map_is_invented(root, tmp_path, capsys):
+@pytest.mark.usefixtures('undrawn')
   config = config_of(root)
   metrics = train.train_and_evaluate(config, tmp_path / 'w')
   reach = {'videos': _HALF, 'clicked': _HALF, 'clicks': 3 * _HALF}
@@ -121,6 +122,7 @@ def test_no_map_is_invented(root, tmp_path, capsys):
 
 
 def test_clicks_aside_choose_and_are_recorded(root, finished):
+@pytest.mark.usefixtures('undrawn')
   metrics = json.loads((finished / 'metrics.json').read_text())
   agreed = metrics['click_agreement']
   aside, _ = annotations.read_clicks(finished / 'clicks_aside.csv')
