@@ -147,9 +147,7 @@ def _outputs():
   """Return THUMOS14's case, and what its network says in training."""
   case = Case('thumos14')
   run = jax.jit(case.model.apply, static_argnames='train')
-  return case, run(
-    {'params': case.params}, case.batch['feature'], train=True
-  )
+  return case, run({'params': case.params}, case.batch['feature'], train=True)
 
 
 def _with(fields=(), *progresses):

@@ -257,7 +257,9 @@ def _step_and_batch(mesh, count=13, batch_size=16, **fields):
 def test_one_batch_on_eight_devices_is_the_same_batch_on_one():
   results = []
   for devices in (1, 8):
-    step, state, batch = _step_and_batch(sharding.make_mesh((devices,)))
+    step, state, batch = _step_and_batch(
+      sharding.make_mesh((devices,)), **{'train.rate_warmup': 0.5}
+    )
     for _ in range(3):
       state, metrics = step(state, batch)
     results.append((jax.device_get(state.params), jax.device_get(metrics)))
