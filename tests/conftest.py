@@ -144,12 +144,24 @@ def shared():
 
 
 @pytest.fixture(scope='session')
+def whole_demo_root(tmp_path_factory):
+  """Make the embedded data set."""
+  from backtal_jax.data import demo
+
+  root = tmp_path_factory.mktemp('data') / 'whole'
+  demo.prepare(root)
+  return root
+
+
+@pytest.fixture(scope='session')
 def demo_root(tmp_path_factory):
-  """Make the embedded data set once, of which each video is read once, too."""
+  """Make a quarter of the embedded data set, each video of it is read once."""
   from backtal_jax.data import demo, sources
 
   root = tmp_path_factory.mktemp('data') / 'demo'
-  demo.prepare(root)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(demo, '_SPLITS', {'train': 40, 'test': 15})
+    demo.prepare(root)
   read, original = {}, sources.NpzSource.__getitem__
 
   def read_once(self, i):

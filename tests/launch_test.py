@@ -117,10 +117,10 @@ def arguments(root, **fields):
 
 
 @pytest.fixture(scope='module')
-def one_device(demo_root, tmp_path_factory):
+def one_device(whole_demo_root, tmp_path_factory):
   """Train on one device."""
   workdir = tmp_path_factory.mktemp('runs') / 'one'
-  _train(demo_root, workdir, mesh=(1,))
+  _train(whole_demo_root, workdir, mesh=(1,))
   return workdir
 
 
@@ -158,10 +158,10 @@ def _start_pair(root, workdir):
 
 
 @pytest.fixture(scope='module')
-def pair(demo_root, tmp_path_factory, two_hosts):
+def pair(whole_demo_root, tmp_path_factory, two_hosts):
   """Train in two processes of four devices, each in a network of its own."""
   workdir = tmp_path_factory.mktemp('runs') / 'pair'
-  given = arguments(demo_root)
+  given = arguments(whole_demo_root)
   _succeed(_start(2, workdir, *given, devices=4, python=two_hosts))
   assert [f.name for f in workdir.with_suffix('.logs').iterdir()] == [
     'process_1.log'
@@ -246,10 +246,10 @@ def assert_same_training(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize('shard', [False, True])
 def test_eight_devices_train_as_one_does(
-  demo_root, tmp_path, one_device, shard
+  whole_demo_root, tmp_path, one_device, shard
 ):
   fields = {'mesh': (8,), 'train.shard_state': shard}
-  _train(demo_root, tmp_path / 'w', **fields)
+  _train(whole_demo_root, tmp_path / 'w', **fields)
   assert_same_training(tmp_path / 'w', one_device)
 
 
@@ -259,11 +259,11 @@ def test_two_hosts_of_four_devices_train_as_one_does(pair, one_device):
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_same_segments(demo_root, tmp_path, pair):
+def test_two_processes_find_the_same_segments(whole_demo_root, tmp_path, pair):
   # Of the same parameters: what near-ties rank would depend on more.
   config = demo.get_config()
   with config.unlocked():
-    fields = _FIELDS | {'data.root': str(demo_root), 'mesh': (1,)}
+    fields = _FIELDS | {'data.root': str(whole_demo_root), 'mesh': (1,)}
     config.update_from_flattened_dict(fields)
   evaluate.evaluate(config, pair, tmp_path / 'w')
   read = lambda w, name: json.loads((w / name).read_text())
@@ -316,11 +316,11 @@ def _wait_for_a_checkpoint(workdir, process):
 # Asked to end while it trains: slurm_test.py; one process: faults_test.py.
 @pytest.mark.slow
 def test_one_of_two_killed_then_asked_to_end_early_and_the_run_goes_on(
-  demo_root, tmp_path, pair
+  whole_demo_root, tmp_path, pair
 ):
   chance, workdir = random.Random(0), tmp_path / 'w'
   for number in range(KILLS // 2):
-    with _start_pair(demo_root, workdir) as process:
+    with _start_pair(whole_demo_root, workdir) as process:
       if number % 2:  # wherever the start is, or a first save
         time.sleep(chance.uniform(1, 12))
       else:
@@ -331,7 +331,7 @@ def test_one_of_two_killed_then_asked_to_end_early_and_the_run_goes_on(
       # The other must not wait for ever.
       assert process.wait(timeout=90) == 128 + signal.SIGKILL
   done = max(map(int, steps(workdir)))
-  with _start_pair(demo_root, workdir) as process:
+  with _start_pair(whole_demo_root, workdir) as process:
     # Joined; it restores and compiles before its first step.
     while 'Gloo' not in process.stdout.readline():
       assert process.poll() is None
@@ -340,21 +340,23 @@ def test_one_of_two_killed_then_asked_to_end_early_and_the_run_goes_on(
     assert process.returncode == ending.PREEMPTED, output
     said = f'asked to end after step {done + 1}; the same command goes on'
     assert said in output
-  _succeed(_start_pair(demo_root, workdir))
+  _succeed(_start_pair(whole_demo_root, workdir))
   for a, b in zip(params(pair), params(workdir), strict=True):
     np.testing.assert_array_equal(a, b)
   assert lines(pair) == lines(workdir)
 
 
 @pytest.mark.slow
-def test_two_runs_at_one_address_end_and_write_nothing(demo_root, tmp_path):
+def test_two_runs_at_one_address_end_and_write_nothing(
+  whole_demo_root, tmp_path
+):
   with socket.socket() as s:
     s.bind(('localhost', 0))
     cluster = f'--coordinator_address=localhost:{s.getsockname()[1]}'
   started = [
     subprocess.Popen(
       [
-        sys.executable, '-m', 'backtal_jax.main', *arguments(demo_root),
+        sys.executable, '-m', 'backtal_jax.main', *arguments(whole_demo_root),
         f'--workdir={tmp_path / name}', cluster, '--num_processes=2',
         f'--process_id={i}',
       ],

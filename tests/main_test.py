@@ -23,8 +23,8 @@ _TINY = (
   '--config.model.embedding_dim=8',
   '--config.train.num_epochs=4',
   '--config.train.eval_every=4',
-  '--config.train.batch_size=48',
-  '--config.eval.batch_size=32',
+  '--config.train.batch_size=12',
+  '--config.eval.batch_size=8',
   '--config.localization.class_threshold=0.05',
 )
 
@@ -133,7 +133,7 @@ _BROKEN = {
   'train_007.npz: features hold 1600 NaN': lambda root: _break(
     root / 'train' / 'train_007.npz', feat_spa=np.full((16, 100), np.nan)
   ),
-  "subset 'test' lacks 1 of the 60 videos to evaluate: nobody": lambda root: (
+  "subset 'test' lacks 1 of the 15 videos to evaluate: nobody": lambda root: (
     _break(root / 'test' / 'test_003.npz', vid_name='nobody')
   ),
   'has 6 classes, config.model.num_classes is 5': _other_classes,

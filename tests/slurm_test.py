@@ -140,11 +140,13 @@ def test_where_no_requeue_is_allowed_the_status_stays(slurm, tmp_path, status):
 # That a run of several processes goes on to the same bits: launch_test.py.
 def test_four_tasks_are_preempted_and_train_as_one_device_does(
   slurm,
-  demo_root,
+  whole_demo_root,
   tmp_path,
   one_device,  # noqa: F811
 ):
-  given = launch_test.arguments(demo_root, **{'train.checkpoint_every': 5})
+  given = launch_test.arguments(
+    whole_demo_root, **{'train.checkpoint_every': 5}
+  )
   job = _submit(
     slurm, '--partition=low', '--nodes=2', '--ntasks-per-node=2',
     *_WITHOUT_GPUS, f'--output={tmp_path}/log', 'launch/slurm.sbatch', *given,

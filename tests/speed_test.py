@@ -154,7 +154,7 @@ def test_device_placement_trains_the_same_and_traces_once(
 
   monkeypatch.setattr(train, 'train_step', traced)
   config = _demo(demo_root)
-  config.train.batch_size = 48  # the last batch of 160 videos is padded
+  config.train.batch_size = 12  # the last batch of 40 videos is padded
   host, params, batch = _train(config, 5)
   assert len(traces) == 1
   device, others, same = _train(config, 5, 'device')
@@ -180,10 +180,10 @@ def test_a_split_that_does_not_fit_is_refused_with_both_sizes(
   config = _demo(demo_root)
   source = _open(config, 'train')
   mesh = sharding.make_mesh(config.mesh)
-  pages = {'SC_AVPHYS_PAGES': 1024, 'SC_PAGE_SIZE': 1024}
+  pages = {'SC_AVPHYS_PAGES': 512, 'SC_PAGE_SIZE': 1024}
   monkeypatch.setattr(sharding.os, 'sysconf', pages.get)
-  # 160 videos of 100 × 32 float32; 1 MiB over 8 devices of this host, 2 used.
-  match = r'placement=device.*0\.00191 GiB.*0\.000488 GiB'
+  # 40 videos of 100 × 32 float32; 0.5 MiB over 8 devices of a host, 2 used.
+  match = r'placement=device.*0\.000477 GiB.*0\.000244 GiB'
   with pytest.raises(errors.InputError, match=match):
     resident.load(source, mesh, 'float32')
 

@@ -108,7 +108,7 @@ def test_names_are_of_labels_and_reach_the_loss(staged_run, demo_root):
   assert (labels[video, found['names.npz/label'][kept]] == 1).all()
   assert not len(found['names.npz/believed'])  # trained anew without clicks
   weight = found['names.npz/snippet_weight']
-  assert weight.shape == (160, 100)
+  assert weight.shape == (40, 100)
   np.testing.assert_allclose(weight.sum(axis=1).round(3) % 1, 0)
   label = found['names.npz/snippet_label']
   assert ((label == IGNORED) == (weight == 0)).all()
@@ -316,7 +316,7 @@ def test_a_network_that_sees_nothing_names_and_judges_nothing(
   first = next(stages.parts())
   assert stages.finish(first, params, told.append) == (False, None)
   named = stages.named()
-  assert not len(named.label) and named.snippet_label.shape == (160, 100)
+  assert not len(named.label) and named.snippet_label.shape == (40, 100)
   again = staging.Part(2, 2, 3, True, (None, None))
   assert stages.finish(again, params, told.append) == (True, None)
   line = 'no proposal in any training video: proposals are not judged'

@@ -32,8 +32,8 @@ def tiny_config(root, **fields):
     'model.embedding_dim': 8,
     'train.num_epochs': 4,
     'train.eval_every': 2,
-    'train.batch_size': 48,
-    'eval.batch_size': 32,
+    'train.batch_size': 12,
+    'eval.batch_size': 8,
     'localization.class_threshold': 0.05,  # let some through
   }
   with c.unlocked():
@@ -122,13 +122,13 @@ def test_a_run_leaves_what_it_promises(whole_run):
   predictions = json.loads((whole_run / 'predictions.json').read_text())
   assert any(predictions['results'].values())
   assert set(predictions) == {'version', 'results', 'external_data'}
-  assert sorted(predictions['results']) == [f'test_{i:03d}' for i in range(60)]
+  assert sorted(predictions['results']) == [f'test_{i:03d}' for i in range(15)]
   lines = [
     json.loads(line)
     for line in (whole_run / 'metrics.jsonl').read_text().splitlines()
   ]
   steps = [line['step'] for line in lines if 'loss/total' in line]
-  assert steps == list(range(1, 17))  # 160 videos, 4 batches of 48 an epoch
+  assert steps == list(range(1, 17))  # 40 videos, 4 batches of 12 an epoch
   terms = ('base', 'supp', 'sparsity', 'click', 'separation', 'embedding')
   for key in (*(f'loss/{t}' for t in terms), 'gradient_norm', 'learning_rate'):
     assert all(key in line for line in lines if 'loss/total' in line), key
@@ -304,12 +304,12 @@ def test_what_a_network_standardises_by_is_measured_and_stays(
 
 
 def test_the_steps_trace_once(traced_run):
-  # 160 videos in batches of 48: the last one is padded, not smaller.
+  # 40 videos in batches of 12: the last one is padded, not smaller.
   _, traces = traced_run
-  assert traces.count(((48, 100, 32), True)) == 1
-  assert traces.count(((32, 100, 32), False)) == 1
+  assert traces.count(((12, 100, 32), True)) == 1
+  assert traces.count(((8, 100, 32), False)) == 1
   # The rest is the initialisation, of one video.
-  assert {shape[0] for shape, _ in traces} == {48, 32, 1}
+  assert {shape[0] for shape, _ in traces} == {12, 8, 1}
   assert sum(shape[0] > 1 for shape, _ in traces) == 2
 
 
@@ -321,7 +321,7 @@ def test_videos_without_a_label_are_dropped_and_counted(
   sources.write_video(path, **(npz.read(path) | {'cls_label': np.zeros(5)}))
   config = tiny_config(tmp_path / 'd')
   source = opening.source(config, tmp_path / 'd', 'train')
-  assert {*splits.labelled(source, 'train')} == {*range(160)} - {3}
+  assert {*splits.labelled(source, 'train')} == {*range(40)} - {3}
   assert '1 videos without a label are dropped' in capsys.readouterr().out
 
 
@@ -333,13 +333,13 @@ def test_a_video_that_vanishes_while_training_is_named(demo_root, tmp_path):
   def removing(batches, mesh, keys):
     for i, batch in enumerate(original(batches, mesh, keys)):
       if i == 3:
-        (tmp_path / 'd' / 'train' / 'train_050.npz').unlink()
+        (tmp_path / 'd' / 'train' / 'train_030.npz').unlink()
       yield batch
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sharding, 'prefetch', removing)
     patch.setattr(npz, '_WAITS', (0.01,))
-    with pytest.raises(errors.InputError, match='train_050.npz: no such file'):
+    with pytest.raises(errors.InputError, match='train_030.npz: no such file'):
       train.train_and_evaluate(config, tmp_path / 'w')
   with checkpoints.manager(tmp_path / 'w') as manager:
     assert manager.latest_step() in (4, 8)
@@ -364,7 +364,7 @@ def test_a_loss_that_is_not_finite(demo_root, tmp_path, capsys, on_nan):
       with pytest.raises(errors.InputError, match='step 7: the loss') as e:
         train.train_and_evaluate(config, tmp_path / 'w')
       assert 'loss/total nan' in str(e.value)
-      assert str(e.value).count('train_') == 48
+      assert str(e.value).count('train_') == 12
       expected_step = 4
     else:
       train.train_and_evaluate(config, tmp_path / 'w')

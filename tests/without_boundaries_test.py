@@ -67,6 +67,7 @@ def config_of(root, **fields):
       'data.eval_split': '',
       'data.clicks': 'clicks.csv',
       'train.num_epochs': 2,
+      'train.batch_size': _HALF,
       'train.eval_every': 1,
     }
     | fields,
@@ -94,8 +95,8 @@ def test_what_prepare_writes_says_so_and_is_whole(root, capsys):
   assert 'there will be no mAP' in out and '0 problems' in out
 
 
-def test_no_map_is_invented(root, tmp_path, capsys):
 @pytest.mark.usefixtures('undrawn')
+def test_no_map_is_invented(root, tmp_path, capsys):
   config = config_of(root)
   metrics = train.train_and_evaluate(config, tmp_path / 'w')
   reach = {'videos': _HALF, 'clicked': _HALF, 'clicks': 3 * _HALF}
@@ -121,8 +122,8 @@ def test_no_map_is_invented(root, tmp_path, capsys):
   assert evaluate.evaluate(config, tmp_path / 'w', tmp_path / 'e') == metrics
 
 
-def test_clicks_aside_choose_and_are_recorded(root, finished):
 @pytest.mark.usefixtures('undrawn')
+def test_clicks_aside_choose_and_are_recorded(root, finished):
   metrics = json.loads((finished / 'metrics.json').read_text())
   agreed = metrics['click_agreement']
   aside, _ = annotations.read_clicks(finished / 'clicks_aside.csv')
