@@ -86,7 +86,7 @@ def naming(name: epath.Path) -> Iterator[None]:
     raise
 
 
-def lock(file: IO, name: epath.Path, taken: str) -> None:
+def lock(file: IO[Any], name: epath.Path, taken: str) -> None:
   """Lock an open file until it is closed or the process ends.
 
   Where the file system has no locks, a warning says what is not protected.
@@ -124,7 +124,7 @@ def make_folder(folder: epath.Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic(final: epath.Path, mode: str = 'wb') -> Iterator[IO]:
+def atomic(final: epath.Path, mode: str = 'wb') -> Iterator[IO[Any]]:
   """Open a temporary neighbour of a file; rename it when the block succeeds.
 
   Its folder is made where it is missing. A link stays, what it leads to is

@@ -253,6 +253,7 @@ def total(
   score_supp, cas_supp = outputs.score_supp, outputs.cas_supp
   chooser_base, chooser_supp = None, cas_supp
   if topk_clean_from < 1:
+    assert outputs.clean_base is not None and outputs.clean_supp is not None
     chooser_base, chooser_supp = (
       jnp.where(progress >= topk_clean_from, clean, cas)
       for clean, cas in (

@@ -121,7 +121,7 @@ def watch(trained: Trained, params: models.Params) -> dict[str, float]:
   return {name: float(value) for name, value in measured.items()}
 
 
-def _measure(video: proposals.Observed):
+def _measure(video: proposals.Observed) -> tuple[float, ...]:
   """Count what `watch` averages."""
   background = len(video.label)
   clicked = video.click == background

@@ -19,7 +19,7 @@ class Known(NamedTuple):
   end: float | None  # seconds of the video, as far as anybody knows
 
 
-def details(request: dict, known: Known) -> dict:
+def details(request: history.Event, known: Known) -> history.Event:
   """Return the fields that an event of the request's kind has.
 
   The request is that of store.Store.act, on a video of the folder.

@@ -23,7 +23,7 @@ line is an event:
 """
 
 import collections
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -37,10 +37,10 @@ VERDICTS = ACCEPTED, REJECTED = 'accepted', 'rejected'
 # The number of the first event: that of its line.
 FIRST = 2
 KINDS = (*UNDOABLE, 'undo', 'opened', 'spent', 'imported')
-
-
 # Follows the annotator's name in clicks that a review makes.
 LEARNED = ' (review)'
+# A line, see above.
+Event = dict[str, Any]
 
 
 class Mark(NamedTuple):
@@ -87,7 +87,7 @@ class History:
     self._judged = collections.defaultdict(dict)  # of a video, by name
     self._reviewed: dict[str, bool] = {}  # by video
 
-  def add(self, event: dict) -> None:
+  def add(self, event: Event) -> None:
     """Take in an event."""
     video = event['video']
     self.events.append(event)
@@ -102,7 +102,7 @@ class History:
       self._changes[video].append(event)
       self._apply(event)
 
-  def pop(self) -> dict:
+  def pop(self) -> Event:
     """Forget the last event, which could not be written, and return it."""
     event = self.events.pop()
     video = event['video']
@@ -147,7 +147,7 @@ class History:
     """Return whether a video's segments are ground truth, whoever said so."""
     return self._reviewed.get(video, False)
 
-  def undoable(self, who: str) -> dict | None:
+  def undoable(self, who: str) -> Event | None:
     """Return the last event that an undo of an annotator takes back."""
     for event in reversed(self.events):
       if (
@@ -211,7 +211,7 @@ class History:
     return found
 
 
-def parse(text: bytes, path: epath.Path) -> tuple[dict, History, int]:
+def parse(text: bytes, path: epath.Path) -> tuple[Event, History, int]:
   """Read a history; the path is what errors name.
 
   Returns:
@@ -242,7 +242,7 @@ def parse(text: bytes, path: epath.Path) -> tuple[dict, History, int]:
   return head, history, whole
 
 
-def rates(clicks: epath.Path) -> dict:
+def rates(clicks: epath.Path) -> dict[str, dict[str, float]]:
   """Count the time that the clicks of a file took, where it has a history.
 
   Returns:

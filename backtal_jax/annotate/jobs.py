@@ -13,12 +13,14 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 from etils import epath
 
 from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import project as projects
 from backtal_jax.annotate import store as click_store
+from backtal_jax.metrics import agreement
 
 # Characters of a log that are looked at for progress.
 _TAIL = 4000
@@ -38,7 +40,7 @@ class Runner:
     self._project, self._opened, self._count = project, opened, count
     self._mutex = threading.RLock()
     self._steps: list[projects.Step] = []
-    self._process: subprocess.Popen | None = None
+    self._process: subprocess.Popen[bytes] | None = None
     self._thread: threading.Thread | None = None
     self._cancelled, self._problem, self._since = False, '', time.time()
     self._lock_path = project.path / '.running'
@@ -111,7 +113,7 @@ class Runner:
         with contextlib.suppress(ProcessLookupError):  # it has just ended
           os.killpg(number, signal.SIGTERM)
 
-  def status(self) -> dict:
+  def status(self) -> dict[str, Any]:
     """Return how far it is.
 
     That is doing (a step's kind or ''), share (0…1 or None), left (time, as
@@ -221,7 +223,7 @@ class Runner:
     return share, f'{gone / new * rest / 60:.0f}:{gone / new * rest % 60:02.0f}'
 
 
-def _progress(log: epath.Path):
+def _progress(log: epath.Path) -> tuple[float | None, str]:
   """Return the share and the time left that a bar of progress tells."""
   if not log.exists():
     return None, ''
@@ -232,7 +234,7 @@ def _progress(log: epath.Path):
   return (int(found[-1][0]) / 100, found[-1][1]) if found else (None, '')
 
 
-def _losses(path: epath.Path):
+def _losses(path: epath.Path) -> tuple[dict[str, float], list[float]]:
   """Return the last losses of a run, and the curve of their total."""
   rows = [row for row in files.read_json_lines(path) if 'loss/total' in row]
   if not rows:
@@ -242,7 +244,7 @@ def _losses(path: epath.Path):
   return last, [row['loss/total'] for row in rows[::step]]
 
 
-def _agreement(run: epath.Path):
+def _agreement(run: epath.Path) -> agreement.Agreement | None:
   path = run / 'metrics.json'
   found = files.read_json(path) if path.exists() else {}
   return found.get('click_agreement') if isinstance(found, dict) else None

@@ -7,7 +7,7 @@ more than a missing one.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -106,7 +106,9 @@ def rank(
   return sorted(fresh, key=best_first) + sorted(checks, key=best_first)
 
 
-def sureness(segments: Sequence[Mapping], labels: Collection[str]) -> float:
+def sureness(
+  segments: Sequence[Mapping[str, Any]], labels: Collection[str]
+) -> float:
   """Return how sure a model is of a video, for `order`.
 
   That is the best score of its segments, {'label', 'score'} each, of the one

@@ -142,7 +142,7 @@ def merge(
   proposed: Iterable[Proposal],
   judged: Mapping[str, history.Judged],
   duration: float | None,
-) -> list[list]:
+) -> list[list[object]]:
   """Return [name, start, end, label, score] of what may still be judged.
 
   What overlaps with a judged segment of its class by a tIoU of 0.5 or more is

@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 from starlette import (
@@ -45,7 +45,7 @@ class Proposer:
     self._known, self._found = {}, {}
     self._paths = {path.stem: path for path in paths}
 
-  def propose(self, store: click_store.Store, name: str) -> dict:
+  def propose(self, store: click_store.Store, name: str) -> dict[str, Any]:
     """Return a video's curves, and what is worth a click now."""
     path = self._find(name)
     seconds, labels = store.duration(name), tuple(store.labels.get(name))

@@ -17,6 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from etils import epath
 
@@ -112,7 +113,7 @@ class Store:
     """Let others have the file."""
     self._log.close()
 
-  def video(self, name: str) -> dict:
+  def video(self, name: str) -> dict[str, Any]:
     """Return what the page shows of a video: this annotator's work."""
     with self._mutex:
       past = self.history
@@ -140,7 +141,7 @@ class Store:
     tell = self.labels.duration, self._measure, self.history.durations.get
     return (x for one in tell if (x := one(name)) is not None)
 
-  def summary(self) -> list[list]:
+  def summary(self) -> list[list[Any]]:
     """Return [name, clicks, done, reviewed] of every video."""
     with self._mutex:
       past, who = self.history, self.who
@@ -168,7 +169,7 @@ class Store:
         for m in past.marks(name, who)
       ], [annotations.Click(name, t, '', who) for t in past.notes(name, who)]
 
-  def act(self, request: dict) -> dict:
+  def act(self, request: history.Event) -> dict[str, Any]:
     """Do and save what the page asks for.
 
     Args:

@@ -41,6 +41,8 @@ class VideoTimes(NamedTuple):
 
 # By the name of the video.
 Times = Mapping[str, VideoTimes]
+# A video of ground truth: name, subset ('' if not told), times, segments.
+Row = tuple[str, str, VideoTimes, list[tuple[float, float, str]]]
 
 
 def number(
@@ -118,14 +120,14 @@ def _show(value: object) -> str:
   return 'missing' if value is None else reprlib.repr(value)
 
 
-def listed(value: object) -> list:
+def listed(value: object) -> list[Any]:
   """Return the annotations of a video if they are a list."""
   if not isinstance(value, list):
     raise errors.InputError(f'found {_show(value)}, expected a list')
   return value
 
 
-def results(data: object, where: object) -> dict:
+def results(data: object, where: object) -> dict[str, Any]:
   """Return {video: its annotations} of a file of predictions, `where` it is."""
   found = data.get('results') if isinstance(data, dict) else None
   if not isinstance(found, dict):
@@ -152,12 +154,11 @@ def read_segment(item: object) -> tuple[float, float, str]:
   return start, end, class_name(told.get('label'))
 
 
-def read_activitynet(path: epath.Path) -> tuple[list, tuple[str, ...]]:
+def read_activitynet(path: epath.Path) -> tuple[list[Row], tuple[str, ...]]:
   """Read ActivityNet's JSON: also BackTAL's, HACS's, LACP's and mmaction2's.
 
   Returns:
-    [(video, subset, its times, [(start, end, label)])], subset '' where no
-    video tells one; and the classes, see `_class_order`.
+    The videos, and the classes, see `_class_order`.
   """
   data = files.read_json(path)
   rows, used, subsets = [], {}, {}
@@ -216,7 +217,7 @@ def _name_in(entry):
   return next((entry[key] for key in keys if key in entry), None)
 
 
-def _database_entry(entry: object) -> tuple[str, VideoTimes, list]:
+def _database_entry(entry: object) -> tuple[str, VideoTimes, list[Any]]:
   """Return subset, times and annotations of one video."""
   if not isinstance(entry, dict):
     raise errors.InputError(f'found {_show(entry)}, expected an object')
@@ -281,7 +282,7 @@ def _class_order(path, used, classes):
   return tuple(owner[idx] for idx in range(len(owner)))
 
 
-def _listed_classes(path, value) -> dict[str, int]:
+def _listed_classes(path: epath.Path, value: object) -> dict[str, int]:
   """Return {class: index} of an activity_list."""
   if not isinstance(value, list):
     raise errors.InputError(f'{path}: activity_list is not a list of names')
@@ -301,7 +302,7 @@ def files_of(path: epath.Path) -> list[epath.Path]:
   return found or [path]
 
 
-def read_thumos14(path: epath.Path) -> tuple[list, tuple[str, ...]]:
+def read_thumos14(path: epath.Path) -> tuple[list[Row], tuple[str, ...]]:
   """Read the official THUMOS14 text files, `video start end` a line.
 
   The path is a folder of CLASS_val.txt and CLASS_test.txt, in folders of their

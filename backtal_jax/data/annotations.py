@@ -11,6 +11,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 from etils import epath
 
@@ -55,7 +56,7 @@ class AnnotatedVideo:
     """What is known of its times."""
     return formats.VideoTimes(self.duration, self.fps, self.first_picture)
 
-  def listed(self) -> list[dict]:
+  def listed(self) -> list[dict[str, Any]]:
     """Return the segments as ActivityNet's annotations."""
     return [
       {'label': s.label, 'segment': [s.start, s.end]} for s in self.segments

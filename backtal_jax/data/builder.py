@@ -12,7 +12,6 @@ import pwd
 import types
 import zipfile
 import zlib
-from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
@@ -157,7 +156,7 @@ def _checksums(paths):
     return list(pool.map(one, paths))
 
 
-class TfdsSource(Sequence):
+class TfdsSource:
   """A split of what `prepare` wrote in a data root, as the npz files' source.
 
   Raises:
@@ -191,10 +190,10 @@ class TfdsSource(Sequence):
     self.names = self._index['names']
     self._records = builder.as_data_source(split)
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.names)
 
-  def __getitem__(self, i) -> sources.Example:
+  def __getitem__(self, i: int) -> sources.Example:
     if not 0 <= i < len(self):
       raise IndexError(i)
     record = self._records[i]

@@ -115,7 +115,7 @@ def videos(path: epath.Path) -> dict[str, Callable[[], Arrays]]:
 
 
 @contextlib.contextmanager
-def _damage(path, what) -> Iterator[None]:
+def _damage(path: epath.Path, what: str) -> Iterator[None]:
   """Name the file in whatever a library says of a damaged one."""
   try:
     yield
@@ -130,7 +130,9 @@ def _pt(path):
   yield from _leaves(torch_files.load(path, 'tensors'), '', path)
 
 
-def _leaves(value: Any, name: str, path) -> Iterator[tuple[str, np.ndarray]]:
+def _leaves(
+  value: Any, name: str, path: epath.Path
+) -> Iterator[tuple[str, np.ndarray]]:
   if isinstance(value, dict):
     for key, inner in value.items():
       yield from _leaves(inner, f'{name}/{key}' if name else str(key), path)

@@ -122,7 +122,7 @@ def load(path: epath.Path, allow_pickle: bool = False) -> np.ndarray:
 
 
 def ways_round(
-  shapes: Iterable[Sequence[tuple]],
+  shapes: Iterable[Sequence[tuple[int, ...]]],
   feature_dim: int | None = None,
   given: bool | None = None,
 ) -> list[bool]:

@@ -6,7 +6,7 @@ npz folder of the official program (method.md, section 1).
 
 import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent import futures
 from typing import NamedTuple, Protocol
 
@@ -121,7 +121,7 @@ def measure_channels(
   return mean, np.sqrt(np.maximum(np.asarray(square) / count - mean**2, 0))
 
 
-class NpzSource(Sequence):
+class NpzSource:
   """The npz files of one folder, of shape (T, D, C) and in name order.
 
   Raises:
@@ -143,10 +143,10 @@ class NpzSource(Sequence):
     self.shape = shape
     self.names = [p.stem for p in self.paths]
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.paths)
 
-  def __getitem__(self, i) -> Example:
+  def __getitem__(self, i: int) -> Example:
     path = self.paths[i]
     example, problems = parse(npz.read(path), path, self.shape)
     if example is None:

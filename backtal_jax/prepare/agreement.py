@@ -163,7 +163,9 @@ def cohen(units: Units) -> tuple[float | None, float | None]:
   return observed, (observed - expected) / (1 - expected)
 
 
-def _annotators(read: Mapping[str, list[annotations.Click]]):
+def _annotators(
+  read: Mapping[str, list[annotations.Click]],
+) -> dict[str, list[annotations.Click]]:
   """Return {annotator: clicks}.
 
   The files are the annotators, unless there is one file alone; they are called

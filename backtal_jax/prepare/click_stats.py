@@ -93,7 +93,7 @@ def count(
   return result
 
 
-def show(counts: dict) -> None:
+def show(counts: dict[str, dict[str, int]]) -> None:
   """Print what `count` returns as a table, with shares."""
   width = max(map(len, ('file', *counts)))
   row = f'{{:{width}}} {{:>7}} {{:>7}} {{:>8}} {{:>17}} {{:>23}}'.format
@@ -109,7 +109,7 @@ def show(counts: dict) -> None:
     print(row(name, n['clicks'], n['videos'], *cells))
 
 
-def show_rates(rates: dict) -> None:
+def show_rates(rates: dict[str, dict[str, dict[str, float]]]) -> None:
   """Print {file: what history.rates returns}: how long clicks took."""
   for file, of_file in rates.items():
     for who, n in of_file.items():

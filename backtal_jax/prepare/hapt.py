@@ -62,7 +62,8 @@ class Clip(NamedTuple):
   name: str  # expEE_userUU_PP
   subset: str  # train or test
   features: list[np.ndarray]  # [S, 32] of accelerometer and gyroscope
-  segments: list[tuple]  # (class index, first sample, sample after the last)
+  # (class index, first sample, sample after the last)
+  segments: list[tuple[int, int, int]]
   action: np.ndarray  # [N] bool, whether a sample belongs to an action
 
 
@@ -139,7 +140,7 @@ def read_clips(archive: epath.Path) -> list[Clip]:
 
 def cut(
   rows: Sequence[Sequence[int]], start: int, end: int
-) -> tuple[list[tuple], np.ndarray]:
+) -> tuple[list[tuple[int, int, int]], np.ndarray]:
   """Cut a recording's labels to a clip.
 
   What is left of a segment cut by the clip's end counts from 0.5 s; less is no

@@ -20,6 +20,8 @@ _EPSILON = 1e-6
 # An instance ends where the log-odds of its class are half as high, or below
 # this: what is as sure as that is no valley.
 _SURE = 4.0
+# A run of snippets, and the class that a click names it, else IGNORED.
+_Piece = tuple[tuple[int, int], int]
 
 
 class Observed(NamedTuple):
@@ -150,7 +152,7 @@ def _taken(video, share):
   return (1 - share[:, background] > _FOREGROUND) & ~barred, barred
 
 
-def _pieces(video, share) -> Iterator[tuple[tuple[int, int], int]]:
+def _pieces(video: Observed, share: np.ndarray) -> Iterator[_Piece]:
   """Yield the runs of foreground, each with the class that a click names."""
   taken, barred = _taken(video, share)
   spans = [*arrays.runs(taken)]
@@ -163,7 +165,7 @@ def _pieces(video, share) -> Iterator[tuple[tuple[int, int], int]]:
     yield from _cut(span, video, share)
 
 
-def _instances(video, share) -> Iterator[tuple[tuple[int, int], int]]:
+def _instances(video: Observed, share: np.ndarray) -> Iterator[_Piece]:
   """Yield an instance around each action click, and the runs without one.
 
   It ends where the log-odds of its class to the background are half way from

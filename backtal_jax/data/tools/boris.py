@@ -61,7 +61,7 @@ def read(path: epath.Path, text: str) -> marks.Marks:
     observation.add(row.get('media file name', ''))
   found: list[marks.Mark] = []
   complaints: list[tuple[int, str]] = []
-  open_: dict[tuple, tuple[int, float]] = {}
+  open_: dict[tuple[str | None, ...], tuple[int, float]] = {}
   for line, row in rows:
     try:
       queue = _queue(row, named[row.get('observation id', '')])
@@ -105,7 +105,7 @@ def _queue(row: Mapping[str, str], named: set[str]) -> list[_File]:
 def _times(
   line: int,
   row: Mapping[str, str],
-  open_: dict[tuple, tuple[int, float]],
+  open_: dict[tuple[str | None, ...], tuple[int, float]],
 ) -> tuple[int, float, float] | None:
   """Return line, start and end of what a row ends; None of what it begins.
 

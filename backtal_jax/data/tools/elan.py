@@ -77,7 +77,9 @@ def read(path: epath.Path, root: ElementTree.Element) -> marks.Marks:
   return marks.Marks('elan', found, [], left_out, is_played=True)
 
 
-def _medium(path, media: Sequence[ElementTree.Element]) -> tuple[str, float]:
+def _medium(
+  path: epath.Path, media: Sequence[ElementTree.Element]
+) -> tuple[str, float]:
   """Return the first video's name, and the seconds before time 0 in it.
 
   Sound may stand before it, with an origin of its own; alone it must do.

@@ -87,7 +87,11 @@ def _left_out(timeless: int) -> tuple[str, ...]:
 
 
 def _entry(
-  line: int, video: str, times: Any, chosen: dict, attributes: dict
+  line: int,
+  video: str,
+  times: Iterable[float | str],
+  chosen: Mapping[str, str],
+  attributes: Mapping[str, Any],
 ) -> list[marks.Mark]:
   """Return the marks of an entry: one, but for several boxes checked."""
   labels, who = None, ''
