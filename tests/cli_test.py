@@ -9,10 +9,12 @@ import sys
 import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
-# Flags are global: each case runs in a fork of one process.
+# Flags are global: each case runs in a fork of one process, whose end would
+# copy all memory to look for garbage in it.
 _CODE = """
-import json, os, sys
+import gc, json, os, sys
 from backtal_jax import main
+gc.freeze()
 for i, arguments in enumerate(json.load(sys.stdin)):
   if not os.fork():
     for stream in 1, 2:
