@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from backtal_jax import files
+from backtal_jax import errors, files
 from backtal_jax.data import annotations, demo, sources, splits
 
 
@@ -28,21 +28,20 @@ class Videos(NamedTuple):
 def source(
   config: ml_collections.ConfigDict, root: epath.Path, split: str
 ) -> sources.Source:
-  """Open a split of a data root as config.data says, see splits.open.
+  """Open a split of a data root as config.data says.
 
   The embedded set is made where config.data.generate finds none.
   """
   data, model = config.data, config.model
   if data.generate and not (root / 'ground_truth.json').exists():
     demo.prepare(root)
-  return splits.open(
-    root,
-    split,
-    source=data.source,
-    num_snippets=data.num_snippets,
-    feature_dim=model.feature_dim,
-    num_classes=model.num_classes,
-  )
+  shape = data.num_snippets, model.feature_dim, model.num_classes
+  if data.source == 'npz':
+    return sources.NpzSource(root / split, shape)
+  errors.need('tensorflow_datasets', 'train', root)  # takes seconds
+  from backtal_jax.data import builder
+
+  return builder.TfdsSource(root, split, shape)
 
 
 def training(config: ml_collections.ConfigDict, root: epath.Path) -> Videos:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotations, npz, pipeline, splits
+from backtal_jax.data import annotations, npz, pipeline, sources, splits
 
 HEAD = 'video_id,time,label,annotator\n'
 
@@ -26,9 +26,7 @@ def root(demo_root, tmp_path):
 
 
 def open_split(root, split='train'):
-  return splits.open(
-    root, split, source='npz', num_snippets=100, feature_dim=32, num_classes=5
-  )
+  return sources.NpzSource(root / split, (100, 32, 5))
 
 
 def truth(root):

@@ -108,7 +108,7 @@ def test_tensorflow_is_imported_late_or_not_at_all():
       r'^(import|from) (tensorflow|tensorboard)', path.read_text(), re.M
     )
   ]
-  # Which splits.py and `prepare tfds` import late, saying what is missing.
+  # Which opening.py and `prepare tfds` import late, saying what is missing.
   assert early == ['data/builder.py']
 
 

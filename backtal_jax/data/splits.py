@@ -1,4 +1,4 @@
-"""A split of a data root: opened, and held against the annotations."""
+"""The videos of a split, held against the annotations."""
 
 import itertools
 from collections.abc import Sequence
@@ -24,25 +24,6 @@ class Supervision(NamedTuple):
   line: str  # whom the clicks reach
   reach: dict[str, int]  # the same: `videos`, `clicked` of them, `clicks`
   held: list[annotations.Click]  # that are never trained on
-
-
-def open(
-  root: epath.Path,
-  split: str,
-  *,
-  source: str,
-  num_snippets: int,
-  feature_dim: int,
-  num_classes: int,
-) -> sources.Source:
-  """Open a split of a data root; `source` is that of config.data."""
-  shape = (num_snippets, feature_dim, num_classes)
-  if source == 'npz':
-    return sources.NpzSource(root / split, shape)
-  errors.need('tensorflow_datasets', 'train', root)  # takes seconds
-  from backtal_jax.data import builder
-
-  return builder.TfdsSource(root, split, shape)
 
 
 def labelled(source: sources.Source, where: object) -> np.ndarray:
