@@ -2,6 +2,7 @@
 
 import pytest
 
+from backtal_jax import errors
 from backtal_jax.metrics import scores
 
 METRICS = {
@@ -25,6 +26,15 @@ def test_the_table_has_published_numbers_below_ours():
   # Every cell ends where its head does.
   table = scores.table(METRICS, PUBLISHED).splitlines()
   assert len({len(line) for line in table[:4]}) == 1
+
+
+def test_the_largest_difference_counts_either_way():
+  assert scores.largest_difference(METRICS, PUBLISHED) == pytest.approx(0.6)
+  off = [('mAP@0.75', 27.8)]
+  assert scores.largest_difference(METRICS, off) == pytest.approx(1.0)
+  assert scores.largest_difference(METRICS, ()) == 0
+  with pytest.raises(errors.InputError, match='has mAP@0.3, the run has mAP@'):
+    scores.largest_difference(METRICS, [('mAP@0.3', 1.0)])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NotRequired, TypedDict
 
+from backtal_jax import errors
 from backtal_jax.metrics import agreement
 
 
@@ -77,6 +78,25 @@ def beside(metrics: Metrics, published: Published) -> list[Beside]:
     ours, theirs = 100 * value, published.get(name)
     rows.append((name, ours, theirs, None if theirs is None else ours - theirs))
   return rows
+
+
+def largest_difference(metrics: Metrics, published: Published) -> float:
+  """Return how far the run is off the published numbers, in percent.
+
+  For launch/reproduce.sh.
+
+  Raises:
+    errors.InputError: a published number is not among the run's.
+  """
+  rows = {
+    name: difference for name, _, _, difference in beside(metrics, published)
+  }
+  for name, _ in published:
+    if name not in rows:
+      raise errors.InputError(
+        f'config.eval.published has {name}, the run has {", ".join(rows)}'
+      )
+  return max((abs(d) for d in rows.values() if d is not None), default=0.0)
 
 
 def table(metrics: Metrics, published: Published = ()) -> str:
