@@ -11,7 +11,9 @@ import ml_collections
 NAMES = ('published', 'robust', 'staged')
 
 
-def apply(config: ml_collections.ConfigDict, name: str):
+def apply(
+  config: ml_collections.ConfigDict, name: str
+) -> ml_collections.ConfigDict:
   """Return a config with a recipe, locked.
 
   Args:
