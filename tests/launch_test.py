@@ -93,9 +93,9 @@ def params(workdir):
 # Dropout, of 20 steps; few activations are wide, and segments are found.
 _EPOCHS = max(2, KILLS // 2)
 _FIELDS = {
-  # With seeds 0 to 2 a gradient jumps where the loss agrees (0: in the first
-  # layer of the embedding): rounding decides on which side of a kink it is.
-  'train.seed': 4,
+  # With seeds 4 and 6 rounding decides which of two snippets a step chooses;
+  # with 5, 7 and 8 all agrees to 2e-7.
+  'train.seed': 5,
   'model.hidden_dim': 16,
   # In so few epochs a rate that grows teaches nothing: all segments tie.
   'train.rate_warmup': 0.0,
