@@ -71,8 +71,8 @@ def test_bfloat16_is_near_the_official_outputs(kind):
   assert near(feature.swapaxes(1, 2), 'eval/feature_supp_1')
 
 
-def _lowered(affinity, batch=1, length=750):
-  """Lower the steps of THUMOS14's size without making any array."""
+def _compiled(affinity, batch=1, length=750):
+  """Compile the steps of THUMOS14's size without making any array."""
   config = thumos14.get_config().unlock()
   config.model.affinity = affinity
   model, new_state, _, step = train.build(config, sharding.make_mesh((1,)))
@@ -86,12 +86,12 @@ def _lowered(affinity, batch=1, length=750):
     'mask': shape((batch,), bool),
   }
   infer = predict.predict_step.lower(state.params, features, model=model)
-  return step.lower(state, arrays), infer
+  return step.lower(state, arrays).compile(), infer.compile()
 
 
 @pytest.mark.parametrize('affinity', ['official', 'paper'])
-def test_arithmetic_is_the_least(affinity):
-  step, infer = _lowered(affinity)
+def test_compiled_arithmetic_is_the_least(affinity):
+  step, infer = _compiled(affinity)
   # method.md, section 2: 163 and 44 GFLOP of products a video.
   assert 160e9 < step.cost_analysis()['flops'] < 175e9
   assert 42e9 < infer.cost_analysis()['flops'] < 47e9
