@@ -251,19 +251,14 @@ def total(
     left = doubt(clicks, outputs.foreground, cas_base.shape[-1] - 1)
     clicks = jnp.where(progress >= click_doubt_from, left, clicks)
   score_supp, cas_supp = outputs.score_supp, outputs.cas_supp
-  chooser_base, chooser_supp = None, cas_supp
+  chooser_base, chooser_supp = cas_base, cas_supp
   if topk_clean_from < 1:
     assert outputs.clean_base is not None and outputs.clean_supp is not None
-    chooser_base, chooser_supp = (
-      jnp.where(progress >= topk_clean_from, clean, cas)
-      for clean, cas in (
-        (outputs.clean_base, cas_base), (outputs.clean_supp, cas_supp)
-      )
-    )  # fmt: skip
-    score_base, score_supp = (
-      models.video_score(cas, topk_ratio, topk_by, chooser)
-      for cas, chooser in ((cas_base, chooser_base), (cas_supp, chooser_supp))
-    )
+    is_clean, score = progress >= topk_clean_from, models.video_score
+    chooser_base = jnp.where(is_clean, outputs.clean_base, cas_base)
+    chooser_supp = jnp.where(is_clean, outputs.clean_supp, cas_supp)
+    score_base = score(cas_base, topk_ratio, topk_by, chooser_base)
+    score_supp = score(cas_supp, topk_ratio, topk_by, chooser_supp)
   terms = {
     'base': lambda: classification(score_base, label, mask, background=1.0),
     'supp': lambda: classification(score_supp, label, mask, background=0.0),

@@ -25,7 +25,7 @@ Shapes = dict[str, dict[str, dict[str, jax.ShapeDtypeStruct]]]
 class Outputs(NamedTuple):
   """What the network computes; the base branch only when training.
 
-  `clean` is a CAS without dropout.
+  `clean_base` and `clean_supp` are the CAS without dropout.
   """
 
   score_base: Float[Array, 'B C1'] | None
@@ -202,11 +202,12 @@ class Backbone(nn.Module):
     second = [leaky_relu(y) for y in conv_2(first, similarity)]
     noisy = second
     if train and self.dropout_rate:
-      noisy = layers.dropout(
-        self.make_rng('dropout'), second, self.dropout_rate
-      )
-    cas, clean = ([_full(y) for y in classifier(z)] for z in (noisy, second))
-    return first, cas, clean
+      rng = self.make_rng('dropout')
+      noisy = layers.dropout(rng, second, self.dropout_rate)
+    cas = [_full(y) for y in classifier(noisy)]
+    if noisy is second:
+      return first, cas, cas
+    return first, cas, [_full(y) for y in classifier(second)]
 
 
 class BackTAL(nn.Module):
