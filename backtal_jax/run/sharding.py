@@ -216,12 +216,15 @@ def keep_memory() -> None:
 
 
 def keep_no_buffer() -> None:
-  """Let glibc, if it is there, give back each buffer that a program frees.
+  """Let glibc, if it is there, give back most of what a program frees.
 
   For programs that are dispatched from several threads: it would raise its
-  bound to the largest buffer freed, and keep holes that few others fit into.
+  bounds to the largest buffer freed, and keep holes that few others fit into.
+  At its own bound at the end of the heap, 128 KiB, the kernel would clear the
+  same pages again and again.
   """
-  _tune_malloc((-3, 16 << 20))  # M_MMAP_THRESHOLD
+  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+  _tune_malloc((-3, 32 << 20), (-1, 8 << 20))
 
 
 def _tune_malloc(*options):
