@@ -12,7 +12,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from backtal_jax.run import sharding
 from backtal_jax.video import decode, i3d, weights
 from backtal_jax.video import flow as optical
 
+_Frame = TypeVar('_Frame')
 # Is called with a number of frames as they are decoded.
 _Progress = Callable[[int], object]
 # Snippets of a batch on each device.
@@ -81,7 +82,7 @@ class Protocol:
   flow: str | None = None
   dtype: str = 'float32'
 
-  def record(self) -> dict:
+  def record(self) -> feature_records.Record:
     """Return what features.json holds."""
     weights = {
       stream: {'file': name, 'sha256': sha}
@@ -278,10 +279,10 @@ def _ahead(items, count):
 
 
 def windows(
-  frames: Iterable[tuple], window: int, stride: int
-) -> Iterator[tuple[tuple, ...]]:
+  frames: Iterable[tuple[_Frame, ...]], window: int, stride: int
+) -> Iterator[tuple[tuple[_Frame, ...], ...]]:
   """Yield (frames − window) // stride + 1 times a window of each stream."""
-  last: collections.deque[tuple] = collections.deque(maxlen=window)
+  last: collections.deque[tuple[_Frame, ...]] = collections.deque(maxlen=window)
   for i, frame in enumerate(frames, 1 - window):
     last.append(frame)
     if i >= 0 and i % stride == 0:

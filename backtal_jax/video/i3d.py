@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+# By module and tensor, some modules in others: float32 arrays.
+Params = dict[str, Any]
 SIZE = 224  # pixels of a frame, both ways
 CHANNELS = {'rgb': 3, 'flow': 2}
 # Branches b0; b1a, b1b; b2a, b2b; b3b of the nine Mixed blocks.
@@ -174,14 +176,14 @@ def to_unit(clips: Array) -> Array:
   return clips.astype(jnp.float32) * (2 / 255) - 1
 
 
-def shapes(stream: str) -> dict:
+def shapes(stream: str) -> Params:
   """Return the tree of a stream's parameters as shapes."""
   clips = jax.ShapeDtypeStruct((1, 9, SIZE, SIZE, CHANNELS[stream]), 'float32')
   return jax.eval_shape(I3D().init, jax.random.key(0), clips)['params']
 
 
 @functools.partial(jax.jit, static_argnames='dtype')
-def encode(params: dict, clips: Array, *, dtype: str = 'float32') -> Array:
+def encode(params: Params, clips: Array, *, dtype: str = 'float32') -> Array:
   """Encode clips [N, L, 224, 224, 3 or 2], bytes or floats in [−1, 1].
 
   Activations and products are float32 or bfloat16. Returns [N, 1024] float32,
@@ -191,7 +193,7 @@ def encode(params: dict, clips: Array, *, dtype: str = 'float32') -> Array:
 
 
 @jax.jit
-def classify(params: dict, features: Array) -> Array:
+def classify(params: Params, features: Array) -> Array:
   """Return [N, 400] probabilities of Kinetics' classes of features."""
   logits = I3D().apply({'params': params}, features, method='classify')
   return jax.nn.softmax(logits)

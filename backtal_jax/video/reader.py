@@ -25,7 +25,7 @@ class Reader:
     flow_method: By default what gives the record's flow, see flow.choose.
   """
 
-  record: dict
+  record: feature_records.Record
   shape: tuple[int, int]
   mesh: jax.sharding.Mesh
   rgb: str = ''

@@ -9,13 +9,14 @@ each of which stops for itself.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+_Program = Callable[..., Any]
 # What a record of features says of this program.
 VERSION = 1
 _TAU, _LAMBDA, _THETA = 0.25, 0.15, 0.3
@@ -80,7 +81,9 @@ class _Progress(NamedTuple):
 
 
 def estimate(
-  before: jax.Array, after: jax.Array, compiled: Callable = jax.jit
+  before: jax.Array,
+  after: jax.Array,
+  compiled: Callable[[_Program], _Program] = jax.jit,
 ) -> tuple[jax.Array, ...]:
   """Estimate the flow from one image to another.
 

@@ -70,7 +70,7 @@ def checksum(path: epath.Path) -> str:
   return digest.hexdigest()
 
 
-def load(path: epath.Path, stream: str, sha256: str | None) -> dict:
+def load(path: epath.Path, stream: str, sha256: str | None) -> i3d.Params:
   """Return the parameters of a weight file, converted once and then cached.
 
   The stream is 'rgb' or 'flow', the checksum that of the file.
