@@ -215,7 +215,7 @@ def keep_memory() -> None:
   )
 
 
-def keep_no_buffer() -> None:
+def keep_little_memory() -> None:
   """Let glibc, if it is there, give back most of what a program frees.
 
   For programs that are dispatched from several threads: it would raise its
@@ -223,8 +223,10 @@ def keep_no_buffer() -> None:
   At its own bound at the end of the heap, 128 KiB, the kernel would clear the
   same pages again and again.
   """
-  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-  _tune_malloc((-3, 32 << 20), (-1, 8 << 20))
+  _tune_malloc(
+    (-1, 8 << 20),  # M_TRIM_THRESHOLD
+    (-3, 32 << 20),  # M_MMAP_THRESHOLD
+  )
 
 
 def _tune_malloc(*options):

@@ -151,7 +151,7 @@ class Encoder:
     mesh: jax.sharding.Mesh | None = None,
   ) -> None:
     self.protocol = protocol
-    sharding.keep_no_buffer()
+    sharding.keep_little_memory()
     self._mesh = mesh or sharding.make_mesh()
     params = {
       stream: weights.load(path, stream, protocol.weights[stream][1])
