@@ -540,6 +540,7 @@ DAMAGED = [
   (VIA_TEMPORAL.replace('""run""', '""0""'), 'numbers an option'),
   (TEXTGRID[:-30], 'not a whole TextGrid'),
   (BENTO.replace('Annotation framerate', 'x'), 'no Annotation framerate'),
+  (BENTO.replace('10.0', '0.0'), 'framerate is 0, expected frames a second'),
 ]  # fmt: skip
 # Events of BORIS without a place; in the second, counted from files' dates.
 NOWHERE = [

@@ -31,9 +31,13 @@ def read_bento(path: epath.Path, text: str) -> marks.Marks:
   is_frames = not any('.' in x for _, _, cells in rows for x in cells)
   if is_frames and rows and not rate:
     raise errors.InputError(f'{path}: frames, but no Annotation framerate')
-  fps = (
-    formats.number(rate[1], f'{path}: framerate') if is_frames and rate else 1
-  )
+  fps = 1.0
+  if is_frames and rate:
+    fps = formats.number(rate[1], f'{path}: framerate')
+    if fps <= 0:
+      raise errors.InputError(
+        f'{path}: framerate is {fps:g}, expected frames a second, more than 0'
+      )
   found = [
     marks.Mark(
       line, path.stem,
