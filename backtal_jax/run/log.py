@@ -48,7 +48,7 @@ class Log:
         for row in rows:
           if row.get('step', start + 1) <= start:
             f.write(json.dumps(row) + '\n')
-      self._summary = tf.summary
+      self._tf = tf
       self._writer = tf.summary.create_file_writer(str(workdir))
     videos = (plan[..., 1] != -1).sum(axis=1)
     self._bar = tqdm.tqdm(
@@ -70,9 +70,12 @@ class Log:
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Write scalars of a step."""
     if self._main:
+      # One record of all: an operation for each costs more than the step.
+      summary = self._tf.compat.v1.Summary()
+      for name, value in scalars.items():
+        summary.value.add(tag=name, simple_value=value)
       with self._writer.as_default(step):
-        for name, value in scalars.items():
-          self._summary.scalar(name, value)
+        self._tf.summary.experimental.write_raw_pb(summary.SerializeToString())
       with files.naming(self._path), self._path.open('a') as f:
         f.write(json.dumps({'step': step, **scalars}) + '\n')
 
@@ -82,9 +85,9 @@ class Log:
       # Indented lines are what Markdown keeps as they are.
       indented = text.replace('\n', '\n    ')
       with self._writer.as_default(step):
-        self._summary.text('results', f'    {indented}')
+        self._tf.summary.text('results', f'    {indented}')
         for name, image in images.items():
-          self._summary.image(name, image[None])
+          self._tf.summary.image(name, image[None])
 
   def add(
     self,
