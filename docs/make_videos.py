@@ -2,13 +2,14 @@
 
 python docs/make_videos.py FOLDER
 
-18 clips of 8 s and their annotations.json (ActivityNet's format), and one more
-clip, unseen.mp4. Three classes of action: a shape that moves in its own way,
+18 clips of 8 s (or as many as the environment's CLIPS says) and their
+annotations.json (ActivityNet's format), and one more clip, unseen.mp4. Three classes of action: a shape that moves in its own way,
 twice a clip. Each has a context, a scene in which it always happens, and which
 is there before, between and after: labels alone cannot tell the two apart.
 """
 
 import json
+import os
 import pathlib
 import sys
 
@@ -16,6 +17,7 @@ import av
 import numpy as np
 
 FPS, SECONDS, SIZE = 25, 8, 112
+COUNT = int(os.environ.get('CLIPS', 18))  # a third of them to evaluate on
 CLASSES = {  # colours of the scene, and how far the shape goes a second
   'slide': ((40, 80, 200), (120, 0)),
   'drop': ((40, 160, 60), (0, 120)),
@@ -59,17 +61,17 @@ def main():
   folder = pathlib.Path(sys.argv[1])
   (folder / 'clips').mkdir(parents=True, exist_ok=True)
   rng, database = np.random.default_rng(0), {}
-  for i in range(19):
+  for i in range(COUNT + 1):
     label = list(CLASSES)[i % len(CLASSES)]
     starts = rng.uniform(0.8, 1.4), rng.uniform(4.4, 5)
     actions = [(start, start + rng.uniform(1.6, 2.4)) for start in starts]
-    if i == 18:
+    if i == COUNT:
       write(folder / 'unseen.mp4', rng, label, actions)
       print(f'unseen.mp4: {label}', *(f'{s:.1f}–{e:.1f} s' for s, e in actions))
       break
     write(folder / 'clips' / f'clip_{i:02}.mp4', rng, label, actions)
     database[f'clip_{i:02}'] = {
-      'subset': 'training' if i < 12 else 'validation',
+      'subset': 'training' if i < 2 * COUNT // 3 else 'validation',
       'duration': SECONDS,
       'annotations': [{'label': label, 'segment': a} for a in actions],
     }

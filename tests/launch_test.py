@@ -1,6 +1,6 @@
 """The launch files: well formed, and several processes train as one does.
 
-Four of them, and Slurm, are in slurm_test.py.
+Under Slurm: slurm_test.py.
 """
 
 import contextlib

@@ -82,19 +82,23 @@ with errors.one_line():
 
 
 def test_two_steps_at_once_keep_apart_and_take_all_gpus(slurm, tmp_path):
+  # Of one task a node, and of two.
   job = tmp_path / 'job.sh'
   job.write_text(
-    '#!/bin/bash\nfor _ in 1 2; do\n'
-    'srun --overlap -n2 -N2 "$PYTHON" -c "$TELL" &\ndone\nwait\n'
+    '#!/bin/bash\nfor tasks in 2 4; do\n'
+    'srun --overlap -n$tasks -N2 "$PYTHON" -c "$TELL" &\ndone\nwait\n'
   )
   job = _submit(
-    slurm, '--nodes=2', '--ntasks-per-node=1', '--gpus-per-node=8',
+    slurm, '--nodes=2', '--ntasks-per-node=2', '--gpus-per-node=8',
     f'--output={tmp_path}/log', job, TELL=_TELL,
   )  # fmt: skip
   _wait(slurm, job, 'COMPLETED')
   lines = (tmp_path / 'log').read_text().splitlines()
-  lines = [line for line in lines if '[Gloo]' not in line]
-  assert lines == ['0,1,2,3,4,5,6,7 all 2'] * 4
+  lines = sorted(line for line in lines if '[Gloo]' not in line)
+  seen = '0,1,2,3,4,5,6,7'
+  assert lines == [
+    *[f'{seen} 0,1,2,3 4'] * 2, *[f'{seen} 4,5,6,7 4'] * 2, *[f'{seen} all 2'] * 2,
+  ]  # fmt: skip
 
 
 # In the place of Python: task 2 is asked to end in its first run, task 1 runs
@@ -138,7 +142,7 @@ def test_where_no_requeue_is_allowed_the_status_stays(slurm, tmp_path, status):
 
 
 # That a run of several processes goes on to the same bits: launch_test.py.
-def test_four_tasks_are_preempted_and_train_as_one_device_does(
+def test_two_tasks_are_preempted_and_train_as_one_device_does(
   slurm,
   whole_demo_root,
   tmp_path,
@@ -148,8 +152,7 @@ def test_four_tasks_are_preempted_and_train_as_one_device_does(
     whole_demo_root, **{'train.checkpoint_every': 5}
   )
   job = _submit(
-    slurm, '--partition=low', '--nodes=2', '--ntasks-per-node=2',
-    *_WITHOUT_GPUS, f'--output={tmp_path}/log', 'launch/slurm.sbatch', *given,
+    slurm, '--partition=low', '--nodes=2', *_WITHOUT_GPUS, f'--output={tmp_path}/log', 'launch/slurm.sbatch', *given,
     f'--workdir={tmp_path}/w',
   )  # fmt: skip
   while not launch_test.steps(tmp_path / 'w'):
@@ -163,5 +166,5 @@ def test_four_tasks_are_preempted_and_train_as_one_device_does(
   assert _wait(slurm, job, 'COMPLETED')['Restarts'] == '1'
   said = (tmp_path / 'log').read_text()
   assert 'asked to end after step' in said
-  assert 'Terminated' not in said  # all four ended with 75
+  assert 'Terminated' not in said  # both ended with 75
   launch_test.assert_same_training(tmp_path / 'w', one_device)
