@@ -24,6 +24,7 @@ from etils import epath
 from faults_test import KILLS
 
 from backtal_jax import evaluate, staging, train
+from backtal_jax.data import annotations
 from backtal_jax.run import (
   ending,
   parameters,
@@ -105,11 +106,33 @@ _FIELDS = {
   # What the processes see of training videos is gathered, and one decides.
   'stages.names': 'em',
   'stages.quality': True,
+  'data.clicks_aside': 0.4,
 }
 
 
+@pytest.fixture(scope='session')
+def clicked_root(whole_demo_root):
+  """Return the embedded data set with a file of clicks beside it."""
+  truth = annotations.read_ground_truth(whole_demo_root / 'ground_truth.json')
+  clicks = []
+  for name, video in truth.videos.items():
+    if name.startswith('train_'):
+      first = video.segments[0]
+      clicks += [
+        annotations.Click(name, share * first.start, 'background', 'a')
+        for share in (0.5, 0.9)
+      ]
+  annotations.write_clicks(whole_demo_root / 'clicks.csv', clicks)
+  return whole_demo_root
+
+
+def _fields(root, **fields):
+  files = {'data.root': str(root), 'data.clicks': str(root / 'clicks.csv')}
+  return _FIELDS | files | fields
+
+
 def arguments(root, **fields):
-  fields = _FIELDS | {'data.root': root} | fields
+  fields = _fields(root, **fields)
   return (
     '--config=configs/demo.py',
     *(f'--config.{name}={value}' for name, value in fields.items()),
@@ -117,19 +140,17 @@ def arguments(root, **fields):
 
 
 @pytest.fixture(scope='module')
-def one_device(whole_demo_root, tmp_path_factory):
+def one_device(clicked_root, tmp_path_factory):
   """Train on one device."""
   workdir = tmp_path_factory.mktemp('runs') / 'one'
-  _train(whole_demo_root, workdir, mesh=(1,))
+  _train(clicked_root, workdir, mesh=(1,))
   return workdir
 
 
 def _train(root, workdir, **fields):
   config = demo.get_config()
   with config.unlocked():
-    config.update_from_flattened_dict(
-      _FIELDS | {'data.root': str(root)} | fields
-    )
+    config.update_from_flattened_dict(_fields(root, **fields))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(quality, '_STEPS', 60)  # its head is compared nowhere
     train.train_and_evaluate(config, workdir)
@@ -158,10 +179,10 @@ def _start_pair(root, workdir):
 
 
 @pytest.fixture(scope='module')
-def pair(whole_demo_root, tmp_path_factory, two_hosts):
+def pair(clicked_root, tmp_path_factory, two_hosts):
   """Train in two processes of four devices, each in a network of its own."""
   workdir = tmp_path_factory.mktemp('runs') / 'pair'
-  given = arguments(whole_demo_root)
+  given = arguments(clicked_root)
   _succeed(_start(2, workdir, *given, devices=4, python=two_hosts))
   assert [f.name for f in workdir.with_suffix('.logs').iterdir()] == [
     'process_1.log'
@@ -246,10 +267,10 @@ def assert_same_training(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize('shard', [False, True])
 def test_eight_devices_train_as_one_does(
-  whole_demo_root, tmp_path, one_device, shard
+  clicked_root, tmp_path, one_device, shard
 ):
   fields = {'mesh': (8,), 'train.shard_state': shard}
-  _train(whole_demo_root, tmp_path / 'w', **fields)
+  _train(clicked_root, tmp_path / 'w', **fields)
   assert_same_training(tmp_path / 'w', one_device)
 
 
@@ -259,12 +280,11 @@ def test_two_hosts_of_four_devices_train_as_one_does(pair, one_device):
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_same_segments(whole_demo_root, tmp_path, pair):
+def test_two_processes_find_the_same_segments(clicked_root, tmp_path, pair):
   # Of the same parameters: what near-ties rank would depend on more.
   config = demo.get_config()
   with config.unlocked():
-    fields = _FIELDS | {'data.root': str(whole_demo_root), 'mesh': (1,)}
-    config.update_from_flattened_dict(fields)
+    config.update_from_flattened_dict(_fields(clicked_root, mesh=(1,)))
   evaluate.evaluate(config, pair, tmp_path / 'w')
   read = lambda w, name: json.loads((w / name).read_text())
   ours, theirs = (
@@ -280,6 +300,9 @@ def test_two_processes_find_the_same_segments(whole_demo_root, tmp_path, pair):
   ours, theirs = (read(w, 'metrics.json') for w in (pair, tmp_path / 'w'))
   assert theirs['average_mAP'] > 0
   assert ours['mAP'] == pytest.approx(theirs['mAP'], abs=1e-6)
+  # Of the training videos, by the clicks kept aside.
+  assert ours['click_agreement'] == pytest.approx(theirs['click_agreement'])
+  assert 0 < ours['click_agreement']['value'] < 1
 
 
 def test_a_process_that_fails_ends_the_others_with_its_status(tmp_path):
@@ -316,11 +339,11 @@ def _wait_for_a_checkpoint(workdir, process):
 # Asked to end while it trains: slurm_test.py; one process: faults_test.py.
 @pytest.mark.slow
 def test_one_of_two_killed_then_asked_to_end_early_and_the_run_goes_on(
-  whole_demo_root, tmp_path, pair
+  clicked_root, tmp_path, pair
 ):
   chance, workdir = random.Random(0), tmp_path / 'w'
   for number in range(KILLS // 2):
-    with _start_pair(whole_demo_root, workdir) as process:
+    with _start_pair(clicked_root, workdir) as process:
       if number % 2:  # wherever the start is, or a first save
         time.sleep(chance.uniform(1, 12))
       else:
@@ -331,7 +354,7 @@ def test_one_of_two_killed_then_asked_to_end_early_and_the_run_goes_on(
       # The other must not wait for ever.
       assert process.wait(timeout=90) == 128 + signal.SIGKILL
   done = max(map(int, steps(workdir)))
-  with _start_pair(whole_demo_root, workdir) as process:
+  with _start_pair(clicked_root, workdir) as process:
     # Joined; it restores and compiles before its first step.
     while 'Gloo' not in process.stdout.readline():
       assert process.poll() is None
@@ -340,23 +363,21 @@ def test_one_of_two_killed_then_asked_to_end_early_and_the_run_goes_on(
     assert process.returncode == ending.PREEMPTED, output
     said = f'asked to end after step {done + 1}; the same command goes on'
     assert said in output
-  _succeed(_start_pair(whole_demo_root, workdir))
+  _succeed(_start_pair(clicked_root, workdir))
   for a, b in zip(params(pair), params(workdir), strict=True):
     np.testing.assert_array_equal(a, b)
   assert lines(pair) == lines(workdir)
 
 
 @pytest.mark.slow
-def test_two_runs_at_one_address_end_and_write_nothing(
-  whole_demo_root, tmp_path
-):
+def test_two_runs_at_one_address_end_and_write_nothing(clicked_root, tmp_path):
   with socket.socket() as s:
     s.bind(('localhost', 0))
     cluster = f'--coordinator_address=localhost:{s.getsockname()[1]}'
   started = [
     subprocess.Popen(
       [
-        sys.executable, '-m', 'backtal_jax.main', *arguments(whole_demo_root),
+        sys.executable, '-m', 'backtal_jax.main', *arguments(clicked_root),
         f'--workdir={tmp_path / name}', cluster, '--num_processes=2',
         f'--process_id={i}',
       ],

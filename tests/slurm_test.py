@@ -8,7 +8,7 @@ import time
 
 import launch_test
 import pytest
-from launch_test import one_device  # noqa: F401
+from launch_test import clicked_root, one_device  # noqa: F401
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _NEEDED = 'slurmctld', 'slurmd', 'munged', 'sbatch'
@@ -97,7 +97,8 @@ def test_two_steps_at_once_keep_apart_and_take_all_gpus(slurm, tmp_path):
   lines = sorted(line for line in lines if '[Gloo]' not in line)
   seen = '0,1,2,3,4,5,6,7'
   assert lines == [
-    *[f'{seen} 0,1,2,3 4'] * 2, *[f'{seen} 4,5,6,7 4'] * 2, *[f'{seen} all 2'] * 2,
+    *[f'{seen} 0,1,2,3 4'] * 2, *[f'{seen} 4,5,6,7 4'] * 2,
+    *[f'{seen} all 2'] * 2,
   ]  # fmt: skip
 
 
@@ -144,15 +145,14 @@ def test_where_no_requeue_is_allowed_the_status_stays(slurm, tmp_path, status):
 # That a run of several processes goes on to the same bits: launch_test.py.
 def test_two_tasks_are_preempted_and_train_as_one_device_does(
   slurm,
-  whole_demo_root,
+  clicked_root,  # noqa: F811
   tmp_path,
   one_device,  # noqa: F811
 ):
-  given = launch_test.arguments(
-    whole_demo_root, **{'train.checkpoint_every': 5}
-  )
+  given = launch_test.arguments(clicked_root, **{'train.checkpoint_every': 5})
   job = _submit(
-    slurm, '--partition=low', '--nodes=2', *_WITHOUT_GPUS, f'--output={tmp_path}/log', 'launch/slurm.sbatch', *given,
+    slurm, '--partition=low', '--nodes=2', *_WITHOUT_GPUS,
+    f'--output={tmp_path}/log', 'launch/slurm.sbatch', *given,
     f'--workdir={tmp_path}/w',
   )  # fmt: skip
   while not launch_test.steps(tmp_path / 'w'):
