@@ -94,6 +94,12 @@ _LONGEST = (
   'stages', 'docs', 'speed', 'losses', 'models',
 )  # fmt: skip
 
+# Files of trainings of which each part is tested elsewhere, too: .ci/run leaves
+# them out with the newest versions.
+_COMPOSED = (
+  'docs', 'faults', 'report', 'speed', 'staging', 'without_boundaries',
+)  # fmt: skip
+
 
 def pytest_collection_modifyitems(items):
   """Put the longest files first; mark those that need an extra or a browser."""
@@ -103,6 +109,8 @@ def pytest_collection_modifyitems(items):
   for item in items:
     if plain and item.get_closest_marker('optimised'):
       item.add_marker(pytest.mark.skip('compiled without optimisation'))
+    if item.path.name.removesuffix('_test.py') in _COMPOSED:
+      item.add_marker(pytest.mark.composed)
     if item.path.name.startswith(('video_', 'annotate_')):
       item.add_marker(pytest.mark.extra)
     if 'browser' in item.fixturenames:
