@@ -332,7 +332,7 @@ def make_clips(folder, count):
 
 @pytest.mark.slow
 def test_from_videos_to_reviewed_segments(browser, tmp_path):
-  clips = make_clips(tmp_path, 24)
+  clips = make_clips(tmp_path, 12)
   options = (
     '--classes=slide,drop,shake', '--fields', 'model.hidden_dim=64',
     'model.reduce_dim=32', 'model.dropout_rate=0.3', 'train.num_epochs=100',
@@ -343,7 +343,7 @@ def test_from_videos_to_reviewed_segments(browser, tmp_path):
   with served(tmp_path, *options) as client:
     page = page_test.Page(browser, client.url)
     said = lambda text: page.until(lambda: text in page.text('status'), 60)
-    for name, (label, _) in list(clips.items())[:12]:
+    for name, (label, _) in list(clips.items())[:6]:
       page.until(lambda name=name: page.text('name') == name)
       page.until(lambda: page.run('return video.readyState') >= 2)
       page.run(
@@ -363,7 +363,7 @@ def test_from_videos_to_reviewed_segments(browser, tmp_path):
       page.press('b')
       said('Saved: background click at 0:07.00')
       page.press('d')
-    page.until(lambda: page.text('progress') == '12 of 24 videos done')
+    page.until(lambda: page.text('progress') == '6 of 12 videos done')
     page.run('document.getElementById("train").click()')
     page.until(
       lambda: 'Segments of training 1' in page.text('doing'), timeout=200
@@ -371,7 +371,7 @@ def test_from_videos_to_reviewed_segments(browser, tmp_path):
     # It is the review now.
     page.until(lambda: not page.run('return document.getElementById("review")'
                                     '.hidden'))  # fmt: skip
-    page.press(*['p'] * 12)
+    page.press(*['p'] * 6)
     page.until(lambda: page.text('name') == 'clip_00')
     listed = 'return document.querySelectorAll("#segments li").length'
     page.until(lambda: page.run(listed) > 0)
@@ -400,4 +400,4 @@ def test_from_videos_to_reviewed_segments(browser, tmp_path):
   again = predict.replace('segments.json', 'again.json').split()
   subprocess.run([sys.executable, *again[1:]], check=True, capture_output=True)
   assert (project / 'rounds' / '1' / 'again.json').read_bytes() == before
-  assert len(json.loads(before)['results']) == 24
+  assert len(json.loads(before)['results']) == 12
