@@ -72,7 +72,9 @@ def _read_table(path: epath.Path, text: str) -> marks.Marks:
     else:
       unit: marks.Unit = 'frames' if format == 'frames' else 'seconds'
       video, time, label, *who = (cells[i] for i in columns)
-      found.append(marks.Mark(line, video, time, label, ''.join(who), unit))
+      found.append(
+        marks.Mark(line, video, (time, time), label, ''.join(who), unit)
+      )
   return marks.Marks(format, found, complaints)
 
 

@@ -55,7 +55,7 @@ class Mark(NamedTuple):
   Attributes:
     line: Number of the line, or of the entry where lines say nothing.
     video: Name of the video as the file spells it.
-    time: The moment, or (start, end).
+    time: (start, end), which of a moment are one.
     label: Class name or `background`; '' where the file has none.
     annotator: '' where the file does not tell.
     unit: Of the time.
@@ -64,7 +64,7 @@ class Mark(NamedTuple):
 
   line: int
   video: str
-  time: float | str | tuple[float, float]
+  time: tuple[float | str, float | str]
   label: str
   annotator: str = ''
   unit: Unit = 'seconds'
@@ -141,14 +141,12 @@ def measure(
       f'expected {_WHERE[mark.unit]}'
     )
   number = formats.seconds if mark.unit == 'seconds' else formats.number
-  ends = mark.time if isinstance(mark.time, tuple) else (mark.time,)
-  start, *end = (number(x, 'the time') for x in ends)
-  for time in (start, *end):
+  start, end = (number(x, 'the time') for x in mark.time)
+  for time in (start, end):
     formats.number(time / rate, 'the time')
   shift = mark.shift - (times.first_picture if is_played else 0.0)
   return Span(
-    mark.line, mark.video, start, end[0] if end else start, mark.label,
-    mark.annotator, rate, shift,
+    mark.line, mark.video, start, end, mark.label, mark.annotator, rate, shift
   )  # fmt: skip
 
 
@@ -183,8 +181,3 @@ def require_segment(start: float, end: float, duration: float | None) -> None:
     raise errors.InputError(
       f'a segment ends at {end:g} s, the video at {duration:g} s'
     )
-
-
-def moment(start: float, end: float) -> float | tuple[float, float]:
-  """Return (start, end), or a moment where these are one."""
-  return start if start == end else (start, end)

@@ -38,13 +38,11 @@ def read_bento(path: epath.Path, text: str) -> marks.Marks:
       raise errors.InputError(
         f'{path}: framerate is {fps:g}, expected frames a second, more than 0'
       )
+  time = lambda x: (float(x) - is_frames) / fps
   found = [
-    marks.Mark(
-      line, path.stem,
-      marks.moment(*((float(x) - is_frames) / fps for x in cells)), label,
-    )
-    for line, label, cells in rows
-  ]  # fmt: skip
+    marks.Mark(line, path.stem, (time(start), time(end)), label)
+    for line, label, (start, end) in rows
+  ]
   return marks.Marks('bento', found, [])
 
 

@@ -158,8 +158,8 @@ def _marks(
       _check_name(row, file, start)
     if begins_here or start < low < end:
       first, last = max(start, low), max(min(end, high), min(start, end))
-      time = (round(x - file.start, 6) for x in (first, last))
-      found.append(marks.Mark(line, file.video, marks.moment(*time), label))
+      time = round(first - file.start, 6), round(last - file.start, 6)
+      found.append(marks.Mark(line, file.video, time, label))
   return found
 
 

@@ -4,7 +4,6 @@ import collections
 import os
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 from xml.etree import ElementTree
 
 from etils import epath
@@ -16,15 +15,6 @@ from backtal_jax.data import marks
 _SCHEMA = '{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation'
 # Types of our tiers: of annotators' clicks, and of classes' segments.
 _CLICKS, _SEGMENTS = 'clicks', 'segments'
-
-
-class _Entry(NamedTuple):
-  """An annotation: seconds of the player, whose its tier is, and its text."""
-
-  start: float
-  end: float
-  who: str
-  text: str
 
 
 def fits(root: ElementTree.Element) -> bool:
@@ -66,9 +56,10 @@ def read(path: epath.Path, root: ElementTree.Element) -> marks.Marks:
         name = tier.get('PARTICIPANT') or name
         label = '' if formats.is_number(label) else label
       label = label or name
-      time, who = marks.moment(start, end), tier.get('ANNOTATOR', '')
-      mark = marks.Mark(len(found) + 1, video, time, label, who)
-      found.append(mark._replace(shift=origin))
+      found.append(marks.Mark(
+        len(found) + 1, video, (start, end), label, tier.get('ANNOTATOR', ''),
+        shift=origin,
+      ))  # fmt: skip
   counts = {
     'without times of their own (subdivisions)': unaligned,
     'that refer to others': referring,
@@ -119,8 +110,7 @@ def write(
   by_video = collections.defaultdict(list)
   for click in sorted(clicks, key=lambda c: c.time):
     first = first_pictures.get(click.video, 0.0)
-    span = marks.span(click.time + first)
-    entry = _Entry(*span, click.annotator, click.label)
+    entry = *marks.span(click.time + first), click.annotator, click.label
     by_video[click.video].append(entry)
   for video, stem in files.names_of(by_video).items():
     path = folder / f'{stem}.eaf'
@@ -139,7 +129,7 @@ def write_segments(
   The text of an annotation is its score, or its class where it has none.
   """
   entries = [
-    _Entry(
+    (
       segment.start + first_picture, segment.end + first_picture,
       segment.label,
       segment.label if segment.score is None else f'{segment.score:.4g}',
@@ -150,16 +140,7 @@ def write_segments(
 
 
 def _write(path, entries, video, suffix, kind, owner):
-  document = _document(entries, video, suffix, kind, owner)
-  text = ElementTree.tostring(document, 'UTF-8', xml_declaration=True)
-  with files.atomic(path) as f:
-    f.write(text)
-
-
-def _document(
-  entries: Sequence[_Entry], video: str, suffix: str, kind: str, owner: str
-) -> ElementTree.Element:
-  """Return the document of a video's entries, which are in time order.
+  """Write [(start, end, whose its tier is, text)] of a video, in time order.
 
   Of each tier `owner` is the attribute that says whose it is, `kind` its type.
   """
@@ -174,10 +155,9 @@ def _document(
   add(header, 'MEDIA_DESCRIPTOR', MEDIA_URL=url, MIME_TYPE=mime,
       RELATIVE_MEDIA_URL=url)  # fmt: skip
   order, tiers, ends, slots = add(root, 'TIME_ORDER'), {}, {}, []
-  for count, entry in enumerate(entries, 1):
-    start = round(1000 * entry.start)
-    end = max(round(1000 * entry.end), start + 1)
-    who, number = entry.who, 1
+  for count, (begin, stop, who, text) in enumerate(entries, 1):
+    start = round(1000 * begin)
+    end, number = max(round(1000 * stop), start + 1), 1
     while (tier := who if number == 1 else f'{who}-{number}') in tiers and (
       ends[tier] > start or tiers[tier].get(owner) != who
     ):
@@ -194,11 +174,12 @@ def _document(
       ANNOTATION_ID=f'a{count}', TIME_SLOT_REF1=names[0],
       TIME_SLOT_REF2=names[1],
     )  # fmt: skip
-    add(aligned, 'ANNOTATION_VALUE').text = entry.text
+    add(aligned, 'ANNOTATION_VALUE').text = text
   for time, name in sorted(slots):
     add(order, 'TIME_SLOT', TIME_SLOT_ID=name, TIME_VALUE=str(time))
   root.extend(tiers.values())
   add(root, 'LINGUISTIC_TYPE', LINGUISTIC_TYPE_ID=kind,
       TIME_ALIGNABLE='true', GRAPHIC_REFERENCES='false')  # fmt: skip
   ElementTree.indent(root)
-  return root
+  with files.atomic(path) as f:
+    f.write(ElementTree.tostring(root, 'UTF-8', xml_declaration=True))

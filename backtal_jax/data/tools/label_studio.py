@@ -80,8 +80,7 @@ def read(path: epath.Path, data: Any) -> marks.Marks:
   first = {'seconds': 0.0, 'frames of the tool': min([1.0, *starts])}
   rows = [
     marks.Mark(
-      number, video, marks.moment(start - first[unit], end - first[unit]),
-      label, who, unit,
+      number, video, (start - first[unit], end - first[unit]), label, who, unit
     )
     for number, (video, who, label, start, end, unit) in enumerate(found, 1)
   ]  # fmt: skip

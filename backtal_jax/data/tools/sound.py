@@ -37,8 +37,7 @@ def read_textgrid(path: epath.Path, text: str) -> marks.Marks:
         start = number()
         end = number() if kind == 'IntervalTier' else start
         if label := texts():
-          time = marks.moment(start, end)
-          found.append(marks.Mark(len(found) + 1, video, time, label))
+          found.append(marks.Mark(len(found) + 1, video, (start, end), label))
   except StopIteration:
     raise errors.InputError(f'{path}: not a whole TextGrid') from None
   return marks.Marks('textgrid', found, [], is_played=True)
@@ -58,8 +57,7 @@ def read_audacity(path: epath.Path, text: str) -> marks.Marks:
   found = []
   for line, (*ends, label) in _rows(text):
     start, end = (float(x.replace(',', '.', 1)) for x in ends)
-    time = marks.moment(start, end)
-    found.append(marks.Mark(line, path.stem, time, label.strip()))
+    found.append(marks.Mark(line, path.stem, (start, end), label.strip()))
   return marks.Marks('audacity', found, [], is_played=True)
 
 

@@ -108,8 +108,8 @@ def _entry(
       who = ','.join(values)
     elif labels is None:
       labels = [value.strip() for value in values]
-  start, *end = (float(time) for time in times)
-  time = marks.moment(start, end[-1] if end else start)
+  ends = [float(time) for time in times]
+  time = ends[0], ends[-1]
   return [marks.Mark(line, video, time, x, who) for x in labels or ['']]
 
 
