@@ -23,7 +23,7 @@ from backtal_jax.data.tools import (
   via,
 )
 
-INTERVALS = '', 'midpoint', 'complement'
+INTERVALS = 'midpoint', 'complement'
 
 
 class _Tool(NamedTuple):
@@ -51,14 +51,14 @@ def _has(*keys: str) -> Callable[[Any], bool]:
   )
 
 
-def _is(*roots: str) -> Callable[[ElementTree.Element], bool]:
-  """Return whether XML has one of these roots, in whatever namespace."""
-  return lambda root: root.tag.rpartition('}')[2] in roots
-
-
 def _begins(pattern: str) -> Callable[[str], bool]:
   """Return whether a text begins so, after blanks."""
   return lambda text: bool(re.match(rf'(?i)\s*{pattern}', text))
+
+
+def _starts(magic: bytes) -> Callable[[bytes], bool]:
+  """Return whether a file starts with these bytes."""
+  return lambda first: first.startswith(magic)
 
 
 def _is_via2(data: Any) -> bool:
@@ -67,8 +67,10 @@ def _is_via2(data: Any) -> bool:
   return any(_has('filename', 'regions')(entry) for entry in entries)
 
 
+_is_html = _begins('<(!doctype html|html|table)')
 _EVENTS = 'export its tabular events as CSV or TSV'
 _BOXES = 'it holds what is on pictures, no moments of a video'
+_SHEET = 'save its sheet as CSV'
 _JSON = (
   _Tool('a VIA 3 project', via.fits, via.read),
   _Tool('a Label Studio export', label_studio.fits, label_studio.read),
@@ -84,8 +86,9 @@ _JSON = (
 )  # fmt: skip
 _XML = (
   _Tool('an ELAN file', elan.fits, elan.read),
-  _Tool('a CVAT export', _is('annotations'), _BOXES),
-)
+  _Tool('a CVAT export',  # in whatever namespace
+        lambda root: root.tag.rpartition('}')[2] == 'annotations', _BOXES),
+)  # fmt: skip
 _TEXT = (
   _Tool('a VIA 3 CSV', via.fits_csv, via.read_csv),
   _Tool('a Label Studio CSV', label_studio.fits_csv, label_studio.read_csv),
@@ -97,8 +100,7 @@ _TEXT = (
   _Tool('a Bento file', behaviour.fits_bento, behaviour.read_bento),
   _Tool('a DeepEthogram CSV', behaviour.fits_deepethogram,
         behaviour.read_deepethogram),
-  _Tool('an HTML page', _begins('<(!doctype html|html|table)'),
-        f'of BORIS, {_EVENTS}'),
+  _Tool('an HTML page', _is_html, f'of BORIS, {_EVENTS}'),
   _Tool('a BORIS export', _begins('(% SDIS|BEGIN TRANSACTION)'), _EVENTS),
   _Tool('a BORIS table', boris.fits, boris.read),
   _Tool('a table of BORIS 7', boris.fits_old,
@@ -107,17 +109,14 @@ _TEXT = (
   _Tool('a file of subtitles', _begins(r'(WEBVTT|\d+\s+[\d:,]+ --> )'),
         "ELAN imports it and saves an .eaf"),
 )  # fmt: skip
-# First bytes of files that are no text.
-_BINARY = {
-  b'\x1f\x8b': (
-    'compressed file',
-    f'decompress it; of a BORIS project, {_EVENTS}',
-  ),
-  b'PK\x03\x04': ('spreadsheet or archive', 'save its sheet as CSV'),
-  b'\xd0\xcf\x11\xe0': ('spreadsheet', 'save its sheet as CSV'),
-  b'ooBinary': ('binary Praat file', 'save it as a text file'),
-  b'SQLite': ('SQLite database', 'export a table as CSV'),
-}
+_BINARY = (  # by their first bytes
+  _Tool('a compressed file', _starts(b'\x1f\x8b'),
+        f'decompress it; of a BORIS project, {_EVENTS}'),
+  _Tool('a spreadsheet or archive', _starts(b'PK\x03\x04'), _SHEET),
+  _Tool('a spreadsheet', _starts(b'\xd0\xcf\x11\xe0'), _SHEET),
+  _Tool('a binary Praat file', _starts(b'ooBinary'), 'save it as a text file'),
+  _Tool('a SQLite database', _starts(b'SQLite'), 'export a table as CSV'),
+)  # fmt: skip
 
 
 def read(path: epath.Path, text: str) -> marks.Marks | None:
@@ -128,10 +127,9 @@ def read(path: epath.Path, text: str) -> marks.Marks | None:
   """
   content: Any = text
   tools, kind = _TEXT, ''
-  is_html = _begins('<(!doctype html|html|table)')(text)
   if re.match(r'\s*(\{|\[\s*[{\]])', text):
     content, tools, kind = files.parse_json(text, path), _JSON, 'JSON'
-  elif re.match(r'\s*<[?!a-zA-Z]', text) and not is_html:
+  elif re.match(r'\s*<[?!a-zA-Z]', text) and not _is_html(text):
     try:
       content = ElementTree.fromstring(text)
     except ElementTree.ParseError as e:
@@ -174,11 +172,9 @@ def refuse_binary(path: epath.Path) -> None:
   """Say what a file is that is no text, and what to do."""
   with path.open('rb') as file:
     first = file.read(8)
-  for magic, (name, way) in _BINARY.items():
-    if first.startswith(magic):
-      raise errors.InputError(
-        f'{path}: a {name}, expected a file of clicks: {way}'
-      )
+  for tool in _BINARY:
+    if tool.fits(first):
+      _read(path, tool, first)
 
 
 def moments(

@@ -43,7 +43,7 @@ def add_click_files(
   add_known(parser, truth_required)
   add = parser.add_argument
   add('--clicks', required=True, nargs='+', help='files')
-  add('--intervals', default='', choices=click_tools.INTERVALS[1:],
+  add('--intervals', default='', choices=click_tools.INTERVALS,
       help=_INTERVALS)  # fmt: skip
   add('--lenient', action='store_true', help='leave out clicks that are wrong')
 
@@ -122,7 +122,7 @@ class Recipe:
   )
   video_list: str = _option(_VIDEO_LIST, '')
   clicks: tuple[str, ...] = _option('of any format', (), metavar='FILE')
-  intervals: str = _option(_INTERVALS, '', choices=click_tools.INTERVALS[1:])
+  intervals: str = _option(_INTERVALS, '', choices=click_tools.INTERVALS)
   click_fps: float | None = _option(
     _CLICK_FPS, None, type=annotation_formats.rate
   )
