@@ -162,6 +162,16 @@ def test_what_was_changed_in_elan_counts(given):
   ]  # fmt: skip
 
 
+def test_what_a_tool_leaves_without_times_is_told(given, capsys):
+  convert(given, '{video}.eaf')
+  text = (given / 'a.eaf').read_text().replace(' TIME_VALUE="3500"', '')
+  (given / 'a.eaf').write_text(text)
+  convert(given, 'back.csv', source='a.eaf')
+  told = f'left out: {given}/a.eaf: 1 annotations without times of their own'
+  assert told in capsys.readouterr().err
+  assert len((given / 'back.csv').read_text().splitlines()) == 3
+
+
 def _item(*segment, label='run', score=0.5):
   return {'label': label, 'segment': list(segment), 'score': score}
 

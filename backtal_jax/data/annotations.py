@@ -8,7 +8,6 @@ truth, however another source writes them, see video_names.
 import collections
 import dataclasses
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -277,8 +276,6 @@ def read_clicks(
       or marks.BEYOND behind the end, a video or class is unknown.
   """
   read = click_formats.read(path)
-  for text in read.left_out:
-    print(f'left out: {path}: {text}', file=sys.stderr)
   told = ground_truth.times if ground_truth else times or {}
   source = 'ground truth' if ground_truth else 'video list' if told else ''
   spans, complaints = _measure(read, told, source, fps)

@@ -4,6 +4,7 @@ What the values mean is up to `annotations`; the formats are those of
 formats.md. Those that annotation tools write stand in `click_tools`.
 """
 
+import sys
 from collections.abc import Sequence
 
 from etils import epath
@@ -26,7 +27,7 @@ HEADER = (*COLUMNS['csv'], 'annotator')
 
 
 def read(path: epath.Path) -> marks.Marks:
-  """Read a click file; its format is found from its content.
+  """Read a click file, whose content tells its format; say what is left out.
 
   Raises:
     errors.InputError: The file is of no known format, or of two.
@@ -34,7 +35,10 @@ def read(path: epath.Path) -> marks.Marks:
   if path.is_file():
     click_tools.refuse_binary(path)
   text = files.read_text(path)
-  return click_tools.read(path, text) or _read_table(path, text)
+  found = click_tools.read(path, text) or _read_table(path, text)
+  for told in found.left_out:
+    print(f'left out: {path}: {told}', file=sys.stderr)
+  return found
 
 
 def _read_table(path: epath.Path, text: str) -> marks.Marks:
