@@ -153,7 +153,7 @@ def test_official_thumos14_text_files(tmp_path, folder):
   videos = written(
     tmp_path, 'video_id,duration,fps\nvideo_1,60.5,25\nvideo_9,90,30\n'
   )
-  found = annotations.read_ground_truth(tmp_path, video_list=videos)
+  found, _ = annotations.read_known(tmp_path, videos)
   jump, archery = (72.8, 76.4, 'Jump'), (3.0, 4.5, 'Archery')
   assert found == make_truth(
     make_video('video_1', 'val', 60.5, 25.0, (1.0, 2.0, 'Jump')),
@@ -167,8 +167,8 @@ def test_durations_from_other_ground_truth_whatever_the_prefix(tmp_path):
   main = database(v_x={'subset': 'val'}, y={'subset': 'val', 'duration': 1})
   told = {'subset': 'val', 'fps': 24}
   other = database(x=told | {'duration': 7}, y=told | {'duration': 2})
-  found = annotations.read_ground_truth(
-    written(tmp_path, main), video_list=written(tmp_path, other, 'other.json')
+  found, _ = annotations.read_known(
+    written(tmp_path, main), written(tmp_path, other, 'other.json')
   )
   assert found.videos['v_x'] == make_video('v_x', 'val', 7.0, 24.0)
   # What the ground truth itself tells goes first.
@@ -358,9 +358,8 @@ def test_missing_files_folders_and_formats(tmp_path):
   ('video_id,duration\na,long\n', ":2: duration is 'long'"),
 ])  # fmt: skip
 def test_malformed_video_lists(tmp_path, text, match):
-  main = written(tmp_path, database(a={'subset': 'val'}), 'gt.json')
   with pytest.raises(errors.InputError, match=match):
-    annotations.read_ground_truth(main, video_list=written(tmp_path, text))
+    annotations.read_known(None, written(tmp_path, text))
 
 
 BLANKS = tables.EDGES

@@ -125,16 +125,11 @@ def find_ground_truth(name: str, root: epath.Path) -> Annotations:
   return read_ground_truth(files.find(name, root))
 
 
-def read_ground_truth(
-  path: epath.Path, *, video_list: epath.Path | None = None
-) -> Annotations:
+def read_ground_truth(path: epath.Path) -> Annotations:
   """Read ground truth of any format, as published, whatever `problems` finds.
 
-  Args:
-    path: A JSON file (ActivityNet, BackTAL, HACS, LACP, mmaction2), or what
-      annotation_formats.read_thumos14 reads.
-    video_list: Where the ground truth tells no duration or fps, what does, see
-      `read_lengths`.
+  That is a JSON file (ActivityNet, BackTAL, HACS, LACP, mmaction2), or what
+  annotation_formats.read_thumos14 reads.
 
   Raises:
     errors.InputError: Missing, malformed, or a video in it twice.
@@ -154,14 +149,10 @@ def read_ground_truth(
   for name in videos:
     if f'v_{name}' in videos:
       raise errors.InputError(f'{path}: duplicate video {name!r}, v_{name}')
-  annotations = Annotations(videos, classes, str(path))
-  told = {} if video_list is None else read_lengths(video_list)
-  return annotations.completed(told)
+  return Annotations(videos, classes, str(path))
 
 
-def read_lengths(
-  path: epath.Path,
-) -> formats.Times:
+def read_lengths(path: epath.Path) -> formats.Times:
   """Return {video: VideoTimes} of a CSV of videos or of other ground truth."""
   if not path.name.endswith('.json'):
     return formats.read_video_list(path)
@@ -177,10 +168,12 @@ def read_known(
   Returns:
     The ground truth, if it is given; and the times of the videos.
   """
-  if ground_truth:
-    truth = read_ground_truth(ground_truth, video_list=video_list)
-    return truth, truth.times
-  return None, read_lengths(video_list) if video_list else {}
+  truth = read_ground_truth(ground_truth) if ground_truth else None
+  times = read_lengths(video_list) if video_list else {}
+  if truth is None:
+    return None, times
+  truth = truth.completed(times)
+  return truth, truth.times
 
 
 def write_ground_truth(path: epath.Path, annotations: Annotations) -> None:
