@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 import unicodedata
 
 import hypothesis
@@ -15,10 +14,6 @@ from backtal_jax.data import annotations, click_formats, tables, video_names
 from backtal_jax.data.annotations import Annotations, Click, Segment
 from backtal_jax.prepare import inputs
 
-DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
-needs_data = pytest.mark.skipif(
-  not DATA.is_dir(), reason='the real files of ../shared/data are not here'
-)
 in_one_folder = hypothesis.settings(
   suppress_health_check=[
     hypothesis.HealthCheck.function_scoped_fixture,
@@ -44,10 +39,13 @@ TRUTH = make_truth(
 )
 
 
-def written(folder, text, name='file.csv'):
+def written(folder, content, name='file.csv'):
+  """Write text, bytes or JSON, whatever the name says."""
   path = folder / name
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  if not isinstance(content, str | bytes):
+    content = json.dumps(content)
+  path.write_bytes(content if isinstance(content, bytes) else content.encode())
   return path
 
 
@@ -716,13 +714,10 @@ def test_any_click_file_reads_or_is_an_input_error(
 # json and csv.DictReader before the readers were written.
 
 
-@functools.cache
-def read_real(name):
-  """Read ground truth once; it is as slow as it is large."""
-  return annotations.read_ground_truth(DATA / name)
+# Once: it is as slow as it is large.
+read_real = functools.cache(annotations.read_ground_truth)
 
 
-@needs_data
 @pytest.mark.parametrize(('name', 'subsets', 'numbers', 'problems'), [
   ('thumos14/gt_thumos14.json', {'val': 200, 'test': 210}, (6314, 20),
    {'beyond duration': 4}),
@@ -732,8 +727,9 @@ def read_real(name):
    {'training': 4819, 'validation': 2383, 'testing': 2480}, (10733, 100),
    {'end <= start': 10, 'beyond duration': 185, 'twice': 34}),
 ])  # fmt: skip
-def test_real_ground_truth(tmp_path, name, subsets, numbers, problems):
-  found = read_real(name)
+def test_real_ground_truth(shared, tmp_path, name, subsets, numbers, problems):
+  path = shared / 'data' / name
+  found = read_real(path)
   assert {s: len(found.subset(s)) for s in subsets} == subsets
   assert len(found.videos) == sum(subsets.values())
   num_segments = sum(len(v.segments) for v in found.videos.values())
@@ -742,12 +738,11 @@ def test_real_ground_truth(tmp_path, name, subsets, numbers, problems):
   assert {kind: len(lines) for kind, lines in told.items() if lines} == problems
   annotations.write_ground_truth(tmp_path / 'again.json', found)
   assert annotations.read_ground_truth(tmp_path / 'again.json') == found
-  for entry in json.loads((DATA / name).read_text())['database'].values():
+  for entry in json.loads(path.read_text())['database'].values():
     for item in entry['annotations']:
       assert item.get('idx') in (None, found.classes.index(item['label']))
 
 
-@needs_data
 @pytest.mark.parametrize(('name', 'num_clicks', 'num_videos', 'num_classes'), [
   ('thumos14/THUMOS14_Background-Click-Annotation_A1.txt', 2264, 200, 1),
   ('thumos14/THUMOS14_Background-Click-Annotation_A2.txt', 2323, 199, 1),
@@ -759,10 +754,13 @@ def test_real_ground_truth(tmp_path, name, subsets, numbers, problems):
   ('points/hrpro_gtea_point.csv', 367, 21, 7),
   ('points/sfnet_GTEA1.txt', 369, 21, 7),
 ])  # fmt: skip
-def test_real_clicks(tmp_path, name, num_clicks, num_videos, num_classes):
+def test_real_clicks(
+  shared, tmp_path, name, num_clicks, num_videos, num_classes
+):
   is_thumos = 'beoid' not in name and 'gtea' not in name.casefold()
-  truth = read_real('thumos14/gt_thumos14.json') if is_thumos else None
-  clicks, _ = annotations.read_clicks(DATA / name, truth, fps=30)
+  data = shared / 'data'
+  truth = read_real(data / 'thumos14/gt_thumos14.json') if is_thumos else None
+  clicks, _ = annotations.read_clicks(data / name, truth, fps=30)
   assert len(clicks) == num_clicks
   assert len({c.video for c in clicks}) == num_videos
   assert len({c.label for c in clicks}) == num_classes
@@ -770,10 +768,9 @@ def test_real_clicks(tmp_path, name, num_clicks, num_videos, num_classes):
   assert annotations.read_clicks(tmp_path / 'again.csv', truth) == (clicks, [])
 
 
-@needs_data
-def test_real_frame_clicks_lie_in_their_instances_at_the_own_rate():
-  truth = read_real('thumos14/gt_thumos14.json')
-  path = DATA / 'points' / 'lacp_thumos_point_labels.csv'
+def test_real_frame_clicks_lie_in_their_instances_at_the_own_rate(shared):
+  truth = read_real(shared / 'data/thumos14/gt_thumos14.json')
+  path = shared / 'data/points/lacp_thumos_point_labels.csv'
   clicks, _ = annotations.read_clicks(path, truth)
   odd = [c for c in clicks if truth.videos[c.video].fps != 30]
   assert len(odd) > 100

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import hypothesis
 import pytest
+from annotations_test import written
 from hypothesis import strategies as st
 
 from backtal_jax import errors, files
@@ -126,15 +127,6 @@ ELAN = """<?xml version="1.0" encoding="UTF-8"?>
   </TIER>
 </ANNOTATION_DOCUMENT>
 """  # noqa: E501, as ELAN writes it
-
-
-def written(tmp_path, content, name='file.txt'):
-  """Write a file, whose name need not say anything of its form."""
-  if not isinstance(content, str | bytes):
-    content = json.dumps(content)
-  path = tmp_path / name
-  path.write_bytes(content if isinstance(content, bytes) else content.encode())
-  return path
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,8 @@ import types
 import hypothesis
 import numpy as np
 import pytest
-from annotations_test import (
-  DATA,
-  make_video,
-  needs_data,
-  read_real,
-)
-from annotations_test import (
-  make_truth as truth,
-)
+from annotations_test import make_truth as truth
+from annotations_test import make_video, read_real
 from hypothesis import strategies as st
 
 from backtal_jax import errors
@@ -282,16 +275,13 @@ def test_statistics_of_no_clicks_divide_by_nothing(capsys):
   assert '0.0%' in capsys.readouterr().out
 
 
-@needs_data
-def test_real_annotators_of_thumos14():
+def test_real_annotators_of_thumos14(shared):
   # method.md, section 8.
-  ground_truth = read_real('thumos14/gt_thumos14.json')
-  found = {}
+  folder = shared / 'data/thumos14'
+  ground_truth, found = read_real(folder / 'gt_thumos14.json'), {}
   for name in ('A1', 'A2', 'A3'):
-    file = f'THUMOS14_Background-Click-Annotation_{name}.txt'
-    found[name], _ = annotations.read_clicks(
-      DATA / 'thumos14' / file, ground_truth
-    )
+    path = folder / f'THUMOS14_Background-Click-Annotation_{name}.txt'
+    found[name], _ = annotations.read_clicks(path, ground_truth)
   counts = click_stats.count(ground_truth, found)
   assert [n['clicks'] for n in counts.values()] == [2264, 2323, 2344]
   assert [n['videos'] for n in counts.values()] == [200, 199, 199]
@@ -449,7 +439,6 @@ def test_action_clicks_carry_their_class():
   assert 5 <= found[1].time <= 6
 
 
-@needs_data
 @pytest.mark.parametrize(
   ('file', 'subset'),
   [
@@ -459,8 +448,8 @@ def test_action_clicks_carry_their_class():
     ('activitynet12/activity_net.v1-2.min.json', 'validation'),
   ],
 )
-def test_real_ground_truth_simulated(tmp_path, file, subset):
-  ground_truth = read_real(file)
+def test_real_ground_truth_simulated(shared, tmp_path, file, subset):
+  ground_truth = read_real(shared / 'data' / file)
   found = simulate_clicks.simulate_background(ground_truth, subset, seed=0)
   # Through a file and back, as a user would.
   annotations.write_clicks(tmp_path / 'clicks.csv', found)

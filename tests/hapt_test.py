@@ -11,7 +11,6 @@ import pytest
 from backtal_jax import errors
 from backtal_jax.prepare import hapt
 
-REAL = pathlib.Path(__file__).parents[2] / 'shared/data/hapt/HAPT Data Set.zip'
 SAMPLES = {(1, 1): 6401, (2, 2): 5000, (3, 3): 1000, (4, 3): 500}
 # Recording 1 is cut into clips of samples [0, 3200) and [3200, 6401),
 # recording 2 (100 s, 1.6 clips) into two of 2500.
@@ -324,13 +323,13 @@ def test_a_bad_archive_is_named(members, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason='no HAPT archive in ../shared')
-def test_the_real_archive(tmp_path):
-  with zipfile.ZipFile(REAL) as f:
+def test_the_real_archive(shared):
+  archive = shared / 'data/hapt/HAPT Data Set.zip'
+  with zipfile.ZipFile(archive) as f:
     text = f.read('RawData/labels.txt').decode()
   rows = [[int(v) for v in r.split()] for r in text.splitlines()]
   assert len(rows) == 1214
-  clips = hapt.read_clips(REAL)
+  clips = hapt.read_clips(archive)
   recordings = {}
   for clip in clips:
     recordings.setdefault(clip.name[:-3], []).append(clip)
