@@ -53,21 +53,18 @@ def test_resample_one_snippet_repeats_and_integers_become_floats():
 
 
 @pytest.mark.parametrize('num_snippets', [1, 40, 128])
-def test_resample_times_is_interpolation_in_seconds(num_snippets):
-  rng = np.random.default_rng(1)
-  times = np.cumsum(rng.uniform(0.1, 1, 57))
-  x = rng.normal(size=(57, 4))
-  duration = times[-1] + 3
-  wanted = (np.arange(num_snippets) + 0.5) * duration / num_snippets
+def test_a_grid_is_interpolated_in_seconds(num_snippets):
+  x = np.random.default_rng(1).normal(size=(57, 4))
+  grid = feature_records.Grid(34.0, fps=7.5, window=11, stride=4)
+  times = (np.arange(57) * 4 + 5.5) / 7.5
+  wanted = (np.arange(num_snippets) + 0.5) * 34 / num_snippets
   expected = np.stack([np.interp(wanted, times, c) for c in x.T], axis=1)
   np.testing.assert_allclose(
-    resampling.resample_times(x, times, duration, num_snippets),
-    expected,
-    atol=1e-12,
+    grid.resample(x, num_snippets), expected, atol=1e-12
   )
 
 
-def test_resample_times_by_hand():
+def test_a_grid_by_hand():
   # 25 fps, stride 25, window 50: centres at 1, 2 and 3 s of a 4 s video,
   # whose eight snippets are centred at 0.25, 0.75 … 3.75 s.
   grid = feature_records.Grid(4.0, fps=25, window=50, stride=25)
@@ -82,21 +79,6 @@ def test_a_ramp_keeps_its_time():
   y = grid.resample(times[:, None], 100)[:, 0]
   wanted = (np.arange(100) + 0.5) * 0.27
   np.testing.assert_allclose(y, np.clip(wanted, times[0], times[-1]))
-
-
-@pytest.mark.parametrize('call, message', [
-  (lambda x: resampling.resample(x[:0], 4), r'shape \(0, 2\)'),
-  (lambda x: resampling.resample(x[0], 4), r'shape \(2,\)'),
-  (lambda x: resampling.resample_times(x[:0], [], 4.0, 4), r'shape \(0, 2\)'),
-  (lambda x: resampling.resample_times(x, [1], 4.0, 4), 'snippet times'),
-  (lambda x: resampling.resample_times(x, [1, 1], 4.0, 4), 'not increase'),
-  (lambda x: resampling.resample_times(x, [1, np.nan], 4.0, 4), 'not increase'),
-  (lambda x: resampling.resample_times(x, [1, 2], 0.0, 4), 'duration is 0'),
-  (lambda x: resampling.resample_times(x, [1, 2], np.nan, 4), 'duration'),
-])  # fmt: skip
-def test_bad_input(call, message):
-  with pytest.raises(errors.InputError, match=message):
-    call(np.ones((2, 2)))
 
 
 def _saved(save, *args, **kwargs):
