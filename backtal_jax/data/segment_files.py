@@ -4,6 +4,7 @@ What players show (VIA, ELAN, subtitles) is written in their time, to which
 the first picture's is added; all else in ours.
 """
 
+import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -84,7 +85,7 @@ def write(
   videos: Sequence[str],
   times: formats.Times,
   *,
-  suffix: Mapping[str, str] | str = '.mp4',
+  suffix: Mapping[str, str],
   classes: Sequence[str] = (),
   frames: bool = False,
 ) -> list[epath.Path]:
@@ -98,7 +99,7 @@ def write(
     segments: Of any of the videos.
     videos: Names of all videos, those without segments, too.
     times: What is known of the videos.
-    suffix: Ending of the videos' files, of all or by name.
+    suffix: Ending of each video's file.
     classes: Columns of a table of frames; by default those of the segments.
     frames: Whether a table has a row a frame.
 
@@ -120,29 +121,28 @@ def write(
   for path, names in parts.items():
     here = {*names}
     own = [segment for segment in segments if segment.video in here]
-    ending = dict.fromkeys(names, suffix) if isinstance(suffix, str) else suffix
     if form == '.csv':
       rows = _frames(own, names, times, classes) if frames else _table(own)
       files.write_text(path, tables.text(rows))
     elif form == '.json':
       files.write_json(path, _results(own, names))
     else:
-      _write_played(path, form, own, names, times, ending)
+      _write_played(path, form, own, names, times, suffix)
   return [*parts]
 
 
-def _write_played(path, form, segments, videos, times, ending):
+def _write_played(path, form, segments, videos, times, suffix):
   """Write what players show, in their time; of ONE_VIDEO that video."""
   none = formats.VideoTimes()
   first = {name: times.get(name, none).first_picture for name in videos}
   if form == '.via.json':
-    endings = {ending[name] for name in videos}
+    endings = {suffix[name] for name in videos}
     only = endings.pop() if len(endings) == 1 else '.mp4'
     via.write_segments(path, segments, only, first)
     return
   (name,) = videos
   if form == '.eaf':
-    elan.write_segments(path, segments, name, ending[name], first[name])
+    elan.write_segments(path, segments, name, suffix[name], first[name])
   else:
     files.write_text(path, _subtitles(segments, first[name], form))
 
@@ -194,9 +194,7 @@ def _subtitles(segments, first, form):
   for number, s in enumerate(sorted(segments, key=lambda s: s.start), 1):
     start, end = (round(1000 * (x + first)) for x in (s.start, s.end))
     text = ' '.join(s.label.split())
-    if form == '.vtt':
-      for sign, name in (('&', 'amp'), ('<', 'lt'), ('>', 'gt')):
-        text = text.replace(sign, f'&{name};')
+    text = html.escape(text, quote=False) if form == '.vtt' else text
     text += '' if s.score is None else f' {s.score:.2f}'
     span = ' --> '.join(_clock(x, mark) for x in (start, max(end, start + 1)))
     cues.append(f'{number}\n{span}\n{text}\n')

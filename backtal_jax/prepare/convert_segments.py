@@ -34,13 +34,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(
   segments: list[str],
   output: epath.Path,
-  ground_truth: epath.Path | None = None,
-  video_list: epath.Path | None = None,
-  fps: float | None = None,
-  subset: str | None = None,
-  suffix: str | None = None,
-  frames: bool = False,
-  lenient: bool = False,
+  ground_truth: epath.Path | None,
+  video_list: epath.Path | None,
+  fps: float | None,
+  subset: str | None,
+  suffix: str | None,
+  frames: bool,
+  lenient: bool,
 ) -> None:
   """Read files of segments, and write them in the form of the output.
 
@@ -75,8 +75,8 @@ def run(
     written = [output]
   else:
     written = segment_files.write(
-      output, right, [*videos], times, suffix=suffix,
-      classes=classes, frames=frames,
+      output, right, [*videos], times, classes=classes, frames=frames,
+      suffix=dict.fromkeys(videos, suffix),
     )  # fmt: skip
   print(f'{errors.few(written)}: {len(right)} segments of {len(videos)} videos')
 
@@ -93,7 +93,9 @@ def _read(paths, truth, times, fps, subset):
     found, complaints = segment_files.read(path, times, fps)
     told = {name: video.times for name, video in found.videos.items()}
     named = truth.classes if truth else ()
-    good, wrong = segment_files.check(found, times or _told(told), named)
+    if not all(known.duration for known in told.values()):
+      told = {}  # a file that tells of all videos alone is believed
+    good, wrong = segment_files.check(found, times or told, named)
     right += good
     problems += complaints + wrong
     classes += [name for name in found.classes if name not in classes]
@@ -106,11 +108,6 @@ def _read(paths, truth, times, fps, subset):
           video, name=known, subset=video.subset or subset or theirs
         )
   return right, videos, classes, problems
-
-
-def _told(times):
-  """Return the times that a file itself tells, if it tells of all videos."""
-  return times if all(told.duration for told in times.values()) else {}
 
 
 def _complete(known, told, fps):
