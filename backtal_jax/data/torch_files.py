@@ -64,15 +64,14 @@ def load(path: epath.Path, expected: str) -> Any:
 
 def _harmless() -> list[object]:
   """List what may lie beside a state dict: it holds values and runs no code."""
-  numpy = multiarray
   old = 'numpy.core.multiarray.'  # as NumPy 1 names them
   return [
     *{type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdgFDGSUMm'},
-    *(np.dtype, np.ndarray, numpy.scalar, numpy._reconstruct, codecs.encode),
-    (numpy.scalar, f'{old}scalar'),
-    (numpy._reconstruct, f'{old}_reconstruct'),
+    *(np.dtype, np.ndarray, multiarray.scalar, multiarray._reconstruct),
+    (multiarray.scalar, f'{old}scalar'),
+    (multiarray._reconstruct, f'{old}_reconstruct'),
     *(bool, int, float, complex, str, list, tuple, dict, set, frozenset),
-    *(slice, range),
+    *(slice, range, codecs.encode),
     # Containers that torch fills no others than these of.
     (lambda *_: collections.OrderedDict(), 'collections.defaultdict'),
     (lambda *_: [], 'collections.deque'),
