@@ -163,18 +163,6 @@ def test_intervals_are_clicks_only_where_asked_for(tmp_path, content, who):
     assert sorted(c.time for c in clicks) == [5, 5, 45]
 
 
-def test_frames_of_label_studio_may_begin_at_zero(tmp_path):
-  task = json.loads(json.dumps(LABEL_STUDIO[:1]))
-  (item,) = task[0]['annotations'][0]['result']
-  item['value']['ranges'] = [{'start': 0, 'end': 0}, {'start': 25, 'end': 75}]
-  path = written(tmp_path, task)
-  for known in (TRUTH, None):
-    clicks, _ = annotations.read_clicks(
-      path, known, fps=50, intervals='midpoint'
-    )
-    assert [c.time for c in clicks] == [0.0, 1.0]
-
-
 # Two files in a row, 60 and 90 s; columns of BORIS 10.0.2, as it wrote them.
 BORIS_HEAD = (
   'Observation id,Description,Observation type,Source,Time offset (s),'
@@ -327,6 +315,8 @@ UPLOAD = '/data/upload/1/0a1b2c3d-one.mp4'
 @pytest.mark.parametrize('export, expected, told', [
   (studio(UPLOAD, timeline(49, 49)), [2.0], ''),
   (studio(UPLOAD, timeline(25, 73)), [2.0], ''),
+  # Some begin at 0.
+  (studio(UPLOAD, timeline(0, 0), timeline(24, 72)), [0.0, 2.0], ''),
   (studio(UPLOAD, SOUND_REGION), [30.5], ''),
   (studio(UPLOAD, timeline(49, 49), SOUND_REGION), [2.0, 30.5], ''),
   (studio(UPLOAD, box((49, False))), [2.0], ''),
@@ -620,17 +610,16 @@ def test_damage_anywhere_is_an_input_error(tmp_path, data):
     assert all(click.time >= 0 for click in clicks)
 
 
-@pytest.mark.parametrize('content', [VIA, VIA_CSV.replace('[4.633]', '[]')])
-def test_entries_of_via_about_no_time_are_counted(tmp_path, capsys, content):
+@pytest.mark.parametrize('content, count, told', [
+  (VIA, 2, '1 entries about no time'),
+  (VIA_CSV.replace('[4.633]', '[]'), 1, '1 entries about no time'),
+  (elan([VIDEO]), 0, 'no moments or intervals'),
+])  # fmt: skip
+def test_what_holds_no_time_is_told(tmp_path, capsys, content, count, told):
   path = written(tmp_path, content)
-  annotations.read_clicks(path, TRUTH, intervals='midpoint')
-  assert f'{path}: 1 entries about no time' in capsys.readouterr().err
-
-
-def test_a_file_without_any_click_says_so(tmp_path, capsys):
-  path = written(tmp_path, elan([VIDEO]))
-  assert annotations.read_clicks(path, TRUTH) == ([], [])
-  assert f'{path}: no moments or intervals' in capsys.readouterr().err
+  clicks, _ = annotations.read_clicks(path, TRUTH, intervals='midpoint')
+  assert len(clicks) == count
+  assert f'left out: {path}: {told}' in capsys.readouterr().err
 
 
 CLICKS = [
