@@ -181,6 +181,20 @@ TRUTH = {'database': {'a': {
   'annotations': [{'label': 'run', 'segment': [1, 2]}]}}}  # fmt: skip
 
 
+def test_a_table_adds_to_a_ground_truth(given):
+  (given / 'truth.json').write_text(json.dumps(TRUTH))
+  (given / 't.csv').write_text('video_id,label,start,end\na,fly,3,4\n')
+  prepare.main(['convert-segments', '--subset=test', '--segments',
+                f'{given}/truth.json', f'{given}/t.csv',
+                f'--output={given}/both.json'])  # fmt: skip
+  both = annotations.read_ground_truth(given / 'both.json')
+  assert both.classes == ('run', 'fly')
+  assert both.videos['a'] == annotations.AnnotatedVideo(
+    'a', 'training', 10.0, None, (
+      annotations.Segment(1, 2, 'run'), annotations.Segment(3, 4, 'fly')),
+  )  # fmt: skip
+
+
 @pytest.mark.parametrize(('video', 'item', 'message'), [
   ('other', _item(1, 2), "video 'other' is unknown"),
   ('a', _item(1, 2, label='fly'), "class 'fly' is unknown, expected one of"),

@@ -123,9 +123,9 @@ def _in_gaps(a, b, gaps):
 
 def _in_parts(a, b, length):
   """Return what both say of each part, up to the last click of either."""
-  said: list[dict[int, str]] = []
+  said = []
   for clicks in (a, b):
-    labels: dict[int, str] = {}
+    labels = {}
     # In one part an action goes before background, as in training.
     for click in sorted(clicks, key=lambda c: (not c.is_background, c.time)):
       labels[int(click.time / length)] = click.label

@@ -61,12 +61,11 @@ def run(
       'expected predictions or annotations alone'
     )
   times = {
-    name: _complete(times.get(name), video.times, fps)
+    name: _complete(times.get(name, video.times), video.times, fps)
     for name, video in videos.items()
   }
-  classes = list(truth.classes if truth else classes) or sorted(
-    {segment.label for segment in right}
-  )
+  classes = list(truth.classes if truth else classes)
+  classes += sorted({segment.label for segment in right}.difference(classes))
   is_truth = scored == {False} and form == '.json'
   if subset and not is_truth:
     raise errors.InputError(f'{output}: will be no ground truth; no --subset')
@@ -94,7 +93,7 @@ def _read(paths, truth, times, fps, subset):
     told = {name: video.times for name, video in found.videos.items()}
     named = truth.classes if truth else ()
     if not all(known.duration for known in told.values()):
-      told = {}  # a file that tells of all videos alone is believed
+      told = {}  # a file is believed where it tells of all its videos
     good, wrong = segment_files.check(found, times or told, named)
     right += good
     problems += complaints + wrong
@@ -104,15 +103,16 @@ def _read(paths, truth, times, fps, subset):
       known = names.get(name, '' if times else name)
       if known:
         theirs = truth.videos[known].subset if truth else ''
+        before = videos.get(known, video)  # of another file
         videos[known] = dataclasses.replace(
-          video, name=known, subset=video.subset or subset or theirs
-        )
+          video, **_complete(video.times, before.times)._asdict(), name=known,
+          subset=video.subset or before.subset or subset or theirs,
+        )  # fmt: skip
   return right, videos, classes, problems
 
 
-def _complete(known, told, fps):
+def _complete(known, told, fps=None):
   """Return what is known of a video's times, else what its file tells."""
-  known = known or annotation_formats.VideoTimes()
   return annotation_formats.VideoTimes(
     known.duration or told.duration,
     known.fps or told.fps or fps,

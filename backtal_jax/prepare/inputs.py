@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from etils import epath
 
@@ -141,8 +141,8 @@ def _with_grid(recipe, record):
   """Return the recipe with the grid of the features' record, if any."""
   if not record:
     return recipe
-  grid: dict[str, Any] = {'channels_first': False}
-  grid |= {k: v and float(v) for k, v in record.items() if k in _GRID}
+  grid = {k: v and float(v) for k, v in record.items() if k in _GRID}
+  grid['channels_first'] = False
   for key in ('channels_first', *_GRID):
     given = getattr(recipe, key)
     if given is not None and given != grid.get(key):
@@ -216,7 +216,7 @@ def _read_annotations(recipe):
   videos, told = read_labels(files.path(recipe.labels))
   classes = truth.classes or tuple(sorted(set().union(*told.values())))
   names, _ = video_names.match(videos, truth.videos)
-  owner: dict[str, str] = {}
+  owner = {}
   for name, video in videos.items():
     unknown = sorted(told[name] - set(classes))
     if unknown:
