@@ -44,7 +44,7 @@ def one_class(cas, magnitude=(), **changes):
     **{**settings, **changes},
   )
   assert (labels == 0).all()
-  return segments.tolist(), scores
+  return segments, scores
 
 
 @pytest.mark.parametrize('name', SETTINGS)
@@ -113,7 +113,7 @@ def videos(draw):
   }
 
 
-@hypothesis.settings(deadline=None, max_examples=400)
+@hypothesis.settings(max_examples=400)
 @hypothesis.given(videos())
 def test_small_videos_equal_plain_loops(case):
   arrays, settings = case
@@ -194,61 +194,45 @@ def test_suppression_in_blocks_equals_plain_loops():
   assert 100 < kept.size < 1000
 
 
-def test_scores_by_hand():
+_LOWEST = {'cas_thresholds': (0, 0.1, 0.1)}
+_MAGNITUDE = {
+  'magnitude': [1, 2, 3, 1], 'cas_thresholds': (), 'confidence_weight': 0,
+  'magnitude_thresholds': (0.25, 1, 0.5), 'whole_video_score': 0.6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('cas', 'settings', 'expected', 'expected_scores'), [
   # Normalised: -1/3, 1, 1/3, 0. At 0 frames 1-2 are a run and nothing positive
   # is around; at 0.5 frame 1 is one, the class score adds 0.5 * 0.8.
-  segments, scores = one_class([-1, 3, 1, 0])
-  assert segments == [[2, 4], [2, 6]]
-  np.testing.assert_allclose(scores, [1 + 0.4, 2 / 3 + 0.4], 1e-6)
+  ([-1, 3, 1, 0], {}, [[2, 4], [2, 6]], [1 + 0.4, 2 / 3 + 0.4]),
   # (4 - 2 + 1) / (6 - 2 + 1) is 0.6: from there on the lower one is dropped.
-  assert one_class([-1, 3, 1, 0], nms_tiou=0.61)[0] == [[2, 4], [2, 6]]
-  assert one_class([-1, 3, 1, 0], nms_tiou=0.59)[0] == [[2, 4]]
-
-
-def test_surroundings_by_hand():
+  ([-1, 3, 1, 0], {'nms_tiou': 0.61}, [[2, 4], [2, 6]], [1.4, 2 / 3 + 0.4]),
+  ([-1, 3, 1, 0], {'nms_tiou': 0.59}, [[2, 4]], [1.4]),
   # Normalised: 1, 0.5, 0, 0.25, 0.25, 0. Around the run of frames 0-1 is frame
   # 2 (up to int(1 + 2), excluded); around that of 3-4 are frames 1, 2 and 5.
-  segments, scores = one_class(
-    [4, 2, 0, 1, 1, 0], cas_thresholds=(0, 0.1, 0.1), confidence_weight=0
-  )
-  assert segments == [[0, 4], [6, 10]]
-  np.testing.assert_allclose(scores, [0.75, 0.25 - 0.5 / 3], atol=1e-6)
-
-
-def test_trim_and_whole_video_by_hand():
-  segments, scores = one_class(
-    [0, 0, 0, 0, 4],
-    cas_thresholds=(0, 0.1, 0.1),
-    trim=0.1,
-    whole_video_score=0.5,
-  )
-  np.testing.assert_allclose(segments, [[8.2, 9.8], [0, 10]])
-  np.testing.assert_allclose(scores, [1.4, 0.5], 1e-6)
-
-
-def test_magnitude_by_hand():
+  ([4, 2, 0, 1, 1, 0], {**_LOWEST, 'confidence_weight': 0}, [[0, 4], [6, 10]],
+   [0.75, 0.25 - 0.5 / 3]),
+  ([0, 0, 0, 0, 4], {**_LOWEST, 'trim': 0.1, 'whole_video_score': 0.5},
+   [[8.2, 9.8], [0, 10]], [1.4, 0.5]),
   # Magnitudes 0, 0.5, 1 and 0: runs [1, 2] at 0.25 and [2, 2] at 0.75. Inner
   # and outer come from the CAS 0, 1, 0.25, 0, which isn't thresholded.
-  settings = {
-    'cas_thresholds': (),
-    'magnitude_thresholds': (0.25, 1, 0.5),
-    'confidence_weight': 0,
-    'whole_video_score': 0.6,
-  }
-  segments, scores = one_class([0, 4, 1, 0], [1, 2, 3, 1], **settings)
-  assert segments == [[2, 6], [4, 6]]
-  np.testing.assert_allclose(scores, [0.625, 0.25 - 1], 1e-6)
-
-
-def test_frame_zero_alone_is_no_proposal_and_nothing_without_a_peak():
-  for value in (-1, 0, 2):
-    assert one_class([value] * 4)[0] == []
-  assert one_class([0, 5, 0], frame_num=1)[0] == []
-  assert one_class([3, 0, 0, 0])[0] == []
+  ([0, 4, 1, 0], _MAGNITUDE, [[2, 6], [4, 6]], [0.625, 0.25 - 1]),
+  # Nothing without a peak, and frame zero alone is no proposal.
+  *[([value] * 4, {}, [], []) for value in (-1, 0, 2)],
+  ([0, 5, 0], {'frame_num': 1}, [], []),
+  ([3, 0, 0, 0], {}, [], []),
   # At 0.5 frame 0 is alone; at 0 frame 3 is there too.
-  assert one_class([3, 0, 0, 1])[0] == [[0, 2], [6, 8]]
-  assert len(one_class([3, 0, 0, 1], cas_thresholds=(0.5, 1, 1))[0]) == 0
-  assert one_class([0, 3, 0, 0])[0] == [[2, 4]]
+  ([3, 0, 0, 1], {}, [[0, 2], [6, 8]], [1.4, 1 / 3 + 0.4]),
+  ([3, 0, 0, 1], {'cas_thresholds': (0.5, 1, 1)}, [], []),
+  ([0, 3, 0, 0], {}, [[2, 4]], [1.4]),
+  # The threshold of a class is inclusive.
+  ([0, 3, 0], {'class_threshold': 0.8}, [[2, 4]], [1.4]),
+  ([0, 3, 0], {'class_threshold': 0.81}, [], []),
+])  # fmt: skip
+def test_segments_and_scores_by_hand(cas, settings, expected, expected_scores):
+  segments, scores = one_class(cas, **settings)
+  np.testing.assert_allclose(segments, np.reshape(expected, (-1, 2)), 1e-12)
+  np.testing.assert_allclose(scores, expected_scores, 1e-6)
 
 
 def test_no_class_above_the_threshold():
@@ -263,11 +247,6 @@ def test_no_class_above_the_threshold():
   assert labels.shape == scores.shape == (0,)
   assert segments.shape == (0, 2)
   assert labels.dtype.kind == 'i'
-
-
-def test_threshold_of_a_class_is_inclusive():
-  assert one_class([0, 3, 0], class_threshold=0.8)[0]
-  assert not one_class([0, 3, 0], class_threshold=0.81)[0]
 
 
 def test_background_channel_is_unused():
