@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from annotations_test import make_truth, make_video
 
 from backtal_jax import errors
 from backtal_jax.data import annotations, clicks
@@ -63,9 +64,8 @@ def test_a_random_moment_is_what_counting_moments_says():
     moments = (np.arange(40000) + 0.5) / 40000 * 31.0
     values = np.array([value(t) for t in moments])
     time = float(rng.uniform(0, 31))
-    expected = (values > value(time)).mean() + (
-      values == value(time)
-    ).mean() / 2
+    own = value(time)
+    expected = (values > own).mean() + (values == own).mean() / 2
     got = agreement.by_video(truth(a=31.0), predictions, [click('a', time)])
     assert got['a'][0][0] == pytest.approx(expected, abs=1e-3)
 
@@ -98,22 +98,14 @@ def test_the_interval_is_that_of_drawing_videos():
   assert measured['high'] == pytest.approx(high, abs=0.015)
 
 
-def _annotated(names, duration=100.0):
-  return annotations.Annotations(
-    {
-      n: annotations.AnnotatedVideo(n, 'training', duration, None, ())
-      for n in names
-    },
-    ('run',),
-  )
-
-
 def test_a_share_of_each_video_is_kept_aside():
   names = [f'v{i}' for i in range(300)]
   given = [click(n, t) for n in names for t in (1.0, 1.2, 30.0, 60.0, 90.0)]
-  known = _annotated(names)
-  split = lambda seed: clicks.keep_aside(
-    given, known, 0.3, seed=seed, num_snippets=20
+  known = lambda duration: make_truth(
+    *(make_video(n, 'training', duration) for n in names)
+  )
+  split = lambda seed, duration=100.0: clicks.keep_aside(
+    given, known(duration), 0.3, seed=seed, num_snippets=20
   )
   trained, aside = split(0)
   assert sorted([*trained, *aside], key=str) == sorted(given, key=str)
@@ -126,9 +118,7 @@ def test_a_share_of_each_video_is_kept_aside():
   assert {*counts} == {1, 2}
   assert np.mean(counts) == pytest.approx(1.2, abs=0.07)
   with pytest.raises(errors.InputError, match='has no duration'):
-    clicks.keep_aside(
-      given, _annotated(names, None), 0.3, seed=0, num_snippets=20
-    )
+    split(0, None)
 
 
 def test_the_study_counts_what_a_choice_loses():
