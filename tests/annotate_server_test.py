@@ -149,7 +149,6 @@ def test_ranges_of_a_large_file(site):
 
 
 def test_bad_bodies(site):
-  log = (site.folder / 'clicks.csv.log').read_bytes()
   for body in (b'', b'{', b'[]', b'"x"', b'\xff', b'[' * 60000):
     answer = site.client.ask('/api/act', body)
     assert answer.status == 400 and json.loads(answer.body)['problem']
