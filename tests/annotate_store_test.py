@@ -24,20 +24,18 @@ HEADER = 'video_id,time,label,annotator\n'
 @pytest.fixture
 def opened(tmp_path):
   """Return a function that opens tmp_path/clicks.csv; close what it gave."""
-  stores = []
+  with contextlib.ExitStack() as stack:
 
-  def open_store(who='A1', names=NAMES, classes=('jump', 'run')):
-    for other in stores:
-      other.close()
-    stores.append(annotate_client.open_store(tmp_path, names, classes, who))
-    for name in names:
-      if stores[-1].duration(name) is None:
-        stores[-1].act({'kind': 'opened', 'video': name, 'duration': 60})
-    return stores[-1]
+    def open_store(who='A1'):
+      stack.close()
+      s = annotate_client.open_store(tmp_path, NAMES, who=who)
+      stack.callback(s.close)
+      for name in NAMES:
+        if s.duration(name) is None:
+          s.act({'kind': 'opened', 'video': name, 'duration': 60})
+      return s
 
-  yield open_store
-  for other in stores:
-    other.close()
+    yield open_store
 
 
 def click(opened_store, video, time, label='background', **others):
