@@ -10,21 +10,13 @@ import chromium
 import pytest
 
 from backtal_jax import errors, files
-from backtal_jax.annotate import (
-  history,
-  queue,
-  reviews,
-  videos,
-)
+from backtal_jax.annotate import history, queue, reviews, videos
 from backtal_jax.data import annotations
 
-pytest.importorskip('uvicorn', reason='needs uvicorn, of the extra annotate')
-server = pytest.importorskip(
-  'backtal_jax.annotate.server',
-  reason='needs starlette, of the extra annotate',
-)
+server = page_test.server
 
 NAMES = dict.fromkeys(('a', 'b b'))
+REVIEWED = 'clicks_annotations.json'  # of the command
 FOUND = [(1.0, 3.0, 'run', 0.9), (5.0, 6.0, 'jump', 0.2)]
 # What counts the segments that the page lists.
 LISTED = 'return document.querySelectorAll("#segments li").length'
@@ -33,23 +25,19 @@ LISTED = 'return document.querySelectorAll("#segments li").length'
 @pytest.fixture
 def opened(tmp_path):
   """Return a function that opens the files in tmp_path."""
-  stores = []
+  with contextlib.ExitStack() as stack:
 
-  def open_store(who='A1', learn=False, subset='validation'):
-    for other in stores:
-      other.close()
-    annotated = reviews.File(files.path(tmp_path / 'truth.json'), subset)
-    stores.append(
-      annotate_client.open_store(
+    def open_store(who='A1', learn=False, subset='validation'):
+      stack.close()
+      annotated = reviews.File(files.path(tmp_path / 'truth.json'), subset)
+      s = annotate_client.open_store(
         tmp_path, NAMES, who=who, measure=lambda name: 60.0,
         annotated=annotated, learn=learn,
-      )
-    )  # fmt: skip
-    return stores[-1]
+      )  # fmt: skip
+      stack.callback(s.close)
+      return s
 
-  yield open_store
-  for other in stores:
-    other.close()
+    yield open_store
 
 
 def review(opened_store, video, **segments):
@@ -58,11 +46,9 @@ def review(opened_store, video, **segments):
   )
 
 
-def truth(tmp_path):
+def truth(folder, name='truth.json'):
   """Return {video: [(start, end, label)]} of the annotations."""
-  if not (tmp_path / 'truth.json').exists():
-    return {}
-  read = annotations.read_ground_truth(files.path(tmp_path / 'truth.json'))
+  read = annotations.read_ground_truth(files.path(folder / name))
   return {
     name: [(s.start, s.end, s.label) for s in video.segments]
     for name, video in read.videos.items()
@@ -72,7 +58,8 @@ def truth(tmp_path):
 def test_reviewed_videos_are_ground_truth(opened, tmp_path):
   s = opened()
   review(s, 'a', x=[1, 3, 'run', 'accepted'], y=[5, 6, 'jump', 'rejected'])
-  assert truth(tmp_path) == {}  # nobody said that the video is reviewed
+  # Nobody said that the video is reviewed.
+  assert not (tmp_path / 'truth.json').exists()
   s.act({'kind': 'reviewed', 'video': 'a', 'reviewed': True})
   assert truth(tmp_path) == {'a': [(1.0, 3.0, 'run')]}
   review(s, 'a', x=[1.04, 3, 'run', 'accepted'])
@@ -289,14 +276,6 @@ def served(browser, folder, *options):
 browser, made, folder = page_test.browser, page_test.made, page_test.folder
 
 
-def reviewed_file(folder):
-  path = files.path(folder / 'clicks_annotations.json')
-  return {
-    name: [(s.start, s.end, s.label) for s in video.segments]
-    for name, video in annotations.read_ground_truth(path).videos.items()
-  }
-
-
 @pytest.mark.slow
 def test_review_with_the_keyboard_alone(browser, folder):
   found = [
@@ -347,11 +326,11 @@ def test_review_with_the_keyboard_alone(browser, folder):
     page.until(lambda: page.text('name') == second)
     page.until(lambda: page.text('progress').endswith('1 reviewed'))
     expected = [(0.96, 3.04, 'run'), (8.0, 9.0, 'jump')]
-    assert reviewed_file(folder) == {first: expected}
+    assert truth(folder, REVIEWED) == {first: expected}
     page.press('u')
     page.until(lambda: page.text('name') == first)
     says('Undone: video reviewed')
-    assert reviewed_file(folder) == {}
+    assert truth(folder, REVIEWED) == {}
     page.press('z')
     says('The line shows')
     page.press('v', 'b')  # the keys are those of clicks again
@@ -388,7 +367,7 @@ def test_reviews_wait_for_a_server_that_was_killed(browser, folder):
     _,
   ):
     page.until(lambda: page.text('saved') == 'all saved')
-  found = reviewed_file(folder)[first]
+  found = truth(folder, REVIEWED)[first]
   assert found == [(1.0, 2.0, 'run'), (1.0, 3.0, 'run')]
 
 
