@@ -5,29 +5,38 @@ import types
 
 import annotate_client
 import numpy as np
+from annotations_test import make_truth, make_video
+from prepare_test import command
 
 from backtal_jax import IGNORED, files
 from backtal_jax.annotate import queue, reviews
 from backtal_jax.data import annotations
 from backtal_jax.metrics import segments
-from backtal_jax.prepare import __main__ as command
 from experiments import proposals, review_cost, video_order
 
 NAMES = 'a', 'b b', 'c%é'
 
 
+def prepare(folder, names, *flags, **options):
+  """Prepare what the page wrote, with features of some videos."""
+  rng = np.random.default_rng(0)
+  (folder / 'features').mkdir()
+  for name in names:
+    array = rng.normal(size=(20, 6)).astype(np.float32)
+    np.save(folder / 'features' / f'{name}.npy', array)
+  command(
+    'custom', *flags, features=folder / 'features',
+    ground_truth=folder / 'truth.json', labels=folder / 'labels.csv',
+    clicks=folder / 'clicks.csv', num_snippets=20, fps=25,
+    output=folder / 'root', **options,
+  )  # fmt: skip
+
+
 def test_prepare_takes_the_pages_files_as_they_are(tmp_path):
-  for name in (*NAMES, 'test'):
-    array = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
-    (tmp_path / 'features').mkdir(exist_ok=True)
-    np.save(tmp_path / 'features' / f'{name}.npy', array)
-  segment = annotations.Segment(1.0, 3.0, 'run')
-  video = annotations.AnnotatedVideo('test', 'test', 20.0, 25.0, (segment,))
-  jump = annotations.Segment(5.0, 6.0, 'jump')
-  other = annotations.AnnotatedVideo('other', 'none', 20.0, 25.0, (jump,))
+  video = make_video('test', 'test', 20.0, 25.0, (1.0, 3.0, 'run'))
+  other = make_video('other', 'none', 20.0, 25.0, (5.0, 6.0, 'jump'))
   annotations.write_ground_truth(
-    tmp_path / 'truth.json',
-    annotations.Annotations({'test': video, 'other': other}, ('jump', 'run')),
+    tmp_path / 'truth.json', make_truth(video, other, classes=('jump', 'run'))
   )
   page = annotate_client.open_store(tmp_path, dict.fromkeys(NAMES))
   for name in NAMES:
@@ -36,12 +45,7 @@ def test_prepare_takes_the_pages_files_as_they_are(tmp_path):
     page.act({'kind': 'click', 'video': name, 'time': 10.5})
   page.act({'kind': 'click', 'video': 'a', 'time': 2, 'label': 'run'})
   page.close()
-  command.main(
-    ['custom', f'--features={tmp_path}/features', '--eval_split=test',
-     f'--ground_truth={tmp_path}/truth.json', f'--labels={tmp_path}/labels.csv',
-     f'--clicks={tmp_path}/clicks.csv', '--num_snippets=20', '--fps=25',
-     f'--output={tmp_path}/root']
-  )  # fmt: skip
+  prepare(tmp_path, (*NAMES, 'test'), eval_split='test')
   found = {
     path.stem: np.load(path)['point_label']
     for path in (tmp_path / 'root' / 'training').iterdir()
@@ -54,11 +58,6 @@ def test_prepare_takes_the_pages_files_as_they_are(tmp_path):
 
 
 def test_prepare_and_metric_take_what_is_reviewed_as_it_is(tmp_path):
-  rng = np.random.default_rng(0)
-  (tmp_path / 'features').mkdir()
-  for name in NAMES:
-    array = rng.normal(size=(20, 6)).astype(np.float32)
-    np.save(tmp_path / 'features' / f'{name}.npy', array)
   path = files.path(tmp_path / 'truth.json')
   page = annotate_client.open_store(
     tmp_path, dict.fromkeys(NAMES), measure=lambda name: 20.0,
@@ -72,11 +71,7 @@ def test_prepare_and_metric_take_what_is_reviewed_as_it_is(tmp_path):
   page.act({'kind': 'review', 'video': 'a', 'segments': said})
   page.act({'kind': 'reviewed', 'video': 'a', 'reviewed': True})
   page.close()
-  command.main(
-    ['custom', f'--features={tmp_path}/features', f'--ground_truth={path}',
-     f'--labels={tmp_path}/labels.csv', f'--clicks={tmp_path}/clicks.csv',
-     '--num_snippets=20', '--fps=25', '--lenient', f'--output={tmp_path}/root']
-  )  # fmt: skip
+  prepare(tmp_path, NAMES, '--lenient')
   root = tmp_path / 'root'
   assert [p.stem for p in (root / 'validation').iterdir()] == ['a']
   assert {p.stem for p in (root / 'training').iterdir()} == {'b b', 'c%é'}
@@ -91,16 +86,10 @@ def test_prepare_and_metric_take_what_is_reviewed_as_it_is(tmp_path):
   assert len(found.start) == 3
 
 
-TRUTH = annotations.Annotations(
-  {
-    'v': annotations.AnnotatedVideo(
-      'v', 'train', 100.0, 25.0,
-      (annotations.Segment(20.0, 40.0, 'x'),
-       annotations.Segment(40.3, 60.0, 'x')),
-    )
-  },
-  ('x',),
-)  # fmt: skip
+_ACTIONS = (20.0, 40.0, 'x'), (40.3, 60.0, 'x')
+TRUTH = make_truth(
+  make_video('v', 'train', 100.0, 25.0, *_ACTIONS), classes=('x',)
+)
 
 
 def test_annotator_of_the_study_clicks_background_only():
