@@ -19,7 +19,6 @@ in_one_folder = hypothesis.settings(
     hypothesis.HealthCheck.function_scoped_fixture,
     hypothesis.HealthCheck.too_slow,
   ],
-  deadline=None,
 )
 
 
@@ -545,10 +544,9 @@ COMPOSED, DECOMPOSED = 'caf\u00e9', 'cafe\u0301'
 def test_canonically_equal_names_are_one(tmp_path, known, other):
   names = [known, f'x{known}']
   assert video_names.match_one(f'{other}.MP4', names) == known
-  database = {
-    known: {'subset': 'a', 'annotations': [{'label': known, 'segment': [1, 2]}]}
-  }
-  path = written(tmp_path, json.dumps({'database': database}))
+  rows = [{'label': known, 'segment': [1, 2]}]
+  text = database(**{known: {'subset': 'a', 'annotations': rows}})
+  path = written(tmp_path, text)
   truth = annotations.read_ground_truth(path)
   assert truth.classes == (COMPOSED,)
   path = written(tmp_path, f'video_id,time,label\n{other},1,{other}\n')
@@ -559,8 +557,7 @@ def test_canonically_equal_names_are_one(tmp_path, known, other):
 def test_numbers_as_other_tools_write_them(tmp_path):
   items = [{'label': x, 'segment': ['1', 2]} for x in (3, 10)]
   entry = {'subset': 'a', 'fps': '30000/1001', 'annotations': items}
-  path = written(tmp_path, json.dumps({'database': {'one': entry}}))
-  truth = annotations.read_ground_truth(path)
+  truth = annotations.read_ground_truth(written(tmp_path, database(one=entry)))
   assert truth.videos['one'].fps == 30000 / 1001
   assert set(truth.classes) == {'3', '10'}
   path = written(tmp_path, 'video_id,time,label\none,1,3\n')
