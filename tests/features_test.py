@@ -5,6 +5,7 @@ import io
 import hypothesis
 import numpy as np
 import pytest
+from annotations_test import in_one_folder
 from hypothesis import strategies as st
 
 from backtal_jax import errors
@@ -87,11 +88,7 @@ _FILES = {
 
 
 @pytest.mark.filterwarnings('ignore:Reading `.npy` or')
-@hypothesis.settings(
-  deadline=None,
-  max_examples=200,
-  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
+@hypothesis.settings(in_one_folder, max_examples=200)
 @hypothesis.given(
   st.sampled_from(list(_FILES)), st.floats(0, 1), st.binary(max_size=4),
   st.integers(0, 9),
