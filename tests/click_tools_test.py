@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 
 import hypothesis
 import pytest
-from annotations_test import written
+from annotations_test import in_one_folder, written
 from hypothesis import strategies as st
+from prepare_test import command
 
 from backtal_jax import errors, files
 from backtal_jax.annotate import history
 from backtal_jax.data import annotations
-from backtal_jax.prepare import __main__ as command
 
 Click = annotations.Click
 
@@ -345,6 +345,15 @@ def test_regions_of_label_studio(tmp_path, capsys, export, expected, told):
   assert told in capsys.readouterr().err
 
 
+def test_frames_of_label_studio_may_begin_at_zero(tmp_path):
+  path = written(tmp_path, studio(UPLOAD, timeline(0, 0), timeline(25, 75)))
+  for known in (TRUTH, None):
+    clicks, _ = annotations.read_clicks(
+      path, known, fps=50, intervals='midpoint'
+    )
+    assert [c.time for c in clicks] == [0.0, 1.0]
+
+
 @pytest.mark.parametrize('task, expected', [
   # As Label Studio 1.23.2 named uploads of clip B.mp4 and clip (30 fps).mp4.
   ({'video': '/data/upload/1/32b734d7-clip_B.mp4'}, 'clip B'),
@@ -584,10 +593,7 @@ def test_what_is_no_click_is_told(tmp_path, content, message):
     annotations.read_clicks(path, TRUTH, intervals='midpoint')
 
 
-@hypothesis.settings(
-  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-  deadline=None, max_examples=60,
-)  # fmt: skip
+@hypothesis.settings(in_one_folder, max_examples=60)
 @hypothesis.given(st.data())
 def test_damage_anywhere_is_an_input_error(tmp_path, data):
   wholes = [
@@ -641,10 +647,8 @@ def written_for_players(tmp_path, first_picture):
     f'one,60,25,{first_picture}\ntwo b%,60,25,0\n'
   )
   for output in ('via.json', 'elan'):
-    command.main(
-      ['convert-clicks', f'--clicks={ours}', f'--output={tmp_path}/{output}',
-       f'--video_list={videos}']
-    )  # fmt: skip
+    command('convert-clicks', clicks=ours, output=tmp_path / output,
+            video_list=videos)  # fmt: skip
   return tmp_path / 'via.json', *sorted((tmp_path / 'elan').iterdir())
 
 
@@ -652,12 +656,10 @@ def written_for_players(tmp_path, first_picture):
 def test_players_give_back_what_they_were_given(tmp_path, first_picture):
   project, *documents = written_for_players(tmp_path, first_picture)
   assert [p.name for p in documents] == ['one.eaf', 'two b%.eaf']
-  videos = f'--video_list={tmp_path}/videos.csv'
   for paths, exactness in (([project], 1e-9), (documents, 0.001)):
-    command.main(
-      ['convert-clicks', '--clicks', *map(str, paths), '--intervals=midpoint',
-       f'--output={tmp_path}/back.csv', videos]
-    )  # fmt: skip
+    command('convert-clicks', '--clicks', *map(str, paths),
+            intervals='midpoint', output=tmp_path / 'back.csv',
+            video_list=tmp_path / 'videos.csv')  # fmt: skip
     found, _ = annotations.read_clicks(tmp_path / 'back.csv')
     key = lambda c: (c.video, c.annotator, c.label, c.time)
     for got, click in zip(
@@ -695,10 +697,8 @@ def test_a_list_of_videos_must_have_all(tmp_path):
   path, videos = written(tmp_path, BORIS), tmp_path / 'videos.csv'
   videos.write_text('video_id,duration\none,60\n')
   with pytest.raises(SystemExit, match="'two b%' is not in the video list"):
-    command.main(
-      ['convert-clicks', f'--clicks={path}', f'--video_list={videos}',
-       f'--output={tmp_path}/o.csv']
-    )  # fmt: skip
+    command('convert-clicks', clicks=path, video_list=videos,
+            output=tmp_path / 'o.csv')  # fmt: skip
   assert not (tmp_path / 'o.csv').exists()
 
 
@@ -748,15 +748,16 @@ def test_statistics_take_the_rate_of_frames(tmp_path):
   known = tmp_path / 'truth.json'
   annotations.write_ground_truth(known, TRUTH)
   path = written(tmp_path, studio(UPLOAD, timeline(1442, 1442)))
-  options = [f'--ground_truth={known}', f'--clicks={path}',
-             f'--output={tmp_path}/o.json']  # fmt: skip
+  options = {
+    'ground_truth': known, 'clicks': path, 'output': tmp_path / 'o.json'
+  }  # fmt: skip
   # 1441 frames are 60.04 s at 24 a second, 60.102 s at 24000/1001, of 60.
-  command.main(['click-stats', *options, '--fps=24000/1001', '--lenient'])
+  command('click-stats', '--lenient', **options, fps='24000/1001')
   assert files.read_json(tmp_path / 'o.json')[str(path)]['clicks'] == 0
-  command.main(['click-stats', *options, '--fps=24'])
+  command('click-stats', **options, fps=24)
   assert files.read_json(tmp_path / 'o.json')[str(path)]['clicks'] == 1
   with pytest.raises(SystemExit, match='--fps'):
-    command.main(['click-stats', *options])
+    command('click-stats', **options)
 
 
 def test_statistics_show_the_time_that_clicks_took(tmp_path, capsys):
@@ -769,16 +770,14 @@ def test_statistics_show_the_time_that_clicks_took(tmp_path, capsys):
     {'seq': 3, 'at': 2, 'who': 'Ann', 'kind': 'click', 'video': 'one',
      'add': [12.3456, 'background'], 'spent': 10.0},
   ]  # fmt: skip
+  lines = {'history': 'x', 'imported': 0}, *events
   history.log_path(clicks).write_text(
-    '\n'.join(map(json.dumps, [{'history': 'x', 'imported': 0}, *events, '']))
-    .removesuffix('""')
-  )  # fmt: skip
-  command.main(
-    ['click-stats', f'--ground_truth={known}', f'--clicks={clicks}',
-     f'--output={tmp_path}/out.json']
-  )  # fmt: skip
+    ''.join(json.dumps(line) + '\n' for line in lines)
+  )
+  output = tmp_path / 'out.json'
+  command('click-stats', ground_truth=known, clicks=clicks, output=output)
   assert 'Ann made 2 clicks in 0.5 minutes, 15.0 s a click, 4.0 clicks' in (
     capsys.readouterr().out
   )
-  (found,) = files.read_json(tmp_path / 'out.json').values()
+  (found,) = files.read_json(output).values()
   assert found['seconds'] == {'Ann': {'clicks': 2, 'seconds': 30.0}}
