@@ -74,7 +74,9 @@ def test_every_problem_in_one_pass(root, capsys):
   train, test = root / 'train', root / 'test'
   rewrite(train / 'train_000.npz', cls_label=np.zeros(4),
           point_label=np.full(100, 7), feat_spa=np.zeros((9, 100)))  # fmt: skip
-  (train / 'broken.npz').write_bytes(b'PK')
+  (train / 'broken.npz').write_bytes(
+    (train / 'train_001.npz').read_bytes()[:1000]
+  )
   rewrite(train / 'train_001.npz', frame_num='many')
   shutil.copy(train / 'train_001.npz', train / 'twice.npz')
   rewrite(test / 'test_000.npz', vid_name='stranger', duration=0.0)
@@ -84,7 +86,7 @@ def test_every_problem_in_one_pass(root, capsys):
     'train_000.npz: features have 25 channels',
     'train_000.npz: cls_label has shape (4,)',
     'train_000.npz: point_label holds 7',
-    'broken.npz: not a whole',
+    'broken.npz: not a whole .npz file',
     'train_001.npz: frame_num is 0',
     'twice.npz: frame_num is 0',
     "twice.npz: video 'train_001' is in",
@@ -123,13 +125,6 @@ def test_command_line_and_plot(root, capsys):
   assert (pixels[0] != pixels[1]).any()
   with pytest.raises(SystemExit, match="no file of video 'absent'"):
     prepare.main([*check, '--plot', 'absent'])
-
-
-def test_a_truncated_file_is_one_problem(root):
-  path = root / 'train/train_000.npz'
-  path.write_bytes(path.read_bytes()[:1000])
-  (problem,) = run(root)
-  assert problem.startswith(f'{path}: not a whole .npz file')
 
 
 def test_what_published_ground_truth_holds_is_a_note(root, capsys):
