@@ -7,7 +7,7 @@ import math
 import hypothesis
 import numpy as np
 import pytest
-from detection_map_test import annotate, predict
+from detection_map_test import annotate, database, predict
 from hypothesis import strategies as st
 
 from backtal_jax import files
@@ -251,7 +251,7 @@ def slow_kinds(truth, found, theta):
   return names
 
 
-def random_case(seed, *, num_truth=12, num_found=60):
+def random_case(seed, num_found=60):
   """Draw a crowded case with segments on whole seconds and distinct scores."""
   rng = np.random.default_rng(seed)
 
@@ -266,7 +266,7 @@ def random_case(seed, *, num_truth=12, num_found=60):
   found = draw(num_found)
   scores = iter(rng.permutation(num_found).tolist())
   found = {v: [(*row, next(scores)) for row in r] for v, r in found.items()}
-  truth = draw(num_truth)
+  truth = draw(12)
   truth['v0'] += [(label, 0, 3) for label in 'abc']
   return truth, found
 
@@ -278,10 +278,10 @@ def test_kinds_equal_plain_loops(seed):
     assert kinds(truth, found, theta) == slow_kinds(truth, found, theta)
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(st.integers(0, 10**6), st.integers(0, 80), st.randoms())
 def test_totals_add_up_and_order_does_not_matter(seed, num_found, random):
-  case = random_case(seed, num_found=num_found)
+  case = random_case(seed, num_found)
   truth, found = make(*case)
   result = diagnosis.diagnose(truth, found, TIOU)
   total = sum(result['count'].values())
@@ -427,12 +427,10 @@ def test_unknown_durations_leave_coverage_out():
 
 
 def test_command_line(tmp_path, capsys):
-  entry = {'subset': 'Test', 'annotations': [{'label': '跳 <b>',
-           'segment': ['0', '10']}]}  # fmt: skip
-  files.write_json(tmp_path / 'g.json', {'database': {'é': entry}})
-  found = {'label': '跳 <b>', 'segment': [0, 10], 'score': 1}
-  other = {'label': 'no such class', 'segment': [0, 10], 'score': 1}
-  files.write_json(tmp_path / 'p.json', {'results': {'é': [found, other]}})
+  truth = database({'é': [('跳 <b>', '0', '10')]}, 'Test')
+  files.write_json(tmp_path / 'g.json', truth)
+  found = predict({'é': [('跳 <b>', 0, 10, 1), ('no such class', 0, 10, 1)]})
+  files.write_json(tmp_path / 'p.json', {'results': found})
   arguments = ['--ground_truth', str(tmp_path / 'g.json'), '--subset', 'test',
                '--predictions', str(tmp_path / 'p.json')]  # fmt: skip
   diagnosis.main([*arguments, '--output', str(tmp_path / 'o.json')])
@@ -441,9 +439,8 @@ def test_command_line(tmp_path, capsys):
   written = json.loads((tmp_path / 'o.json').read_text())
   assert written['count']['true positive'] == 1
   assert written['classes']['跳 <b>']['average_ap'] == 1
-  found['score'] = math.nan
-  text = json.dumps({'results': {'é': [found]}})
-  (tmp_path / 'p.json').write_text(text)
+  found['é'][0]['score'] = math.nan
+  (tmp_path / 'p.json').write_text(json.dumps({'results': found}))
   with pytest.raises(SystemExit) as told:
     diagnosis.main(arguments)
   assert 'expected a finite number' in told.value.code
