@@ -1,8 +1,8 @@
 """Figures: what is drawn where, in which colour, whatever the names are."""
 
-import importlib.util
 import pathlib
 import re
+import runpy
 from xml.etree import ElementTree
 
 import numpy as np
@@ -165,7 +165,7 @@ def test_long_curves_are_thinned_to_their_mean():
   'draw, shown',
   [
     (lambda: figures.bars({ODD: 12.34, 'n': None}, xlabel='AP'),
-     [ODD[:25] + '…' if len(ODD) > 26 else ODD, '12.3', '–', 'AP']),
+     [ODD, '12.3', '–', 'AP']),
     (lambda: figures.precision_recall([0.5], [[1, 0.5]]), ['0.5', 'recall']),
     (lambda: figures.recall([1, 10], [0.1, 0.4]), ['average recall (%)']),
     (lambda: figures.differences(
@@ -199,11 +199,9 @@ def test_users_settings_of_matplotlib_do_not_matter():
 
 def test_pictures_are_made_from_workdirs(tmp_path):
   path = pathlib.Path(__file__).parents[1] / 'docs' / 'make_pictures.py'
-  spec = importlib.util.spec_from_file_location('make_pictures', path)
-  script = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(script)
+  main = runpy.run_path(str(path))['main']
   a, b = (str(make_workdir(tmp_path / x, num_videos=3)) for x in 'ab')
-  script.main(['--demo', a, b, '--hapt', b, a, '--output', str(tmp_path / 'o')])
+  main(['--demo', a, b, '--hapt', b, a, '--output', str(tmp_path / 'o')])
   made = sorted(p.name for p in (tmp_path / 'o').iterdir())
   assert made == ['errors.png'] + [
     f'timeline_{name}_{word}.png'
