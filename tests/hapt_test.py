@@ -118,9 +118,8 @@ def _slow_features(signal):
   return np.array(rows)
 
 
-def test_shapes_labels_and_ground_truth(members, tmp_path, capsys):
-  hapt.run(write(tmp_path, members), tmp_path / 'out')
-  clips, truth = _read(tmp_path / 'out')
+def test_shapes_labels_and_ground_truth(capsys, prepared):
+  clips, truth = prepared
   assert list(clips) == list(truth['database']) == list(GROUND_TRUTH)
   assert truth['activity_list'] == list(hapt.CLASSES)
   assert len(hapt.CLASSES) == 9
