@@ -38,10 +38,13 @@ TRUTH = {
 CLICKS = 'video_id,time,label,annotator\na,5.1,background,x\nb,1.5,jump,y\n'
 
 
+SECONDS = {'a': 10, 'b': 8, 'c': 6}
+
+
 @pytest.fixture
 def given(tmp_path):
   """Write a snippet a second of features that tell their time, and the rest."""
-  for name, seconds in (('a', 10), ('b', 8), ('c', 6)):
+  for name, seconds in SECONDS.items():
     rows = np.arange(seconds, dtype=np.float32)[:, None] + 0.5
     write(tmp_path / f'features/{name}.npy', rows * [1, 2, -1])
   (tmp_path / 'truth.json').write_text(json.dumps(TRUTH))
@@ -93,6 +96,12 @@ def labelled(rows, header='video_id,subset,label'):
 
 def source(root, split, number=''):
   return sources.NpzSource(root / f'out{number}' / split, (5, 3, 2))
+
+
+def assert_same_features(root, number):
+  made = source(root, 'training'), source(root, 'training', number)
+  for ours, theirs in zip(*made, strict=True):
+    np.testing.assert_array_equal(ours.feature, theirs.feature)
 
 
 def contents(folder):
@@ -171,20 +180,14 @@ def test_other_forms_give_the_same(given):
     if len(paths) == 1:
       assert contents(output / 'training') == expected
     else:  # The streams lie side by side.
-      for ours, theirs in zip(
-        source(given, 'training'), source(given, 'training', i), strict=True
-      ):
-        np.testing.assert_array_equal(ours.feature, theirs.feature)
+      assert_same_features(given, i)
 
 
-@pytest.mark.parametrize(
-  ('joint', 'match'),
-  [
-    (lambda p: np.save(p, {'a': np.ones((10, 3))}), 'one object'),
-    (lambda p: p.write_bytes(b'\x80\x02cnowhere\nnothing\n.'), 'unpickled'),
-    (lambda p: p.write_bytes(b'no pickle'), 'unpickled'),
-  ],
-)
+@pytest.mark.parametrize(('joint', 'match'), [
+  (lambda p: np.save(p, {'a': np.ones((10, 3))}), 'one object'),
+  (lambda p: p.write_bytes(b'\x80\x02cnowhere\nnothing\n.'), 'unpickled'),
+  (lambda p: p.write_bytes(b'no pickle'), 'unpickled'),
+])  # fmt: skip
 def test_wrong_files_of_all_videos(given, joint, match):
   joint(given / 'joint.npy')
   np.save(given / 'names.npy', np.array(['a']))
@@ -200,7 +203,7 @@ def test_wrong_files_of_all_videos(given, joint, match):
 
 def save_all(root, shape, folder='features'):
   """Write features of a, b and c; `shape` is one, or a function of seconds."""
-  for name, seconds in (('a', 10), ('b', 8), ('c', 6)):
+  for name, seconds in SECONDS.items():
     found = shape(seconds) if callable(shape) else shape
     array = np.random.default_rng(seconds).normal(size=found)
     write(root / folder / f'{name}.npy', array)
@@ -267,10 +270,7 @@ def test_trees_of_known_extractors_are_read(given, place):
     write(given / f'tree/{place(name, "flow")}.npy', x[None, :, 1:])
   run(given)
   run(given, features=(f'{given}/tree',), output=str(given / 'out2'))
-  for ours, theirs in zip(
-    source(given, 'training'), source(given, 'training', 2), strict=True
-  ):
-    np.testing.assert_array_equal(ours.feature, theirs.feature)
+  assert_same_features(given, 2)
 
 
 def test_video_labels_only(given):
@@ -340,7 +340,7 @@ def test_frames_of_clicks_count_at_the_rate_of_the_video(
   if table_fps:
     record = {'fps': 10.0, 'stride': 10, 'window': 10, 'weights': {}}
     (given / 'features/features.json').write_text(json.dumps(record))
-    rows = [f'{x},{table_fps}\n' for x in ('a,10', 'b,8', 'c,6')]
+    rows = [f'{name},{s},{table_fps}\n' for name, s in SECONDS.items()]
     table = 'video_id,duration,fps\n' + ''.join(rows)
     (given / 'features/videos.csv').write_text(table)
   (given / 'clicks.csv').write_text(
@@ -594,6 +594,10 @@ def test_command_line(given, capsys):
     command('hacs', **options)
 
 
+# Which is right.
+_CUSTOM = 'custom --features features --ground_truth truth.json --output y'
+
+
 @pytest.mark.parametrize(('line', 'match'), [
   ('check x --config none.py', '--config: no such file: none.py'),
   ('check x --config a:b/c.py', 'no such file: a; what follows a colon is'),
@@ -606,18 +610,13 @@ def test_command_line(given, capsys):
    'none: no such folder or file'),
   ('custom --features truth.json --ground_truth truth.json --output y',
    'truth.json: no folder; .*--video_names'),
-  ('custom --features features --ground_truth truth.json --output y '
-   '--workers=0', '--workers is 0'),
+  (f'{_CUSTOM} --workers=0', '--workers is 0'),
   ('custom --features features --output y', 'expected --g'),
   # What would be ignored.
-  ('custom --features features --ground_truth truth.json --output y '
-   '--window 16', '--window means nothing without --stride'),
-  ('custom --features features --ground_truth truth.json --output y '
-   '--intervals midpoint', '--intervals means nothing without --clicks'),
-  ('custom --features features --ground_truth truth.json --output y '
-   '--video_names n.npy', 'features: a folder, .*expected no --video_names'),
-  ('custom --features features --ground_truth truth.json --output y '
-   '--clicks clicks.csv clicks.csv', 'clicks.csv: named twice'),
+  (f'{_CUSTOM} --window 16', '--window means nothing without --stride'),
+  (f'{_CUSTOM} --intervals midpoint', '--intervals means nothing without --cl'),
+  (f'{_CUSTOM} --video_names n.npy', 'features: a folder, .*expected no --vid'),
+  (f'{_CUSTOM} --clicks clicks.csv clicks.csv', 'clicks.csv: named twice'),
   ('agreement --clicks clicks.csv clicks.csv', 'clicks.csv twice'),
   ('simulate-clicks --ground_truth truth.json --subset training --output '
    'y --actions --margin 1', '--margin is of background'),
@@ -683,8 +682,7 @@ def test_names_with_folders_become_files_of_their_split(given):
 
 
 def test_empty_features_are_told(given):
-  for name in 'abc':
-    write(given / f'features/{name}.npy', np.ones((0, 3)))
+  save_all(given, (0, 3))
   with pytest.raises(errors.InputError, match='has features .*and a channel'):
     run(given, channels_first=False)
   with pytest.raises(errors.InputError):
@@ -692,17 +690,16 @@ def test_empty_features_are_told(given):
 
 
 def test_simulated_clicks_and_their_statistics(given, capsys):
-  truth, output = {'ground_truth': given / 'truth.json'}, given / 'drawn.csv'
-  stats = given / 'stats.json'
-  command('simulate-clicks', **truth, subset='training', output=output)
+  output, stats = given / 'drawn.csv', given / 'stats.json'
+  truth = {'ground_truth': given / 'truth.json'}
+  drawn = truth | {'subset': 'training', 'output': output}
+  command('simulate-clicks', **drawn)
   command('click-stats', **truth, clicks=output, output=stats)
   # v_a and b have an action with background before and after.
   expected = {'clicks': 4, 'videos': 2, 'inside_action': 0, 'gaps': 4,
               'gaps_hit': 4}  # fmt: skip
   assert json.loads(stats.read_text()) == {str(output): expected}
-  command(
-    'simulate-clicks', '--actions', **truth, subset='training', output=output
-  )
+  command('simulate-clicks', '--actions', **drawn)
   assert '2 clicks on 2 videos' in capsys.readouterr().out
 
 
