@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from prepare_test import command
 
-from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.prepare import agreement
 
 # Of docs/method.md, section 8: gaps that hold a click, and all.
@@ -41,8 +41,7 @@ def written(tmp_path):
 def test_counts_by_hand(tmp_path, capsys):
   a, b, truth = written(tmp_path)
   output = tmp_path / 'out.json'
-  prepare.main(['agreement', '--clicks', a, b, '--ground_truth', truth,
-                '--output', str(output)])  # fmt: skip
+  command('agreement', '--clicks', a, b, ground_truth=truth, output=output)
   (pair,) = json.loads(output.read_text())['pairs']
   # Of x the gaps to 4, to 12, from 16 on; of y to 2 and from 3 on; z is
   # clicked by nobody. A's click at 17.5 is near B's run at 17.
@@ -64,7 +63,7 @@ def test_counts_by_hand(tmp_path, capsys):
 def test_without_ground_truth_parts_are_compared(tmp_path):
   a, b, _ = written(tmp_path)
   output = tmp_path / 'out.json'
-  prepare.main(['agreement', '--clicks', a, b, '--output', str(output)])
+  command('agreement', '--clicks', a, b, output=output)
   found = json.loads(output.read_text())
   # Parts of 2 s of x: A background in 0, 5, 8; B in 1, run in 3 and 8. Of y:
   # A background in 0, B in 0 and 4.
@@ -89,9 +88,9 @@ def test_what_cannot_be_compared(tmp_path, rows, more, message):
     paths.append(str(tmp_path / f'{i}.csv'))
     (tmp_path / f'{i}.csv').write_text(HEAD + 'x,1,background,a\n' + text)
   with pytest.raises(SystemExit) as told:
-    prepare.main(['agreement', '--clicks', *paths,
-                  *(option.format(tmp_path) for option in more),
-                  f'--output={tmp_path}/out.json'])  # fmt: skip
+    command('agreement', '--clicks', *paths,
+            *(option.format(tmp_path) for option in more),
+            output=tmp_path / 'out.json')  # fmt: skip
   assert message in told.value.code and '\n' not in told.value.code
   assert not (tmp_path / 'out.json').exists()
 
@@ -100,7 +99,7 @@ def test_annotators_of_one_file(tmp_path, capsys):
   (tmp_path / 'c.csv').write_text(
     HEAD + 'x,1,background,a\nx,5,background,b\nx,5.5,background,c\n'
   )
-  prepare.main(['agreement', '--clicks', str(tmp_path / 'c.csv')])
+  command('agreement', clicks=tmp_path / 'c.csv')
   out = capsys.readouterr().out
   assert all(f'{p} ' in out for p in ('a – b', 'a – c', 'b – c'))
 
@@ -108,9 +107,8 @@ def test_annotators_of_one_file(tmp_path, capsys):
 def test_thumos14_annotators(shared, tmp_path, capsys):
   folder = shared / 'data/thumos14'
   paths = sorted(map(str, folder.glob('*Annotation_A?.txt')))
-  prepare.main(['agreement', '--clicks', *paths, '--ground_truth',
-                str(folder / 'gt_thumos14.json'),
-                '--output', str(tmp_path / 'o.json')])  # fmt: skip
+  command('agreement', '--clicks', *paths, output=tmp_path / 'o.json',
+          ground_truth=folder / 'gt_thumos14.json')  # fmt: skip
   capsys.readouterr()
   pairs = json.loads((tmp_path / 'o.json').read_text())['pairs']
   assert len(pairs) == 3
