@@ -33,11 +33,11 @@ def truth(root):
   return annotations.read_ground_truth(root / 'ground_truth.json')
 
 
-def make_clicks(root, paths, annotator='all'):
+def make_clicks(root, paths, annotator='all', seed=0, **more):
   source = open_split(root)
   return splits.make_clicks(
     source, splits.labelled(source, root), files.find_all(paths, root),
-    truth(root), annotator=annotator, seed=0, num_snippets=100,
+    truth(root), annotator=annotator, seed=seed, num_snippets=100, **more,
   )  # fmt: skip
 
 
@@ -188,12 +188,9 @@ def test_clicks_of_somebody_else_are_held(root):
     HEAD + 'train_000,1.5,background,b\ntrain_000,30,background,b\n'
     'test_000,3,background,b\n'
   )
-  source = open_split(root)
-  make = lambda others, paths='a.csv', **more: splits.make_clicks(
-    source, splits.labelled(source, root), files.find_all(paths, root),
-    truth(root), annotator='all', num_snippets=100,
-    others=files.find_all(others, root), **{'seed': 0} | more,
-  )  # fmt: skip
+  make = lambda others, paths='a.csv', **more: make_clicks(
+    root, paths, others=files.find_all(others, root), **more
+  )
   made = make('b.csv')
   assert [c.time for c in made.held] == [30.0]
   assert made.line.endswith('; 1 are kept aside, on 1')
