@@ -1,38 +1,38 @@
-"""Whose GPUs, at which port, asked to end when: no cluster is needed."""
+"""Who joins whom, with whose GPUs, at which port, asked to end when."""
 
 import itertools
 import os
-import pathlib
 import signal
-import socket
 import subprocess
 import sys
 
 import jax
+import processes
 import pytest
 from jax.experimental import multihost_utils
 
 from backtal_jax import errors
 from backtal_jax.run import ending, fatal, hosts
 
-_ROOT = pathlib.Path(__file__).parents[1]
-
 
 @pytest.fixture
 def join(monkeypatch):
-  """Return a function of an environment: what jax is told to join by it."""
+  """Return a function of an environment: what jax is told to join by it.
+
+  It returns the arguments and the GPUs, None where nothing was joined.
+  """
   calls = []
   told = lambda *a, **k: calls.append((a, k['local_device_ids']))
   monkeypatch.setattr(jax.distributed, 'initialize', told)
   monkeypatch.setattr(fatal, 'explain', lambda _: None)
 
-  def initialize(**env):
+  def initialize(*args, **env):
     for name in [*os.environ]:
       if name.startswith(('SLURM_', 'OMPI_', 'JAX_', 'CUDA_', 'TPU_', 'JOB_')):
         monkeypatch.delenv(name)
     for name, value in env.items():
       monkeypatch.setenv(name, str(value))
-    hosts.initialize()
+    hosts.initialize(*args)
     return calls.pop() if calls else None
 
   return initialize
@@ -141,6 +141,55 @@ def test_tasks_that_srun_did_not_start_are_told(join, capsys):
   assert not capsys.readouterr().err
 
 
+def _cluster(*values):
+  """Return JAX's own variables of a cluster."""
+  names = 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
+  return dict(zip(names, values, strict=False))
+
+
+_MIS_SET = {
+  'only an address': (
+    _cluster('a:1'),
+    '--num_processes and --process_id missing; given: --coordinator_address',
+  ),
+  'no index': (_cluster('a:1', '2'), '--process_id missing'),
+  'no port': (
+    _cluster('a', '2', '0'), "--coordinator_address is 'a', expected HOST:PORT"
+  ),
+  'no number': (
+    _cluster('a:1', 'two', '0'), "--num_processes is 'two', expected a number"
+  ),
+  'more than there are': (
+    _cluster('a:1', '2', '2'),
+    '--process_id is 2, expected less than --num_processes=2',
+  ),
+  'Slurm': (
+    {'SLURM_STEP_NUM_TASKS': '4', 'SLURM_JOB_ID': '1', 'SLURM_PROCID': '0'},
+    'Slurm started 4 processes .* SLURM_STEP_NODELIST, SLURM_LOCALID',
+  ),
+  'Open MPI': (
+    {'OMPI_COMM_WORLD_SIZE': '2'},
+    'Open MPI started 2 processes .* OMPI_COMM_WORLD_RANK is not set',
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('env, message', _MIS_SET.values(), ids=_MIS_SET)
+def test_a_cluster_set_half_is_an_error_never_solo_runs(join, env, message):
+  with pytest.raises(errors.InputError, match=message):
+    join(**env)
+  assert join() is None  # nor was anything joined
+
+
+def test_arguments_go_before_the_environment(join):
+  env = {'JAX_COORDINATOR_ADDRESS': 'b:2', 'JOB_COMPLETION_INDEX': '3'}
+  assert join('a:1', 4, **env)[0] == ('a:1', 4, 3)
+
+
+def test_a_tpu_slice_is_left_to_jax(join):
+  assert join(TPU_WORKER_HOSTNAMES='a,b')[0] == ()
+
+
 def test_two_runs_that_met_end_in_one_line(monkeypatch):
   told = [
     {'--workdir': '/a', 'config.train.seed': 0},
@@ -172,6 +221,64 @@ def test_a_resumed_run_counts_its_calls_from_one_as_jax_does(monkeypatch):
   assert calls == [1, 2, 3]
 
 
+@pytest.mark.parametrize('process_id', [0, 1])
+def test_processes_that_do_not_come_are_told_in_one_line(process_id):
+  # Nobody listens at the port, and nobody comes to it.
+  port = processes.free_port()
+  code = (
+    'from backtal_jax import errors\n'
+    'from backtal_jax.run import hosts\n'
+    'with errors.one_line():\n'
+    f'  hosts.initialize("localhost:{port}", 2, {process_id}, timeout=2)'
+  )
+  ended = processes.python('-c', code)
+  assert ended.returncode == 1
+  line = ended.stderr.strip().splitlines()[-1]
+  assert line.startswith('error: the processes of the run did not find each')
+  assert f'localhost:{port}' in line and 'startup_timeout=2 s' in line
+  assert 'Traceback' not in ended.stderr
+
+
+_JOIN = """
+import os, signal, sys, time
+from backtal_jax.run import hosts
+port, index, victim = map(int, sys.argv[1:])
+hosts._HEARTBEAT = 15  # seconds: a busy machine delays the living, too
+hosts.initialize(f'localhost:{port}', 2, index)
+time.sleep(1)
+if index == victim:
+  os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(100)  # as in a collective of GPUs, which waits for ever
+"""
+
+
+@pytest.mark.slow
+def test_who_is_left_of_two_processes_says_so_in_one_line():
+  started = []
+  for victim in (0, 1):  # 0 is the coordinator; both cases wait at once
+    port = processes.free_port()
+    for index in (1 - victim, victim):
+      arguments = map(str, (port, index, victim))
+      started.append(
+        subprocess.Popen(
+          [sys.executable, '-c', _JOIN, *arguments],
+          stderr=subprocess.PIPE,
+          text=True,
+        )
+      )
+  try:
+    for left, killed in (started[:2], started[2:]):
+      _, text = left.communicate(timeout=300)
+      assert left.returncode == -signal.SIGABRT
+      assert text.startswith('error: the other processes of the run are lost')
+      assert text.count('\n') == 1, text
+      assert killed.wait(timeout=60) == -signal.SIGKILL
+  finally:
+    for process in started:
+      process.kill()
+      process.communicate()
+
+
 _CODE = """
 import time
 from backtal_jax.run import ending
@@ -190,12 +297,6 @@ time.sleep(60)
 """
 
 
-def _free_port():
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    return s.getsockname()[1]
-
-
 @pytest.mark.parametrize(
   'code', [None, _WAIT, _EVALUATE], ids=['imports', 'waiting', 'evaluating']
 )
@@ -204,9 +305,9 @@ def test_asked_to_end_with_nothing_to_save_a_run_ends_with_75(tmp_path, code):
   config.write_text('import time\nprint("here", flush=True)\ntime.sleep(60)')
   command = '-m', 'backtal_jax.main', f'--config={config}'
   if code:
-    command = '-c', _CODE + code.format(port=_free_port())
+    command = '-c', _CODE + code.format(port=processes.free_port())
   with subprocess.Popen(
-    [sys.executable, *command], cwd=_ROOT,
+    [sys.executable, *command], cwd=processes.ROOT,
     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
   ) as process:  # fmt: skip
     assert process.stdout.readline() == 'here\n'
@@ -214,30 +315,3 @@ def test_asked_to_end_with_nothing_to_save_a_run_ends_with_75(tmp_path, code):
     _, said = process.communicate(timeout=60)
   assert process.returncode == ending.PREEMPTED == 75, said
   assert said.count('\n') == 1 and 'the same command goes on' in said
-
-
-_DEVICES = """
-import jax
-from backtal_jax import errors
-from backtal_jax.run import sharding
-for name in 'nowhere', 'cpu,nowhere', 'cuda':  # that may be there
-  jax.config.update('jax_platforms', name)
-  try:
-    sharding.make_mesh()
-  except errors.InputError as e:
-    print(e)
-jax.config.update('jax_platforms', 'cpu')
-print(sharding.make_mesh().size)
-"""
-
-
-def test_a_platform_that_is_not_there_is_one_line():
-  done = subprocess.run(
-    [sys.executable, '-c', _DEVICES],
-    capture_output=True, text=True, check=True, cwd=_ROOT,
-  )  # fmt: skip
-  *said, size = done.stdout.splitlines()
-  names = 'nowhere', 'cpu,nowhere', 'cuda'
-  for name, line in zip(names, said, strict=False):
-    assert line.startswith(f'JAX_PLATFORMS is {name!r}: ')
-  assert len(said) >= 2 and int(size) > 0
