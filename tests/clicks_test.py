@@ -4,16 +4,13 @@ import collections
 import functools
 import itertools
 import json
-import pathlib
-import subprocess
-import sys
 import types
 
 import hypothesis
 import numpy as np
+import processes
 import pytest
-from annotations_test import make_truth as truth
-from annotations_test import make_video, read_real
+from annotations_test import make_truth, make_video, read_real
 from hypothesis import strategies as st
 
 from backtal_jax import errors
@@ -21,9 +18,6 @@ from backtal_jax.data import annotations, clicks
 from backtal_jax.data.annotations import Annotations, Click
 from backtal_jax.prepare import click_stats, simulate_clicks
 
-at_any_speed = hypothesis.settings(
-  deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
 CLASSES = ('Run', 'Jump')
 
 
@@ -72,7 +66,6 @@ def test_several_clicks_in_a_snippet(order):
   assert labels.tolist() == [1, 1, 2]
 
 
-@at_any_speed
 @hypothesis.given(
   st.floats(0.1, 1e5),
   st.integers(1, 800),
@@ -149,13 +142,8 @@ def test_draw_is_the_same_in_another_process():
     'print(*(clicks.sample(found, seed=7, epoch=e)[0].annotator '
     'for e in range(20)))'
   )
-  printed = subprocess.check_output(
-    [sys.executable, '-c', code],
-    env={'PYTHONHASHSEED': '12345'},
-    cwd=pathlib.Path(__file__).parents[1],
-    text=True,
-  )
-  assert printed.split() == drawn(MANY[:3], 7, epochs=20)
+  done = processes.python('-c', code, PYTHONHASHSEED='12345')
+  assert done.stdout.split() == drawn(MANY[:3], 7, epochs=20)
 
 
 def test_labeller_gives_each_video_its_clicks():
@@ -168,7 +156,7 @@ def test_labeller_gives_each_video_its_clicks():
 
   def labels(annotator, name, epoch=0, duration=float('nan'), num_snippets=2):
     labeller = clicks.labeller(
-      found, truth(*videos), annotator, seed=3, num_snippets=num_snippets
+      found, make_truth(*videos), annotator, seed=3, num_snippets=num_snippets
     )
     of = types.SimpleNamespace(name=name, duration=duration)
     return labeller(of, epoch).tolist()
@@ -206,7 +194,6 @@ segment_lists = st.lists(
 )
 
 
-@at_any_speed
 @hypothesis.given(segment_lists)
 def test_actions_and_gaps_agree_with_a_grid(segments):
   v = video('x', *segments, duration=20.0)
@@ -224,7 +211,7 @@ def test_actions_and_gaps_agree_with_a_grid(segments):
 
 
 def test_statistics_by_hand():
-  ground_truth = truth(
+  ground_truth = make_truth(
     video('x', (20, 30), (60, 70)),
     video('y', (0, 50)),
     video('z', (10, 20), subset='test'),
@@ -243,7 +230,7 @@ def test_statistics_by_hand():
 
 def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
   ground_truth = tmp_path / 'gt.json'
-  annotations.write_ground_truth(ground_truth, truth(video('x', (20, 30))))
+  annotations.write_ground_truth(ground_truth, make_truth(video('x', (20, 30))))
   good, bad = tmp_path / 'good.csv', tmp_path / 'bad.csv'
   annotations.write_clicks(good, [click(25), click(40), click(45)])
   annotations.write_clicks(bad, [click(5), click(101)])
@@ -270,7 +257,7 @@ def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
 
 
 def test_statistics_of_no_clicks_divide_by_nothing(capsys):
-  counts = click_stats.count(truth(video('x')), {'none': []})
+  counts = click_stats.count(make_truth(video('x')), {'none': []})
   click_stats.show(counts)
   assert '0.0%' in capsys.readouterr().out
 
@@ -295,12 +282,12 @@ def test_real_annotators_of_thumos14(shared):
 # Simulated clicks.
 
 
-def many_videos(count=40):
+def many_videos():
   rng = np.random.default_rng(0)
-  return truth(
+  return make_truth(
     *(
       video(f'{i:02d}', *np.sort(rng.uniform(0, 100, (3, 2)), 1).tolist())
-      for i in range(count)
+      for i in range(40)
     ),
     video('empty'),
     video('full', (0, 100)),
@@ -355,14 +342,14 @@ def test_margin_and_shortest_gap():
   # Gaps of 10, 5, 30 and 35 s; the ends of the video are no boundaries.
   v = video('x', (10, 20), (25, 30), (60, 65))
   for seed in range(30):
-    found = background(truth(v), seed, margin=4)
+    found = background(make_truth(v), seed, margin=4)
     bounds = [(0, 6), (34, 56), (69, 100)]
     assert len(found) == 3
     for c, (low, high) in zip(found, bounds, strict=True):
       assert low <= c.time <= high
-    found = background(truth(v), seed, min_gap=10.5)
+    found = background(make_truth(v), seed, min_gap=10.5)
     assert [c.time > 30 for c in found] == [True, True]
-  spread = [background(truth(v), seed, margin=4)[1] for seed in range(200)]
+  spread = [background(make_truth(v), seed, margin=4)[1] for seed in range(200)]
   times = [c.time for c in spread]
   assert min(times) < 36 and max(times) > 54
 
@@ -381,7 +368,9 @@ def test_wrong_clicks_lie_inside_actions_of_their_video():
 
 def test_wrong_clicks_are_spread_over_all_of_the_actions():
   v = video('x', (0, 10), (50, 80))
-  found = [background(truth(v), seed, wrong_share=1) for seed in range(300)]
+  found = [
+    background(make_truth(v), seed, wrong_share=1) for seed in range(300)
+  ]
   times = np.array([c.time for of_seed in found for c in of_seed])
   assert len(times) == 600
   assert np.all((times <= 10) | ((times >= 50) & (times <= 80)))
@@ -400,29 +389,28 @@ def test_wrong_clicks_are_spread_over_all_of_the_actions():
 ])  # fmt: skip
 def test_impossible_settings(how, match):
   with pytest.raises(errors.InputError, match=match):
-    background(truth(video('x')), **how)
+    background(make_truth(video('x')), **how)
 
 
 def test_gaps_without_a_time_between_their_ends():
   after = float(np.nextafter(50, 51))
   v = video('x', (0, 50), (after, 100))
   assert click_stats.gaps(v) == [(50, after)]
-  assert background(truth(v)) == []
+  assert background(make_truth(v)) == []
 
 
-@at_any_speed
 @hypothesis.given(segment_lists, st.integers(0, 5), st.floats(1e-3, 1e3))
 def test_simulated_background_never_touches_an_action(segments, seed, scale):
   segments = [(s * scale, e * scale) for s, e in segments]
   v = video('x', *segments, duration=20 * scale)
-  for c in background(truth(v), seed):
+  for c in background(make_truth(v), seed):
     assert 0 < c.time < v.duration
     assert not any(s <= c.time <= e for s, e in segments if s < e)
 
 
 def test_one_action_click_in_every_instance():
   v = video('x', (10, 20), (15, 30), (40, 40), (95, 120), (200, 210), (10, 20))
-  found = simulate_clicks.simulate_actions(truth(v), 'val', seed=0)
+  found = simulate_clicks.simulate_actions(make_truth(v), 'val', seed=0)
   # Those without length within the video have none.
   assert len(found) == 4
   assert {c.label for c in found} == {'Run'}
@@ -433,7 +421,7 @@ def test_one_action_click_in_every_instance():
 def test_action_clicks_carry_their_class():
   run, jump = (1.0, 2.0, 'Run'), (5.0, 6.0, 'Jump')
   v = make_video('x', 'val', None, None, run, jump)
-  found = simulate_clicks.simulate_actions(truth(v), 'val', seed=0)
+  found = simulate_clicks.simulate_actions(make_truth(v), 'val', seed=0)
   assert [c.label for c in found] == ['Run', 'Jump']
   assert 1 <= found[0].time <= 2
   assert 5 <= found[1].time <= 6
