@@ -2,12 +2,11 @@
 
 import importlib
 import json
-import pathlib
 import re
-import subprocess
-import sys
 
+import processes
 import pytest
+from detection_map_test import database, predict
 from report_test import make_workdir
 
 from backtal_jax import command_line, files
@@ -95,21 +94,12 @@ def test_every_option(module, argv, action):
     assert option in fails(main, [*argv, value])
 
 
-def annotated(**videos):
-  return {
-    'database': {
-      name: {'subset': 'test', 'duration': 9, 'annotations': rows}
-      for name, rows in videos.items()
-    }
-  }
-
-
 @pytest.fixture
 def metric(tmp_path):
   """Arguments with which detection_map and diagnosis run."""
-  row = {'label': 'a', 'segment': [1, 2]}
-  (tmp_path / 'g.json').write_text(json.dumps(annotated(v=[row])))
-  found = {'results': {'v': [row | {'score': 1}]}}
+  truth = database({'v': [('a', 1, 2)]})
+  found = {'results': predict({'v': [('a', 1, 2, 1)]})}
+  (tmp_path / 'g.json').write_text(json.dumps(truth))
   (tmp_path / 'p.json').write_text(json.dumps(found))
   return {
     '--ground_truth': str(tmp_path / 'g.json'),
@@ -168,22 +158,15 @@ def test_wrong_values_of_the_report(tmp_path):
   assert not (tmp_path / 'w' / 'report.html').exists()
 
 
-ARCHITECTURE = pathlib.Path(__file__).parents[1] / 'docs' / 'architecture.md'
-PINNED = {*re.findall(r'python -m ([\w.]+)', ARCHITECTURE.read_text())}
-
-
+ARCHITECTURE = (processes.ROOT / 'docs' / 'architecture.md').read_text()
+PINNED = {*re.findall(r'python -m ([\w.]+)', ARCHITECTURE)}
 OLD = 'backtal_jax.data.prepare'
 
 
 @pytest.mark.parametrize('module', sorted({*PINNED, OLD}))
 def test_names_that_users_type(module):
   assert len(PINNED) >= 4
-  done = subprocess.run(
-    [sys.executable, '-m', module, '--help'],
-    cwd=ARCHITECTURE.parents[1],
-    capture_output=True,
-    text=True,
-  )
+  done = processes.python('-m', module, '--help')
   assert done.returncode == (1 if module == 'backtal_jax.main' else 0)  # absl
   assert '--' in done.stdout
   moved = f'python -m {OLD} is now python -m backtal_jax.prepare\n'
