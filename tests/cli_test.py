@@ -27,7 +27,6 @@ for i, arguments in enumerate(json.load(sys.stdin)):
 """
 _DEMO = '--config=demo.py'
 _PREDICT = (_DEMO, '--mode=predict', '--checkpoint=c', '--input=i')
-_FIELD = 'config.train.batch_size is {}, expected an integer, at least 1'
 # Arguments, and what the one line says.
 _FLAGS = {
   'no config': ([], '--mode train needs --config'),
@@ -52,24 +51,12 @@ _FLAGS = {
     [_DEMO, '--config.eval=1'],
     'config.eval is a section, expected one of its fields: eval.batch_size',
   ),
-  'text for an integer': (
-    [_DEMO, '--config.train.batch_size=many'],
-    _FIELD.format("'many'"),
-  ),
-  'part of an integer': (
-    [_DEMO, '--config.train.batch_size=1.5'],
-    _FIELD.format("'1.5'"),
-  ),
-  'several for one': (
-    [_DEMO, '--config.train.batch_size=1,2'],
-    _FIELD.format("'1,2'"),
-  ),
-  'nothing for an integer': (
-    [_DEMO, '--config.train.batch_size='],
-    _FIELD.format("''"),
-  ),
-  'out of its domain': ([_DEMO, '--config.train.batch_size=0'],
-                        _FIELD.format('0')),
+  **{
+    f'{value!r} for an integer': (
+      [_DEMO, f'--config.train.batch_size={value}'],
+      f'config.train.batch_size is {value!r}, expected an integer, at least 1',
+    ) for value in ('many', '1.5', '1,2', '', 0)
+  },
   'negative seed': ([_DEMO, '--config.train.seed=-1'],
                     'config.train.seed is -1, expected an integer, from 0'),
   'no tiou': ([_DEMO, '--config.eval.tiou=()'],
@@ -109,14 +96,12 @@ _FLAGS = {
   'empty output': ([*_PREDICT, '--output='], '--output is empty'),
   'workdir to predict': ([*_PREDICT, '--output=o', '--workdir=w'],
                          '--workdir means nothing in --mode predict'),
-  'text for a duration': ([*_PREDICT, '--duration=long'],
-                          "--duration is 'long', expected a non-negative num"),
-  'negative duration': ([*_PREDICT, '--duration=-1'],
-                        "--duration is '-1', expected a non-negative number"),
-  'two durations': ([*_PREDICT, '--duration=1,2'],
-                    "--duration is '1,2', expected a non-negative number"),
-  'empty duration': ([*_PREDICT, '--duration='],
-                     "--duration is '', expected a non-negative number"),
+  **{
+    f'{value!r} for a duration': (
+      [*_PREDICT, f'--duration={value}'],
+      f'--duration is {value!r}, expected a non-negative number',
+    ) for value in ('long', '-1', '1,2', '')
+  },
   'plot what': ([*_PREDICT, '--plot=3'], "--plot is '3', expected"),
   'export what': (['--mode=export'],
                   '--mode export needs --checkpoint and --output'),
