@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from backtal_jax import IGNORED, errors, localization
 from backtal_jax.stages import naming, proposals, quality, regression, targets
 
 
-def _video(rows, label, clicks=None, foreground=None, duration=10.0):
+def _video(rows, label, clicks=None, foreground=None):
   """Make a video whose probabilities are `rows` [T, C+1]."""
   cas = np.log(np.array(rows, np.float32))
   click = np.full(len(rows), IGNORED, np.int32)
@@ -20,7 +21,7 @@ def _video(rows, label, clicks=None, foreground=None, duration=10.0):
   foreground = np.full(len(rows), 0.5) if foreground is None else foreground
   label = np.array(label, np.float32)
   return proposals.Observed(
-    label, click, cas, score, np.array(foreground, np.float32), duration
+    label, click, cas, score, np.array(foreground, np.float32), 10.0
   )
 
 
@@ -28,16 +29,7 @@ def _video(rows, label, clicks=None, foreground=None, duration=10.0):
 _A, _B, _NONE = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.02, 0.02, 0.96]
 
 
-def _found(video, every_instance=False):
-  segments = proposals.find([video], every_instance)
-  return [
-    (*run, name)
-    for run, name in zip(
-      segments.run.tolist(), segments.clicked.tolist(), strict=True
-    )
-  ]
-
-
+# Rows, clicks, weights; start, end and name of the segments that are found.
 _RUNS = {
   'runs of foreground': (
     [_NONE, _A, _A, _NONE, _B], {}, None, [(1, 3, IGNORED), (4, 5, IGNORED)],
@@ -68,14 +60,8 @@ _RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', _RUNS)
-def test_segments_by_hand(name):
-  rows, clicks, foreground, expected = _RUNS[name]
-  rows = [[max(x, 1e-9) for x in row] for row in rows]
-  assert _found(_video(rows, [1, 1], clicks, foreground)) == expected
-
-
 _SURE = [0.9989, 0.0001, 0.001]  # log-odds to the background 6.9
+# The same where every clicked instance is one.
 _INSTANCES = {
   # Half way from 6.9 to -3.9 is 1.5; the log-odds of 0.6 to 0.3 are 0.7.
   'it ends half way down': (
@@ -109,11 +95,14 @@ _INSTANCES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', _INSTANCES)
-def test_instances_of_clicks_by_hand(name):
-  rows, clicks, foreground, expected = _INSTANCES[name]
+@pytest.mark.parametrize('name', [*_RUNS, *_INSTANCES])
+def test_segments_by_hand(name):
+  rows, clicks, foreground, expected = (_RUNS | _INSTANCES)[name]
+  rows = [[max(x, 1e-9) for x in row] for row in rows]
   video = _video(rows, [1, 1], clicks, foreground)
-  assert _found(video, every_instance=True) == expected
+  segments = proposals.find([video], every_instance=name in _INSTANCES)
+  found = np.column_stack([segments.run, segments.clicked])
+  assert found.tolist() == [[*row] for row in expected]
 
 
 def test_background_between_action_clicks_by_hand():
@@ -242,9 +231,7 @@ def _together(rng, swapped, telling=6):
   """Make 40 videos of two classes that come together but in a few."""
   looks, videos, features, true = np.eye(4)[:3] * 3, [], [], []
   for i in range(40):
-    present = [0, 1]
-    if i < telling:
-      present = [i % 2]
+    present = [i % 2] if i < telling else [0, 1]
     rows, feature = [], []
     for c in [*present, *present]:
       shown = 1 - c if swapped and len(present) > 1 else c
@@ -406,11 +393,10 @@ def test_a_head_learns_to_tell_and_to_move(tmp_path, monkeypatch):
   apart = np.abs(moved - examples.offset)[fits].mean()
   assert apart < 0.7 * np.abs(examples.offset[fits]).mean()
   same = quality.fit(examples, seed=0)
-  for a, b in zip(head, same, strict=True):
-    np.testing.assert_array_equal(a, b)
   quality.write(tmp_path / 'q.npz', head)
-  for a, b in zip(head, quality.read(tmp_path / 'q.npz', 16), strict=True):
-    np.testing.assert_array_equal(a, b)
+  read = quality.read(tmp_path / 'q.npz', 16)
+  jax.tree.map(np.testing.assert_array_equal, head, same)
+  jax.tree.map(np.testing.assert_array_equal, head, read)
   with pytest.raises(errors.InputError, match='sees 16 values .* expected 24'):
     quality.read(tmp_path / 'q.npz', 24)
   (tmp_path / 'q.npz').write_bytes(b'nothing')
