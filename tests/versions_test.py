@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from detection_map_test import database
 
 import backtal_jax
 from backtal_jax import errors, files, predict, prediction_files, train
@@ -20,6 +21,7 @@ from configs import thumos14
 # The workdir of a run of 7 steps with the parameters that `arithmetic` gives,
 # written by backtal_jax 0.2.0 with jax 0.10.2, flax 0.12.8 and Orbax 0.12.8.
 RUN = pathlib.Path(__file__).parent / 'golden' / 'run'
+FEATURE = np.arange(40.0, dtype=np.float32).reshape(10, 4) % 7
 _SETUP = pathlib.Path(__file__).parents[1] / 'setup.cfg'
 
 
@@ -65,11 +67,10 @@ def test_what_was_not_standardised_is_read_by_a_config_that_standardises(model):
   config = predict.config_of(files.path(RUN))
   with config.unlocked():
     config.model.standardize = True
-  feature = np.arange(40.0, dtype=np.float32).reshape(10, 4) % 7
   read = backtal_jax.load(RUN, config=config)
   assert 'standard' in read.params and 'standard' not in model.params
-  found = read.predict(feature, duration=20)
-  assert found == model.predict(feature, duration=20) != []
+  found = read.predict(FEATURE, duration=20)
+  assert found == model.predict(FEATURE, duration=20) != []
 
 
 def test_without_tensorflow_all_but_training_works(
@@ -77,16 +78,13 @@ def test_without_tensorflow_all_but_training_works(
 ):
   for name in ('tensorflow', 'tensorflow_datasets', 'tensorboard'):
     monkeypatch.setitem(sys.modules, name, None)
-  feature = np.arange(40.0, dtype=np.float32).reshape(10, 4) % 7
-  np.save(tmp_path / 'v.npy', feature)
+  np.save(tmp_path / 'v.npy', FEATURE)
   output = tmp_path / 'p.json'
   prediction_files.write(None, RUN, tmp_path / 'v.npy', output, duration=20)
   found = json.loads(output.read_text())['results']['v']
-  assert found == model.predict(feature, duration=20)
-  truth = {'v': {'subset': 'test', 'duration': 20, 'annotations': [
-    {'label': 'dive', 'segment': [1, 5]}, {'label': 'jump', 'segment': [7, 9]},
-  ]}}  # fmt: skip
-  (tmp_path / 'g.json').write_text(json.dumps({'database': truth}))
+  assert found == model.predict(FEATURE, duration=20)
+  truth = database({'v': [('dive', 1, 5), ('jump', 7, 9)]})
+  (tmp_path / 'g.json').write_text(json.dumps(truth))
   detection_map.main([
     '--ground_truth', str(tmp_path / 'g.json'), '--predictions', str(output),
     '--subset', 'test', '--output', str(tmp_path / 'm.json'),
