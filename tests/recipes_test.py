@@ -4,25 +4,19 @@ import re
 
 import pytest
 
+from backtal_jax import fields
 from configs import activitynet12, demo, hacs, hapt, thumos14
 
 SETS = (thumos14, activitynet12, hacs, hapt, demo)
 
 
-def flat(config):
-  return {
-    f'{section}.{field}': value
-    for section, fields in config.to_dict().items()
-    if isinstance(fields, dict)
-    for field, value in fields.items()
-  }
+def recipe(name):
+  """Return the fields of every set's config."""
+  return [fields.flatten(module.get_config(name)) for module in SETS]
 
 
 def test_the_recipe_sets_the_same_values_everywhere():
-  off, on = (
-    [flat(module.get_config(name)) for module in SETS]
-    for name in ('published', 'robust')
-  )
+  off, on = recipe('published'), recipe('robust')
   changed = {
     name
     for a, b in zip(off, on, strict=True)
@@ -46,19 +40,14 @@ def test_the_recipe_sets_the_same_values_everywhere():
 def test_staged_adds_the_same_to_robust_everywhere():
   added = [
     {name: value for name, value in staged.items() if value != robust[name]}
-    for robust, staged in (
-      [flat(module.get_config(name)) for name in ('robust', 'staged')]
-      for module in SETS
-    )
+    for robust, staged in zip(recipe('robust'), recipe('staged'), strict=True)
   ]
   assert all(one == added[0] for one in added)
   assert added[0]['stages.quality'] and added[0]['stages.retrain'] > 0
-  for name in ('published', 'robust'):
-    for module in SETS:
-      off = module.get_config(name)
-      assert not off.stages.quality and not off.stages.retrain
-      assert off.localization.probability_power == 0
-      assert off.localization.nms_sigma == 0
+  for off in recipe('published') + recipe('robust'):
+    assert not off['stages.quality'] and not off['stages.retrain']
+    assert off['localization.probability_power'] == 0
+    assert off['localization.nms_sigma'] == 0
 
 
 def test_the_benchmarks_are_published_and_the_others_robust():
