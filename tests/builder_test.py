@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import weakref
 
 import jax
 import kills
 import numpy as np
+import processes
 import pytest
 
 from backtal_jax import IGNORED, errors
@@ -43,8 +43,7 @@ def test_source_is_the_same(both, split):
   assert ours.num_clicks() == theirs.num_clicks()
   np.testing.assert_array_equal(ours.labels(), theirs.labels())
   for a, b in zip(ours, theirs, strict=True):
-    for field in ours[0]._fields:
-      x, y = getattr(a, field), getattr(b, field)
+    for x, y in zip(a, b, strict=True):
       assert type(x) is type(y)
       np.testing.assert_array_equal(x, y)
 
@@ -145,9 +144,7 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
       cls_label=np.eye(2)[i % 2], vid_name=f'{i:06}', frame_num=3000,
       fps=30.0, duration=100.0, point_label=np.full(100, IGNORED),
     )  # fmt: skip
-  printed = subprocess.check_output(
-    [sys.executable, '-c', _CONVERT, str(tmp_path)]
-  )
+  printed = processes.python('-c', _CONVERT, tmp_path).stdout
   imported, peak = json.loads(printed.splitlines()[-1])
   print(
     f'{count} videos: {imported:.0f} MiB after the imports, {peak:.0f} peak'
