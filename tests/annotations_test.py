@@ -49,7 +49,7 @@ def written(folder, content, name='file.csv'):
 
 
 def database(**entries):
-  return json.dumps({'database': entries})
+  return {'database': entries}
 
 
 # Ground truth.
@@ -117,8 +117,8 @@ BARE_TRUTH = make_truth(
       classes=('Jump',),
     ),
   ),
-  *[(json.dumps(value), BARE_TRUTH) for value in BARE],
-  (json.dumps({'x': {'subset': 'Val', **ONE}, 'y': {'subset': 'Test', **TWO}}),
+  *[(value, BARE_TRUTH) for value in BARE],
+  ({'x': {'subset': 'Val', **ONE}, 'y': {'subset': 'Test', **TWO}},
    make_truth(make_video('x', 'Val', None, None, (1.5, 2.0, 'Run')),
               make_video('y', 'Test'), classes=('Run',))),
 ])  # fmt: skip
@@ -193,12 +193,14 @@ def test_names_that_mean_one_video(known, matches):
   assert rest == [k for k, v in matches.items() if not v]
 
 
-def test_a_video_list_tells_first_pictures(tmp_path):
-  path = written(tmp_path, 'video_id,duration,fps,first_picture\na,8,25,0.5\n')
-  told = formats.read_video_list(path)
-  assert told == {'a': formats.VideoTimes(8.0, 25.0, 0.5)}
-  older = written(tmp_path, 'video_id,duration\na,8\n', 'older.csv')
-  assert formats.read_video_list(older) == {'a': (8.0, None, 0.0)}
+@pytest.mark.parametrize(('text', 'expected'), [
+  ('video_id,duration,fps,first_picture\na,8,25,0.5\n', (8.0, 25.0, 0.5)),
+  ('video_id,duration\na,8\n', (8.0, None, 0.0)),  # an older one
+  ('sep=;\nVideo_ID;Duration;FPS\na;0:01:40,5;30000/1001\n',
+   (100.5, 30000 / 1001, 0.0)),
+])  # fmt: skip
+def test_a_video_list_tells_times(tmp_path, text, expected):
+  assert formats.read_video_list(written(tmp_path, text)) == {'a': expected}
 
 
 def test_an_unknown_video_of_a_click_is_told_with_the_nearest_name(tmp_path):
@@ -241,9 +243,7 @@ def rows_with(*annotated, **more):
     | ({} if idx is ... else {'idx': idx})
     for i, (label, idx) in enumerate(annotated)
   ]
-  return json.dumps(
-    {'database': {'a': {'subset': 'x', 'annotations': rows}}} | more
-  )
+  return database(a={'subset': 'x', 'annotations': rows}) | more
 
 
 @pytest.mark.parametrize(('text', 'classes'), [
@@ -525,10 +525,7 @@ def test_dialects_of_tables_of_clicks(tmp_path, text, expected):
   assert clicks == [Click(*c) for c in expected]
 
 
-def test_dialects_of_other_tables(tmp_path):
-  text = 'sep=;\nVideo_ID;Duration;FPS\none;0:01:40,5;30000/1001\n'
-  times = formats.read_video_list(written(tmp_path, text))
-  assert times == {'one': (100.5, 30000 / 1001, 0.0)}
+def test_dialects_of_tables_of_labels(tmp_path):
   text = 'video_id\tsubset\tlabel\tduration\none\ttrain\tRun\t12,5\n'
   videos, labels = inputs.read_labels(written(tmp_path, text))
   assert (videos['one'].duration, labels) == (12.5, {'one': {'Run'}})
