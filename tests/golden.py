@@ -29,6 +29,20 @@ _NAMES = {
 }
 
 
+def assert_near(ours, theirs, tolerance):
+  """Compare trees, every tensor by the length of the difference."""
+  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+def assert_same_segments(ours, theirs):
+  """Compare the segments of a video but for rounding."""
+  assert [s['label'] for s in ours] == [s['label'] for s in theirs]
+  for a, b in zip(ours, theirs, strict=True):
+    np.testing.assert_allclose(a['segment'], b['segment'], 0, 1e-4)
+    np.testing.assert_allclose(a['score'], b['score'], 0, 1e-5)
+
+
 class Case:
   """One network case: `arrays` as stored, the rest in our layout."""
 
