@@ -9,30 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from train_test import NO_SHARES
 
-from backtal_jax import errors, fields, files
-from backtal_jax.run import (
-  checkpoints,
-  parameters,
-  workdirs,
-)
+from backtal_jax import errors, fields, files, loop
+from backtal_jax.run import checkpoints, parameters, workdirs
 from configs import demo
-
-
-class _State(dict):
-  """As much of a loop.TrainState as is saved."""
-
-  def _asdict(self):
-    return dict(self)
 
 
 def _run(workdir, values):
   """Leave checkpoints of these values in a workdir, one an epoch."""
   with checkpoints.manager(workdir) as manager:
     for step, value in enumerate(values, 1):
-      state = _State(
-        step=jnp.int32(step), params={'w': jnp.full(3, float(step))}
-      )
+      params = {'w': jnp.full(3, float(step))}
+      state = loop.TrainState(jnp.int32(step), params, {}, jnp.zeros(2))
       checkpoints.save(manager, state, epoch=10 * step, value=value)
   (workdir / 'config.json').write_text('{}')
   return workdir
@@ -206,14 +195,7 @@ def test_what_a_run_is_may_not_change(tmp_path):
 def test_more_epochs_are_said_where_the_loss_depends_on_them(
   tmp_path, field, value
 ):
-  fields = {
-    'loss.label_warmup': 0.0,
-    'loss.click_doubt_from': 1.0,
-    'loss.topk_clean_from': 1.0,
-    'train.rate_warmup': 0.0,
-  }
-  if field:
-    fields[field] = value
+  fields = NO_SHARES | ({field: value} if field else {})
   workdir = epath.Path(tmp_path)
   workdirs.claim(workdir, _config(**fields))
   said = workdirs.compare(
