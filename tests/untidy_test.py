@@ -3,13 +3,13 @@
 import json
 import os
 import pwd
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from annotations_test import make_truth, make_video
 
-from backtal_jax import command_line, errors, files
+from backtal_jax import command_line, errors, files, loop
 from backtal_jax.data import (
   annotations,
   builder,
@@ -19,26 +19,16 @@ from backtal_jax.data import (
   sources,
 )
 from backtal_jax.prepare import custom, feature_folders, options
-from backtal_jax.run import (
-  checkpoints,
-  parameters,
-)
+from backtal_jax.run import checkpoints, parameters
 
 NAMES = 'lr=[1e-3,1e-4]', 'features [v2]', '[a]', 'a*', 'b?'
-
-
-class State(NamedTuple):
-  step: jnp.ndarray
-  params: dict
-  opt_state: dict
-  rng: jnp.ndarray
 
 
 @pytest.mark.parametrize('name', NAMES[::2])
 def test_what_is_saved_in_a_folder_of_any_name_is_found_again(tmp_path, name):
   workdir = files.path(tmp_path / name)
   workdir.mkdir()
-  state = State(
+  state = loop.TrainState(
     jnp.array(3), {'w': jnp.arange(4.0)}, {'m': jnp.ones(2)}, jnp.zeros(2)
   )
   with checkpoints.manager(workdir) as manager:
@@ -228,8 +218,7 @@ def test_an_ending_says_what_is_written(name, endings, right):
   (80.0, 80.0), (80.05, 80.0), (80.1, 80.0), (80.2, None),
 ])  # fmt: skip
 def test_a_click_on_the_last_picture_is_at_the_end(tmp_path, time, expected):
-  video = annotations.AnnotatedVideo('v', 'train', 80.0, 25.0, ())
-  truth = annotations.Annotations({'v': video}, ('jump',))
+  truth = make_truth(make_video('v', 'train', 80.0, 25.0))
   path = files.path(tmp_path / 'c.csv')
   path.write_text(f'video_id,time,label,annotator\nv,{time},background,a\n')
   if expected is None:
