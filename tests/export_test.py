@@ -3,17 +3,17 @@
 import json
 import shutil
 import sys
-from typing import NamedTuple
+import types
 
 import jax
 import numpy as np
 import pytest
 import yaml
-from golden import KINDS, Case
+from golden import KINDS, Case, assert_same_segments
 from train_test import tiny_config
 
 import backtal_jax
-from backtal_jax import errors, fields, files, models, predict
+from backtal_jax import errors, fields, files, loop, models, predict
 from backtal_jax.data import feature_files
 from backtal_jax.export import card, onnx_graph, write
 from backtal_jax.run import checkpoints, model_folders
@@ -22,9 +22,8 @@ from backtal_jax.stages import quality
 _CLASSES = ['dive', 'jump', 'throw', 'swing', 'a: b']
 
 
-class _State(NamedTuple):
-  step: np.ndarray
-  params: models.Params
+def _state(step, params):
+  return loop.TrainState(np.array(step), params, {}, np.zeros(2))
 
 
 @pytest.fixture(name='config', scope='module')
@@ -41,8 +40,7 @@ def _run(config, tmp_path_factory):
   channels = models.standard(rng.normal(size=32), rng.uniform(0.5, 2, size=32))
   params['standard'] = {'channels': channels}
   with checkpoints.manager(workdir) as manager:
-    state = _State(np.array(7), params)
-    checkpoints.save(manager, state, epoch=3, value=0.5)
+    checkpoints.save(manager, _state(7, params), epoch=3, value=0.5)
   files.write_json(workdir / 'config.json', fields.plain(config))
   files.write_json(workdir / 'classes.json', _CLASSES)
   metrics = {'tiou': [0.5], 'mAP': [0.25], 'average_mAP': 0.25, 'epoch': 3}
@@ -81,17 +79,9 @@ def test_a_folder_is_read_as_the_run_is(run, folder, config):
   assert segments and segments == ours.predict(_features(), duration=60)
   # What a training begins with.
   begun = models.init(theirs.network, jax.random.key(5))
-  begun = checkpoints.initial_state(
-    _NoRun(), _State(np.array(0), begun), folder
-  )
+  no_run = types.SimpleNamespace(all_steps=lambda: [])
+  begun = checkpoints.initial_state(no_run, _state(0, begun), folder)
   assert _bytes(begun.params) == _bytes(ours.params)
-
-
-class _NoRun:
-  """A manager of no checkpoints."""
-
-  def all_steps(self):
-    return []
 
 
 @pytest.mark.extra
@@ -154,19 +144,18 @@ def _text(name, text):
   return lambda folder: (folder / name).write_text(text)
 
 
+def _json(name, change):
+  def do(folder):
+    found = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(change(found)))
+
+  return do
+
+
 def _field(section, name, value):
-  def change(folder):
-    path = folder / 'config.json'
-    config = json.loads(path.read_text())
-    config[section][name] = value
-    path.write_text(json.dumps(config))
-
-  return change
-
-
-def _option(folder):
-  path = folder / 'localization.json'
-  path.write_text(json.dumps(json.loads(path.read_text()) | {'trim': 0.3}))
+  return _json(
+    'config.json', lambda c: c | {section: c[section] | {name: value}}
+  )
 
 
 _KERNEL = 'backbone.classifier.kernel'
@@ -212,7 +201,8 @@ _DAMAGE = {
   ),
   'no config': (_text('config.json', '[]'), 'config.json: holds no config'),
   'another option': (
-    _option, 'localization.json: trim is 0.3, in config.json',
+    _json('localization.json', lambda x: x | {'trim': 0.3}),
+    'localization.json: trim is 0.3, in config.json',
   ),
   'other features': (
     _text('features.json', '{"encoder": "x"}'),
@@ -310,10 +300,7 @@ def test_the_example_finds_the_same_segments(runtime, run, tmp_path):
     ours = model.predict(features, duration=60.5)
     theirs = segments_of_onnx.predict(session, features, 60.5)
     assert len(ours) > 3
-    for a, b in zip(ours, theirs, strict=True):
-      assert a['label'] == b['label']
-      values = [[*s['segment'], s['score']] for s in (a, b)]
-      np.testing.assert_allclose(*values, 0, 1e-4)
+    assert_same_segments(theirs, ours)
 
 
 def test_a_stablehlo_file_computes_the_same(run, tmp_path, capsys):
