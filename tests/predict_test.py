@@ -2,14 +2,14 @@
 
 import functools
 import json
-import os
-import subprocess
-import sys
-import types
+import shutil
 
 import jax
 import numpy as np
+import processes
 import pytest
+from golden import assert_same_segments
+from train_test import tiny_config
 
 import backtal_jax
 from backtal_jax import (
@@ -28,26 +28,10 @@ from configs import demo as demo_config
 from configs import hapt as hapt_config
 
 
-def config_of(module, root, **fields):
-  """Return a config of a small network whose every class is let through."""
-  c = module.get_config()
-  changes = {
-    'data.root': str(root),
-    'mesh': (2,),
-    'model.hidden_dim': 16,
-    'model.reduce_dim': 8,
-    'localization.class_threshold': 0.05,
-    'train.num_epochs': 1,
-    'train.eval_every': 1,
-  }
-  with c.unlocked():
-    c.update_from_flattened_dict(changes | fields)
-  return c
-
-
 @pytest.fixture(scope='module')
 def config(demo_root):
-  return config_of(demo_config, demo_root)
+  once = {'train.num_epochs': 1, 'train.eval_every': 1}
+  return tiny_config(demo_root, **once, mesh=(2,))
 
 
 @pytest.fixture(scope='module')
@@ -78,14 +62,6 @@ def features(root, name):
   """Return one video's features [D, T]."""
   found = arrays(root, name)
   return np.concatenate([found['feat_spa'], found['feat_tem']])
-
-
-def assert_close(ours, theirs):
-  """Compare segments but for rounding."""
-  assert [s['label'] for s in ours] == [s['label'] for s in theirs]
-  for a, b in zip(ours, theirs, strict=True):
-    np.testing.assert_allclose(a['segment'], b['segment'], 0, 1e-4)
-    assert a['score'] == pytest.approx(b['score'], abs=1e-5)
 
 
 def link(root, folder, names):
@@ -121,7 +97,7 @@ def test_one_video_equals_its_rows_of_the_evaluation(
     feature = features(demo_root, name)
     for either in (feature, feature.T):
       segments = model.predict(either, duration=100, frame_num=1000)
-      assert_close(segments, evaluated[name])
+      assert_same_segments(segments, evaluated[name])
 
 
 @pytest.mark.slow
@@ -131,13 +107,10 @@ def test_hapt_clips_equal_their_rows_of_the_evaluation(shared, tmp_path):
   clips = sorted(p.stem for p in (root / 'test').iterdir())
   for clip in clips[24:]:  # two of the nine people
     (root / 'test' / f'{clip}.npz').unlink()
-  threshold = {'localization.class_threshold': 0.1}
   # An untrained network's probabilities nearly tie, so that rounding decides
   # which segment ranks first; its logits do not.
-  published = types.SimpleNamespace(
-    get_config=lambda: hapt_config.get_config('published')
-  )
-  config = config_of(published, root, mesh=(1,), **threshold)
+  fields = {'localization.class_threshold': 0.1, 'model.embedding_dim': 32}
+  config = tiny_config(root, hapt_config.get_config('published'), **fields)
   _, new_state, _, _ = train.build(config, sharding.make_mesh((1,)))
   with checkpoints.manager(tmp_path / 'run') as manager:
     checkpoints.save(manager, new_state(), epoch=1, value=0)
@@ -158,7 +131,7 @@ def test_hapt_clips_equal_their_rows_of_the_evaluation(shared, tmp_path):
       duration=float(told['duration']),
       frame_num=int(told['frame_num']),
     )
-    assert_close(segments, expected['results'][name])
+    assert_same_segments(segments, expected['results'][name])
 
 
 def test_any_number_of_snippets_is_resampled(model, demo_root):
@@ -166,13 +139,13 @@ def test_any_number_of_snippets_is_resampled(model, demo_root):
   short = feature[:, ::3]
   at = (np.arange(100) + 0.5) / 100 * short.shape[1] - 0.5
   stretched = [np.interp(at, np.arange(len(row)), row) for row in short]
-  assert_close(
+  assert_same_segments(
     model.predict(short, duration=50),
     model.predict(np.array(stretched), duration=50),
   )
   # Every snippet four times is the same video.
   feature = np.tile(feature[:, :1], 100)
-  assert_close(
+  assert_same_segments(
     model.predict(feature, duration=50),
     model.predict(np.repeat(feature, 4, axis=1), duration=50),
   )
@@ -180,7 +153,7 @@ def test_any_number_of_snippets_is_resampled(model, demo_root):
 
 def test_frames_are_counted_where_no_one_tells(model, demo_root):
   feature = features(demo_root, 'test_001')
-  assert_close(
+  assert_same_segments(
     model.predict(feature, duration=20),
     model.predict(feature, duration=20, frame_num=600),
   )
@@ -276,10 +249,8 @@ def test_every_form_of_file_is_read_the_same(model, demo_root, tmp_path):
 def _bad_files(folder, found):
   """Return {path: (what is wrong with it)}."""
   stream = found['feat_spa']
-  names = ('feat_spa', 'feat_tem', 'duration', 'frame_num')
-  wide = dict(
-    zip(names, (stream[:, :16], stream[:, :16], 9.0, 90), strict=True)
-  )
+  wide = {'feat_spa': stream[:, :16], 'feat_tem': stream[:, :16],
+          'duration': 9.0, 'frame_num': 90}  # fmt: skip
   (folder / 'cut.npz').write_bytes(
     save(folder / 'whole.npz', **found).read_bytes()[:500]
   )
@@ -392,8 +363,7 @@ def test_folders_that_cannot_be_used_are_refused(
 def test_a_run_is_loaded_where_its_data_is_not(
   run, evaluated, demo_root, tmp_path
 ):
-  copy = tmp_path / 'run'
-  subprocess.run(['cp', '-r', run, copy], check=True)
+  copy = shutil.copytree(run, tmp_path / 'run')
   config = json.loads((copy / 'config.json').read_text())
   config['data']['root'] = '/nowhere'
   (copy / 'config.json').write_text(json.dumps(config))
@@ -409,11 +379,9 @@ def test_a_run_is_loaded_where_its_data_is_not(
     'slow = {"matplotlib", "jinja2", "scipy.optimize"}\n'
     'assert not slow & sys.modules.keys()\n'
   )
-  result = subprocess.run(
-    [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True
-  )
+  result = processes.python('-c', code, cwd=tmp_path)
   assert result.returncode == 0, result.stderr
-  assert_close(json.loads(result.stdout), evaluated['test_005'])
+  assert_same_segments(json.loads(result.stdout), evaluated['test_005'])
   (copy / 'classes.json').unlink()
   with pytest.raises(errors.InputError, match=r'ground_truth\.json: no such'):
     backtal_jax.load(copy)
@@ -436,15 +404,10 @@ def test_a_timeline_shows_what_is_known(config, run, demo_root, tmp_path,
   folder.mkdir()
   (folder / 'a.npz').symlink_to(demo_root / 'train' / 'train_002.npz')
   np.save(folder / 'un_known.npy', features(demo_root, 'test_002'))
-  with config.unlocked():
-    config.localization.class_threshold = 1.0
+  c = config.copy_and_resolve_references()
+  c.localization.class_threshold = 1.0
   output = tmp_path / 'out' / 'found.json'
-  try:
-    prediction_files.write(
-      config, run, folder, output, duration=50.0, plot=True
-    )
-  finally:
-    config.localization.class_threshold = 0.05
+  prediction_files.write(c, run, folder, output, duration=50.0, plot=True)
   shown = drawn['train_002']
   annotated = json.loads((demo_root / 'ground_truth.json').read_text())
   annotated = annotated['database']['train_002']['annotations']
@@ -467,22 +430,16 @@ def test_a_timeline_shows_what_is_known(config, run, demo_root, tmp_path,
     assert picture.read_bytes().startswith(b'\x89PNG')
 
 
-def test_the_command_prints_the_segments(config, run, demo_root, tmp_path):
-  arguments = [
-    '--config', demo_config.__file__, '--mode', 'predict',
-    '--checkpoint', run, '--output', tmp_path / 'found.json',
+def test_the_command_prints_the_segments(run, demo_root, tmp_path):
+  result = processes.python(
+    '-m', 'backtal_jax.main', '--config', demo_config.__file__,
+    '--mode', 'predict', '--checkpoint', run,
+    '--input', demo_root / 'test' / 'test_000.npz',
+    '--output', tmp_path / 'found.json',
     '--config.model.hidden_dim=16', '--config.model.reduce_dim=8',
-    f'--config.data.root={demo_root}', '--config.localization.'
-    'class_threshold=0.05',
-  ]  # fmt: skip
-  video = demo_root / 'test' / 'test_000.npz'
-  arguments = ['-m', 'backtal_jax.main', *arguments, '--input', video]
-  result = subprocess.run(
-    [sys.executable, *map(str, arguments)],
-    env=os.environ | {'PYTHONIOENCODING': 'ascii'},
-    capture_output=True,
-    text=True,
-  )
+    '--config.model.embedding_dim=8', f'--config.data.root={demo_root}',
+    '--config.localization.class_threshold=0.05', PYTHONIOENCODING='ascii',
+  )  # fmt: skip
   assert result.returncode == 0, result.stderr
   found = json.loads((tmp_path / 'found.json').read_text())['results']
   lines = result.stdout.splitlines()
