@@ -2,24 +2,21 @@
 
 import json
 import logging
-import pathlib
 import random
-import subprocess
-import sys
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import processes
 import pytest
+from annotations_test import needs_data, read_real
+from golden import FOLDER
 
 from backtal_jax import errors
 from backtal_jax.data import annotations
 from backtal_jax.metrics import detection_map, matching, segments
 from oracles import detection_map as oracle
 
-ROOT = pathlib.Path(__file__).parents[1]
-GOLDEN = ROOT / 'tests' / 'golden'
-DATA = ROOT.parent / 'shared' / 'data'
 TIOU = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
 
 
@@ -69,13 +66,11 @@ LABEL = st.sampled_from('ab')
 SPAN = st.tuples(SECOND, SECOND).map(sorted)
 NAME = st.sampled_from(['x', 'y', 'z'])
 SCORE = st.sampled_from([0.25, 0.5, 0.6])
-
-
 ROW = st.tuples(LABEL, SPAN).map(lambda t: (t[0], *t[1]))
 SCORED = st.tuples(ROW, SCORE).map(lambda t: (*t[0], t[1]))
 
 
-@hypothesis.settings(deadline=None, max_examples=400)
+@hypothesis.settings(max_examples=400)
 @hypothesis.given(
   st.dictionaries(NAME, st.lists(ROW, max_size=6)),
   st.dictionaries(NAME, st.lists(SCORED, max_size=12)),
@@ -116,10 +111,10 @@ def test_many_pairs_equal_plain_loops(monkeypatch):
 
 def test_official_program():
   read = lambda name: json.loads(
-    (GOLDEN / f'detection_{name}.json').read_text()
+    (FOLDER / f'detection_{name}.json').read_text()
   )
   expected = read('expected')
-  truth = annotations.read_ground_truth(GOLDEN / 'detection_ground_truth.json')
+  truth = annotations.read_ground_truth(FOLDER / 'detection_ground_truth.json')
   found = read('predictions')['results']
   result = evaluate(truth, found, expected['subset'], expected['tiou'])
   assert set(result) == {'tiou', 'mAP', 'average_mAP', 'ap_per_class'}
@@ -251,16 +246,14 @@ def test_bad_thresholds_are_refused(text):
 
 
 def real(path, subset):
-  if not (DATA / path).is_file():
-    pytest.skip(f'{DATA / path} is absent')
-  videos = {
-    name: [(a['label'], *map(float, a['segment'])) for a in v['annotations']]
-    for name, v in json.loads((DATA / path).read_text())['database'].items()
-    if v['subset'] == subset
+  truth = read_real(path)
+  return truth, {
+    name: [(s.label, s.start, s.end) for s in video.segments]
+    for name, video in truth.subset(subset).items()
   }
-  return annotations.read_ground_truth(DATA / path), videos
 
 
+@needs_data
 @pytest.mark.parametrize(
   'path', ['thumos14/gt_thumos14.json', 'points/lacp_thumos_gt.json']
 )
@@ -274,6 +267,7 @@ def test_real_thumos14_ground_truth_is_perfect(path):
   assert len(result['ap_per_class']) == 20
 
 
+@needs_data
 def test_real_activitynet_ground_truth_misses_only_empty_segments():
   path = 'activitynet12/activity_net.v1-2.min.json'
   truth, videos = real(path, 'validation')
@@ -298,6 +292,7 @@ def test_real_activitynet_ground_truth_misses_only_empty_segments():
   assert result['mAP'] == [1.0] * 10
 
 
+@needs_data
 def test_shuffled_rows_score_the_same():
   truth, videos = real('thumos14/gt_thumos14.json', 'test')
   draw = random.Random(0)
@@ -410,13 +405,9 @@ def test_bad_files_end_in_one_line(name, tmp_path):
 
 
 def test_missing_file_ends_in_one_line():
-  run = subprocess.run(
-    [
-      *(sys.executable, '-m', 'backtal_jax.metrics.detection_map'),
-      *('--ground_truth', 'nowhere.json', '--predictions', 'nowhere.json'),
-      *('--subset', 'test'),
-    ],
-    cwd=ROOT, capture_output=True, text=True, check=False,
+  run = processes.python(
+    '-m', 'backtal_jax.metrics.detection_map', '--ground_truth=nowhere.json',
+    '--predictions=nowhere.json', '--subset=test',
   )  # fmt: skip
   assert run.returncode == 1
   assert run.stderr == 'error: nowhere.json: no such file\n'
