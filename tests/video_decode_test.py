@@ -59,17 +59,6 @@ def test_variable_frame_rate(tmp_path):
   np.testing.assert_allclose(found[20:], expected[20:], atol=4)
 
 
-@pytest.mark.parametrize('rotation', [90, 180, -90])
-def test_rotated_phone_video(tmp_path, rotation):
-  upright = np.zeros((96, 64, 3), np.uint8)
-  upright[:24] = 240  # the sky is above
-  stored = np.rot90(upright, -rotation // 90)
-  path = videos.write(tmp_path / 'a.mp4', [stored] * 5, rotation=rotation)
-  frames = _read(path, size=(32, 48))
-  assert frames.shape[1:] == (48, 32, 3)
-  assert frames[:, :10].mean() > 220 and frames[:, 16:].mean() < 20
-
-
 def test_ten_bits_and_odd_sizes(tmp_path):
   rows = np.linspace(16, 235, 63).astype(np.uint8)
   picture = np.broadcast_to(rows[:, None, None], (63, 97, 3))

@@ -11,7 +11,7 @@ from backtal_jax.video import i3d, tvl1, weights
 
 def write(
   path, frames, *, fps=25, codec='libx264', pixels='yuv420p', times=None,
-  rotation=0, options=None, encoder=None,
+  options=None, encoder=None,
 ):  # fmt: skip
   """Write a video file.
 
@@ -22,7 +22,6 @@ def write(
     codec: FFmpeg's name of it.
     pixels: The pixel format.
     times: Milliseconds of the frames, where they don't come evenly.
-    rotation: Degrees counterclockwise by which players turn the frames.
     options: Of the container.
     encoder: Options of the codec.
   """
@@ -33,8 +32,6 @@ def write(
     stream = container.add_stream(codec, rate=fractions.Fraction(fps))
     stream.height, stream.width = frames[0].shape[:2]
     stream.pix_fmt, stream.options = pixels, encoder or {}
-    if rotation:
-      stream.set_display_rotation(rotation)
     for i, pixels in enumerate(frames):
       frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), 'rgb24')
       if times is not None:
@@ -65,14 +62,14 @@ def gray(values, size=(96, 64)):
     yield np.full((size[1], size[0], 3), value, np.uint8)
 
 
-def noise(count, size=(96, 64), seed=0):
+def noise(count, size=(96, 64)):
   """Yield pictures that no encoder makes small."""
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   for _ in range(count):
     yield rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
 
 
-def fake_i3d(monkeypatch, folder, width=1024):
+def fake_i3d(monkeypatch, folder):
   """Put a network in I3D's place that is quick; return its weight file.
 
   A feature is the clip's mean of each channel in [−1, 1], then zeros.
@@ -84,7 +81,7 @@ def fake_i3d(monkeypatch, folder, width=1024):
   def encode(params, clips, *, dtype):
     assert clips.shape[2:4] == (224, 224)
     means = i3d.to_unit(clips).mean((1, 2, 3))
-    return jnp.pad(means, ((0, 0), (0, width - means.shape[1])))
+    return jnp.pad(means, ((0, 0), (0, 1024 - means.shape[1])))
 
   monkeypatch.setattr(i3d, 'encode', jax.jit(encode, static_argnames='dtype'))
   monkeypatch.setattr(weights, 'load', lambda *_: {'a': np.ones(1)})
