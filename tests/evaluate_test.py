@@ -12,15 +12,8 @@ def test_ground_truth_is_read_once_at_the_start(
   demo_root, tmp_path, monkeypatch
 ):
   clicks = tmp_path / 'clicks.csv'
-  truth = annotations.read_ground_truth(demo_root / 'ground_truth.json')
-  annotations.write_clicks(
-    clicks,
-    [
-      annotations.Click(name, 1.0, annotations.BACKGROUND, 'a')
-      for name in truth.subset('train')
-    ],
-  )
-  reads, read = [], annotations.files.read_json
+  clicks.write_text('video_id,time,label,annotator\ntrain_000,1,background,a\n')
+  reads, read = [], files.read_json
 
   def count(path):
     reads.append(str(path))
@@ -29,7 +22,7 @@ def test_ground_truth_is_read_once_at_the_start(
   def stop(*_, **__):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(annotations.files, 'read_json', count)
+  monkeypatch.setattr(files, 'read_json', count)
   # All else is open by then.
   monkeypatch.setattr(checkpoints, 'initial_state', stop)
   config = tiny_config(demo_root, **{'data.clicks': str(clicks)})
