@@ -1,7 +1,6 @@
 """A split held against its annotations: labels and clicks that must agree."""
 
 import json
-import pathlib
 import shutil
 
 import numpy as np
@@ -169,7 +168,7 @@ def test_main_refuses_labels_of_another_order_before_it_trains(root):
   reorder(root)
   config = demo.get_config().unlock()
   config.data.root, config.data.generate = str(root), False
-  workdir = pathlib.Path(root / 'run')
+  workdir = root / 'run'
   with pytest.raises(errors.InputError, match='cls_label says'):
     train.train_and_evaluate(config, workdir)
   assert not workdir.exists()
