@@ -57,11 +57,6 @@ def _safetensors(path, content):
   path.write_bytes(library.save(content))
 
 
-def _columns(array):
-  return {f'c{i:02}': column for i, column in enumerate(array.T)}
-
-
-_EXTRA = pytest.mark.extra
 # What writes a file, what it holds, and the streams that are there.
 _ONE = {
   'pt tensor': (_pt, _A, [_A]),
@@ -72,7 +67,9 @@ _ONE = {
   'hdf5 of MDVC': (
     _hdf5, {'v_1': {'i3d_features': {'rgb': _A, 'flow': _B}}}, [_A, _B],
   ),
-  'parquet columns': (_parquet, _columns(_A), [_A]),
+  'parquet columns': (
+    _parquet, {f'c{i:02}': column for i, column in enumerate(_A.T)}, [_A],
+  ),
   'parquet lists': (_parquet, {'feature': _A.tolist()}, [_A]),
   'safetensors': (_safetensors, {'anything': _A}, [_A]),
   'safetensors streams': (_safetensors, {'rgb': _A, 'flow': _B}, [_A, _B]),
@@ -82,7 +79,9 @@ _ONE = {
 def _cases(table):
   return [
     pytest.param(
-      *case, id=name, marks=[_EXTRA] * (case[0] in (_pt, _safetensors))
+      *case,
+      id=name,
+      marks=[pytest.mark.extra] * (case[0] in (_pt, _safetensors)),
     )
     for name, case in table.items()
   ]
