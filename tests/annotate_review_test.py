@@ -230,9 +230,11 @@ def test_predictions_of_another_set_are_refused(
 
 def test_segments_beyond_the_video_are_refused(opened, tmp_path):
   found = [reviews.Proposal(1.0, 60.05, 'run', 0.5)]
-  app = server.make_app(
-    opened(), videos_of(tmp_path), None, lambda *_: found, token='t'
-  )
+  (tmp_path / 'videos').mkdir()
+  for name in NAMES:
+    (tmp_path / 'videos' / f'{name}.mp4').touch()
+  folder = videos.Folder(files.path(tmp_path / 'videos'))
+  app = server.make_app(opened(), folder, None, lambda *_: found, token='t')
   with annotate_client.running(app) as port:
     client = annotate_client.Client(port, 't')
     answer = client.ask('/api/segments/a')
@@ -247,13 +249,6 @@ def test_segments_beyond_the_video_are_refused(opened, tmp_path):
     )
     names = json.loads(client.ask('/api/order').body)['names']
     assert names == ['a', 'b b']
-
-
-def videos_of(tmp_path):
-  (tmp_path / 'videos').mkdir()
-  for name in NAMES:
-    (tmp_path / 'videos' / f'{name}.mp4').touch()
-  return videos.Folder(files.path(tmp_path / 'videos'))
 
 
 def test_order_by_what_a_look_is_worth():
