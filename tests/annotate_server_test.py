@@ -226,7 +226,7 @@ def test_ten_thousand_videos(tmp_path):
     process.stdout.close()
 
 
-def test_command_line_errors_are_one_line(tmp_path, capsys):
+def test_command_line_errors_are_one_line(tmp_path):
   folder = tmp_path / 'videos'
   folder.mkdir()
 
