@@ -80,20 +80,15 @@ def test_numpy_file(tmp_path, tensors):
   _assert_same(weights.convert(path, 'flow'), expected)
 
 
-def _write_tensorflow(path, arrays):
+def test_tensorflow_checkpoint(tmp_path, tensors):
   import tensorflow as tf
 
-  names = list(arrays)
-  tf.raw_ops.SaveV2(
-    prefix=str(path), tensor_names=names, shape_and_slices=[''] * len(names),
-    tensors=[arrays[name] for name in names],
-  )  # fmt: skip
-  return path
-
-
-def test_tensorflow_checkpoint(tmp_path, tensors):
   arrays = i3d_weights.tensorflow(tensors, 'Flow')
-  path = _write_tensorflow(tmp_path / 'model.ckpt', arrays)
+  path = tmp_path / 'model.ckpt'
+  tf.raw_ops.SaveV2(
+    prefix=str(path), tensor_names=[*arrays], tensors=[*arrays.values()],
+    shape_and_slices=[''] * len(arrays),
+  )  # fmt: skip
   expected = i3d_weights.convert(_without_gamma(tensors), 'flow')
   found = _load(weights.locate(path))
   _assert_same(found, expected)
