@@ -405,20 +405,6 @@ def test_missing_extra_is_named(tmp_path, monkeypatch):
     )
 
 
-class FakeModel:
-  """A model that finds what it is told: logits [T, C + 1]."""
-
-  classes = 'jump', 'run'
-
-  def __init__(self, cas):
-    self.cas = np.array(cas, float)
-
-  def predict_videos(self, videos, batch_size):
-    for video in videos:
-      score = np.array([0.1, 0.9, 0.0])
-      yield video, {'cas': self.cas, 'score': score}, [{'label': 'run'}]
-
-
 def test_proposals():
   # 100 snippets of 1 s; 'run' is high in 10–20, 40–60 and, less, in 80–90.
   cas = np.zeros((100, 3))
@@ -431,7 +417,12 @@ def test_proposals():
   click = lambda time, label='background': annotations.Click(
     'v', float(time), label, 'A1'
   )
-  propose = lambda *clicks: annotate.proposals(FakeModel(cas), video, clicks)
+  curves = {'cas': cas, 'score': np.array([0.1, 0.9, 0.0])}
+  model = types.SimpleNamespace(
+    classes=('jump', 'run'),
+    predict_videos=lambda *_, **__: [(video, curves, [{'label': 'run'}])],
+  )
+  propose = lambda *clicks: annotate.proposals(model, video, clicks)
   softmax = lambda *logits: 1 / sum(np.exp(x - logits[0]) for x in logits)
   assert propose() == [
     (50.5, queue.UNCLICKED, pytest.approx(softmax(14, 5, 0))),
