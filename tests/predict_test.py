@@ -206,44 +206,32 @@ def save(path, drop=(), **arrays):
 
 def test_every_form_of_file_is_read_the_same(model, demo_root, tmp_path):
   name = 'train_000'
-  found = npz.read(demo_root / 'train' / f'{name}.npz')
-  expected = np.concatenate([found['feat_spa'], found['feat_tem']]).T
-  whole = read(model, demo_root / 'train' / f'{name}.npz')
-  clicks = found['point_label']
-  np.testing.assert_array_equal(whole.click, clicks)
-  assert (whole.name, whole.frame_num, whole.duration) == (name, 1000, 100.0)
-  bare = save(tmp_path / 'bare.npz', ('cls_label', 'point_label', 'vid_name',
-              'frame_num', 'fps'), **found)  # fmt: skip
-  no_duration = save(tmp_path / 'other.npz', ('duration',), **found)
-  turned = save(
-    tmp_path / 'turned.npz',
-    feat_spa=found['feat_spa'].T,
-    feat_tem=found['feat_tem'].T,
-    duration=100.0,
-    fps=10.0,
-  )
-  np.save(tmp_path / 'array.npy', expected.astype(np.float16))
+  lacks = 'cls_label', 'point_label', 'vid_name', 'frame_num', 'fps'
+  whole = demo_root / 'train' / f'{name}.npz'
+  found = npz.read(whole)
+  spa, tem = found['feat_spa'], found['feat_tem']
+  expected = np.concatenate([spa, tem]).T
+  np.save(tmp_path / 'half.npy', expected.astype(np.float16))
   np.save(tmp_path / 'fortran.npy', np.asfortranarray(expected.T))
-  bare, no_duration, turned = (
-    read(model, p) for p in (bare, no_duration, turned)
-  )
-  # A file is what its first bytes say.
-  (tmp_path / 'bare.npz').rename(tmp_path / 'features.dat')
-  renamed = read(model, tmp_path / 'features.dat')
-  np.testing.assert_array_equal(renamed.feature, expected)
-  array = read(model, tmp_path / 'array.npy', 100)
-  fortran = read(model, tmp_path / 'fortran.npy', 100)
-  assert [v.name for v in (bare, no_duration, turned, array, fortran)] == [
-    'bare', name, 'turned', 'array', 'fortran'
-  ]  # fmt: skip
-  for video in (whole, bare, no_duration, turned, fortran):
-    np.testing.assert_array_equal(video.feature, expected)
-    assert video.feature.dtype == np.float32
-  np.testing.assert_allclose(array.feature, expected, 1e-3, 1e-3)
-  assert {v.duration for v in (bare, no_duration, turned, array)} == {100.0}
-  frames = [v.frame_num for v in (bare, no_duration, turned, array)]
-  assert frames == [3000, 1000, 1000, 3000]
-  assert (bare.click == IGNORED).all()
+  bare = save(tmp_path / 'bare.npz', lacks, **found)
+  turned = {'feat_spa': spa.T, 'feat_tem': tem.T}
+  for path, told, called, frames, off in (
+    (whole, None, name, 1000, 0),
+    (bare, None, 'bare', 3000, 0),
+    # A file is what its first bytes say.
+    (shutil.copy(bare, tmp_path / 'x.dat'), None, 'x', 3000, 0),
+    (save(tmp_path / 'o.npz', ('duration',), **found), None, name, 1000, 0),
+    (save(tmp_path / 'turned.npz', **turned, duration=100.0, fps=10.0),
+     None, 'turned', 1000, 0),
+    (tmp_path / 'half.npy', 100, 'half', 3000, 1e-3),
+    (tmp_path / 'fortran.npy', 100, 'fortran', 3000, 0),
+  ):  # fmt: skip
+    video = read(model, path, told)
+    assert (video.name, video.frame_num) == (called, frames)
+    assert video.duration == 100.0 and video.feature.dtype == np.float32
+    np.testing.assert_allclose(video.feature, expected, off, off)
+  np.testing.assert_array_equal(read(model, whole).click, found['point_label'])
+  assert (read(model, bare).click == IGNORED).all()
 
 
 def _bad_files(folder, found):
