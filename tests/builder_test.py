@@ -78,7 +78,7 @@ def test_batches_are_the_same(both, monkeypatch, processes):
     assert sorted(read) == sorted(columns[columns[..., 1] >= 0][:, 1])
 
 
-def test_user_errors(both, tmp_path, demo_root):
+def test_user_errors(both, tmp_path):
   root, npz = both
   with pytest.raises(errors.InputError, match='prepare tfds'):
     builder.TfdsSource(tmp_path, 'train', SHAPE)
