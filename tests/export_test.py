@@ -70,7 +70,7 @@ def _bytes(params):
 
 
 @pytest.mark.extra
-def test_a_folder_is_read_as_the_run_is(run, folder, config):
+def test_a_folder_is_read_as_the_run_is(run, folder):
   ours, theirs = predict.load(run), predict.load(folder)
   assert _bytes(ours.params) == _bytes(theirs.params)
   assert theirs.classes == tuple(_CLASSES) and theirs.epoch == 3
@@ -85,7 +85,7 @@ def test_a_folder_is_read_as_the_run_is(run, folder, config):
 
 
 @pytest.mark.extra
-def test_a_folder_names_no_home_and_has_a_card(run, folder, tmp_path):
+def test_a_folder_names_no_home_and_has_a_card(run, folder):
   told = json.loads((folder / 'config.json').read_text())
   assert told['data']['root'] == 'demo'
   _, head, body = (folder / 'README.md').read_text().split('---\n', 2)
