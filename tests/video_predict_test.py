@@ -112,7 +112,7 @@ def test_a_model_that_does_not_know(fake, folder):
   assert _model({}, fake, 'wtal').predict(folder / 'v_1.mp4')
 
 
-def test_a_folder_of_both(tmp_path, folder):
+def test_a_folder_of_both(folder):
   assert len(reader.find(folder)) == 4
   (folder / 'v_1.npy').touch()
   with pytest.raises(errors.InputError, match='holds videos and features'):
