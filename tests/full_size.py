@@ -76,14 +76,17 @@ def _conv(x, weight, bias):
   )
 
 
-def _affinity_conv(x, similarity, weight):
-  """Scale input (c, k) by s_g, g = (3c + k) // channels, then convolve."""
+def affinity_conv(x, similarity, weight, kind='official'):
+  """Scale input (c, k) by s_g, then convolve.
+
+  Officially g is (3c + k) // channels, in the paper k.
+  """
   channels = x.shape[1]
-  return sum(
-    (_at(x, k - 1) * similarity[:, (3 * np.arange(channels) + k) // channels])
-    @ weight[:, :, k].T
-    for k in range(3)
-  )
+  c, y = np.arange(channels), 0
+  for k in range(3):
+    g = (3 * c + k) // channels if kind == 'official' else np.full(channels, k)
+    y += (_at(x, k - 1) * similarity[:, g]) @ weight[:, :, k].T
+  return y
 
 
 def outputs(state, feature, topk_ratio):
@@ -109,10 +112,10 @@ def outputs(state, feature, topk_ratio):
     axis=1,
   )
   first = _lrelu(
-    _affinity_conv(w * x, similarity, state['base_module.conv_1.weight'])
+    affinity_conv(w * x, similarity, state['base_module.conv_1.weight'])
   )
   second = _lrelu(
-    _affinity_conv(first, similarity, state['base_module.conv_2.weight'])
+    affinity_conv(first, similarity, state['base_module.conv_2.weight'])
   )
   cas = second @ state['classifier_module.conv.weight'][:, :, 0].T
   k = int(len(cas) * topk_ratio)

@@ -1,5 +1,6 @@
 """The network against the official program's outputs, and its own rules."""
 
+import full_size
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,20 +39,6 @@ def test_training_outputs_equal_the_official_ones(kind):
   close(out.foreground[:, None], case.arrays['train/fore_weights'])
 
 
-def _plain_affinity(x, similarity, kernel, kind):
-  """Compute the affinity convolution with a loop over everything."""
-  length, channels = x.shape
-  y = np.zeros((length, kernel.shape[2]))
-  for t in range(length):
-    for k in range(3):
-      if not 0 <= t + k - 1 < length:
-        continue
-      for c in range(channels):
-        j = k if kind == 'paper' else (3 * c + k) // channels
-        y[t] += similarity[j][t] * x[t + k - 1, c] * kernel[k, c]
-  return y
-
-
 @pytest.mark.as_users
 @pytest.mark.parametrize('kind', ['official', 'paper'])
 @pytest.mark.parametrize('channels', [3, 4, 5, 8])
@@ -65,10 +52,11 @@ def test_both_forms_of_the_affinity_convolution_equal_its_definition(
   layer = layers.AffinityConv(channels, 2, kind)
   variables = jax.jit(layer.init)(jax.random.key(0), [x], similarity)
   apply = jax.jit(layer.apply, static_argnames='method')
-  kernel = np.asarray(variables['params']['kernel'])
-  s = [a[0] for a in similarity]
-  expected = _plain_affinity(x[0], s, kernel, kind)
-  gated = _plain_affinity(x[0] * gate[0][:, None], s, kernel, kind)
+  plain = lambda x: full_size.affinity_conv(
+    x, np.stack(similarity, -1)[0], np.transpose(variables['params']['kernel']),
+    kind,
+  )  # fmt: skip
+  expected, gated = plain(x[0]), plain(x[0] * gate[0][:, None])
   close = lambda a, b: np.testing.assert_allclose(a[0], b, 1e-5, 1e-5)
   close(apply(variables, [x], similarity)[0], expected)
   gates = [np.ones_like(gate), gate]
