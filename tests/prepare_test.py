@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 from etils.epath import backend, gpath
 
-from backtal_jax import IGNORED, errors
+from backtal_jax import IGNORED, errors, files
 from backtal_jax.data import annotations, sources
 from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.prepare import custom, options, run_config
@@ -535,6 +535,15 @@ def test_made_otherwise_is_not_mixed_but_made_anew_if_asked(given):
   (given / 'out/prepared.json').unlink()
   with pytest.raises(errors.InputError, match='made otherwise.*--overwrite'):
     run(given)
+
+
+def test_a_root_of_any_name_is_made_anew(given):
+  (given / 'features').rename(given / 'f [v2]')
+  for count in (10, 20):
+    run(given, features=(f'{given}/f [v2]',), output=f'{given}/out [v2]',
+        num_snippets=count, overwrite=True)  # fmt: skip
+    folder = files.path(given / 'out [v2]/training')
+    assert len(sources.NpzSource(folder, (count, 3, 2))[0].feature) == count
 
 
 @pytest.mark.parametrize('name', ['a"""b', 'back\\slash', "it's $HOME"])

@@ -16,9 +16,8 @@ from backtal_jax.data import (
   feature_files,
   npz,
   resampling,
-  sources,
 )
-from backtal_jax.prepare import custom, feature_folders, options
+from backtal_jax.prepare import feature_folders
 from backtal_jax.run import checkpoints, parameters
 
 NAMES = 'lr=[1e-3,1e-4]', 'features [v2]', '[a]', 'a*', 'b?'
@@ -57,29 +56,6 @@ def test_files_are_listed_in_folders_of_any_name(tmp_path, name):
   with files.no_pattern(folder) as plain:
     assert [*plain.glob('a.npy')] == [plain / 'a.npy']
   assert [*files.listed(files.path(tmp_path / 'none'), '.npy')] == []
-
-
-def test_a_root_of_any_name_is_made_anew(tmp_path):
-  videos = {
-    f'v{i}': {
-      'subset': 'test' if i == 2 else 'train', 'duration': 40.0, 'fps': 10.0,
-      'annotations': [{'label': 'jump', 'segment': [2, 5]}],
-    }
-    for i in range(3)
-  }  # fmt: skip
-  (tmp_path / 'gt.json').write_text(json.dumps({'database': videos}))
-  (tmp_path / 'f [v2]').mkdir()
-  for i, name in enumerate(videos):
-    np.save(tmp_path / f'f [v2]/{name}.npy', np.ones((40 + i, 16)))
-  for count in (10, 20):
-    recipe = options.Recipe(
-      features=(str(tmp_path / 'f [v2]'),), output=str(tmp_path / 'out [v2]'),
-      ground_truth=str(tmp_path / 'gt.json'), train_split='train',
-      eval_split='test', num_snippets=count, overwrite=True,
-    )  # fmt: skip
-    custom.prepare(recipe)
-    folder = files.path(tmp_path / 'out [v2]/train')
-    assert len(sources.NpzSource(folder, (count, 16, 1))[0].feature) == count
 
 
 @pytest.mark.parametrize(('shapes', 'given', 'expected'), [
