@@ -118,6 +118,12 @@ def test_clicks_of_the_files_are_counted(root):
   )
 
 
+def test_videos_without_a_label_are_dropped_and_counted(root, capsys):
+  rewrite(root / 'train/train_001.npz', cls_label=np.zeros(5))
+  assert [*splits.labelled(open_split(root), 'train')] == [0, 2, 3]
+  assert '1 videos without a label are dropped' in capsys.readouterr().out
+
+
 def check(root, split='train'):
   splits.check_labels(open_split(root, split), truth(root))
 

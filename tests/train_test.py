@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from golden import KINDS, Case, assert_near
 
-from backtal_jax import errors, evaluate, models, opening, predict, train
-from backtal_jax.data import npz, sources, splits
+from backtal_jax import errors, evaluate, models, predict, train
+from backtal_jax.data import npz
 from backtal_jax.metrics import scores
 from backtal_jax.run import checkpoints, parameters, sharding
 from configs import demo as demo_config
@@ -300,18 +300,6 @@ def test_the_steps_trace_once(traced_run):
   # The rest is the initialisation, of one video.
   assert {shape[0] for shape, _ in traces} == {12, 8, 1}
   assert sum(shape[0] > 1 for shape, _ in traces) == 2
-
-
-def test_videos_without_a_label_are_dropped_and_counted(
-  demo_root, tmp_path, capsys
-):
-  shutil.copytree(demo_root, tmp_path / 'd')
-  path = tmp_path / 'd' / 'train' / 'train_003.npz'
-  sources.write_video(path, **(npz.read(path) | {'cls_label': np.zeros(5)}))
-  config = tiny_config(tmp_path / 'd')
-  source = opening.source(config, tmp_path / 'd', 'train')
-  assert {*splits.labelled(source, 'train')} == {*range(40)} - {3}
-  assert '1 videos without a label are dropped' in capsys.readouterr().out
 
 
 def test_a_video_that_vanishes_while_training_is_named(
