@@ -202,10 +202,3 @@ def test_a_field_that_is_added_where_there_is_none(name, nearest):
   assert str(e.value) == (
     f'config.{name}: no such field; did you mean config.{nearest}?'
   )
-
-
-def test_a_field_that_is_missing():
-  config = thumos14.get_config().unlock()
-  del config.train.seed
-  with pytest.raises(errors.InputError, match='train.seed is missing'):
-    fields.check(config)
