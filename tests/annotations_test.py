@@ -284,7 +284,7 @@ def test_class_order_is_that_of_idx(tmp_path, text, classes):
   ('{"database": {}, "activity_list": ["\\ud800"]}', 'activity_list'),
   # Another shape.
   ('', 'not JSON'),
-  ('[' * 100000, 'not JSON'),
+  ('[' * 100000, 'not JSON: nested'),
   ('[]', 'no object "database"'),
   ('{"results": {}}', 'database'),
   (b'\xff{}', 'not UTF-8'),
