@@ -75,12 +75,8 @@ class Named(NamedTuple):
 class Stages:
   """What follows from each part of a training.
 
-  Args:
-    trained: What is trained.
-    workdir: Workdir of the run.
-    options: What config.stages says.
-    localize: Options of localization.localize.
-    seed: Seed of the run.
+  The workdir and the seed are the run's; `localize` are the options of
+  localization.localize.
   """
 
   def __init__(
@@ -99,7 +95,8 @@ class Stages:
 
   def parts(self) -> Iterator[Part]:
     """Yield the parts; each is asked for when the one before has ended."""
-    options, number, ended = self._options, 0, self._ended()
+    options, number, path = self._options, 0, self._folder / 'parts.json'
+    ended = hosts.by_one(lambda: files.read_json(path) if path.exists() else [])
     last = ended[0] if ended else options.num_epochs
     yield Part(0, 0, last, options.clicks, None)
     if options.without_clicks_below and self.is_lost(self.found()):
@@ -111,11 +108,6 @@ class Stages:
       clicks = options.clicks and not number
       yield Part(2, last, last + options.retrain_epochs, clicks, labels)
 
-  def _ended(self) -> list[int]:
-    """Return the epochs after which a part ended that another follows."""
-    path = self._folder / 'parts.json'
-    return hosts.by_one(lambda: files.read_json(path) if path.exists() else [])
-
   def finish(
     self, part: Part, params: models.Params, say: Callable[[str], None]
   ) -> tuple[bool, quality.Head | None]:
@@ -124,20 +116,19 @@ class Stages:
     Returns:
       Whether no part follows, and the head, if one is learned then.
     """
-    options, again, lost = self._options, part.targets is not None, False
+    options, lost, retrains = self._options, False, False
+    named = None
     if part.number == 0 and options.without_clicks_below:
       found = self.judge_clicks(params)
       say(self.verdict(found))
       lost = self.is_lost(found)
-    named = None
-    if again:
+    if part.targets is not None:
       named = self.named()
     elif not lost and (options.retrain_epochs or options.quality):
       named = self.name(params, part.clicks)
-    retrains = False
-    if named and not again and options.retrain_epochs:
-      retrains = named.renamed >= _RENAMED
-      say(_told(named.renamed, retrains))
+      if options.retrain_epochs:
+        retrains = named.renamed >= _RENAMED
+        say(_told(named.renamed, retrains))
     final = not (lost or retrains)
     if not final and hosts.is_main_process():
       ended = [epoch for epoch in (part.first, part.last) if epoch]
@@ -225,16 +216,10 @@ class Stages:
     index = np.array(index)
     for whole, part in zip(everywhere, made, strict=True):
       whole[index] = part
-    believed = [
-      (i, t)
-      for i, video in zip(index, seen, strict=True)
-      for t in np.flatnonzero(
-        proposals.believed(video.click, video.foreground, len(video.label))
-      )
-    ]
+    video, at = np.nonzero([proposals.believed(video) for video in seen])
     return Named(
       index[segments.video], segments.run, label, float(renamed),
-      np.array(believed, int).reshape(-1, 2), *everywhere,
+      np.stack([index[video], at], axis=1), *everywhere,
     )  # fmt: skip
 
   def named(self) -> Named:

@@ -50,11 +50,8 @@ def look(
 ) -> Iterator[Look]:
   """Yield this process's share of some training videos.
 
-  Args:
-    trained: What was trained.
-    params: Parameters.
-    videos: Indices, of all processes.
-    clicks: Whether their clicks count.
+  The `videos` are indices, of all processes; `clicks` says whether their clicks
+  count.
   """
   mesh = trained.mesh
   size = sharding.batch_size(trained.batch_size, mesh)

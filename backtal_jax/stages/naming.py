@@ -9,7 +9,6 @@ its labels is found at least once. A name that a click gave stays.
 Shapes: S segments, N videos, C classes, the background last among C + 1.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -118,11 +117,8 @@ def name(
   without; then with the names of classes that mostly come together swapped in
   the videos that have both. The likeliest is kept.
 
-  Args:
-    segments: S segments.
-    look: Their features and those of negatives.
-    labels: [N, C] multi-hot, of the videos.
-    seed: Seed of how videos are held out.
+  The labels [N, C] of the videos are multi-hot; the seed is of how videos are
+  held out.
   """
   background = labels.shape[1]
   video, clicked = segments.video, segments.clicked
@@ -151,14 +147,12 @@ def name(
 
   starts = (0.0, 1.0)
   likely = lambda names: names.likelihood
-  best = max(
-    (
-      maximise(assigned(segments.score, balanced, False), _ROUNDS, balanced)
-      for balanced in starts
-    ),
-    key=likely,
-  )
-  for a, b in together(labels, _ALIKE):
+  first = [
+    maximise(assigned(segments.score, balanced, False), _ROUNDS, balanced)
+    for balanced in starts
+  ]
+  best = max(first, key=likely)
+  for a, b in together(labels):
     if odds(look, segments, best.label, labels, (a, b)) >= 0:
       continue
     both = (labels[video, a] == 1) & (labels[video, b] == 1)
@@ -181,12 +175,8 @@ def odds(
   which: where one of the two classes is without the other, and segments of
   them that a click names.
 
-  Args:
-    look: Segments and negatives.
-    segments: S segments.
-    names: [S] int, background C.
-    labels: [N, C] multi-hot, of the videos.
-    pair: The two classes.
+  The names are [S] int, background C, the labels of the videos [N, C]
+  multi-hot; the `pair` are the two classes.
 
   Returns:
     A difference of log-probabilities; 0 where nothing tells.
@@ -222,10 +212,10 @@ def _explain(score, label):
   return best.sum() - cost[scipy.optimize.linear_sum_assignment(cost)].sum()
 
 
-def together(labels: np.ndarray, least: float) -> Sequence[tuple[int, int]]:
+def together(labels: np.ndarray) -> list[tuple[int, int]]:
   """List the pairs of classes that mostly come together, most of all first.
 
-  Their Jaccard index over the videos' labels [N, C] is `least` or more.
+  Their Jaccard index over the videos' labels [N, C] is a half or more.
   """
   present = (labels == 1).astype(float)
   both, each = present.T @ present, present.sum(axis=0)
@@ -234,6 +224,6 @@ def together(labels: np.ndarray, least: float) -> Sequence[tuple[int, int]]:
     (-index[a, b], a, b)
     for a in range(len(each))
     for b in range(a)
-    if index[a, b] >= least
+    if index[a, b] >= _ALIKE
   ]
   return [(a, b) for _, a, b in sorted(pairs)]

@@ -44,14 +44,13 @@ class Segments(NamedTuple):
   score: np.ndarray  # [S, C+1] mean log-probability inside
 
 
-def believed(
-  click: np.ndarray, foreground: np.ndarray, background: int
-) -> np.ndarray:
+def believed(video: Observed) -> np.ndarray:
   """Mark the background clicks [T] that the foreground weight agrees with.
 
   It is at most its mean over the video there, see losses.doubt.
   """
-  return (click == background) & (foreground <= foreground.mean() + _EPSILON)
+  agrees = video.foreground <= video.foreground.mean() + _EPSILON
+  return (video.click == len(video.label)) & agrees
 
 
 def probabilities(video: Observed) -> np.ndarray:
@@ -100,9 +99,8 @@ def _between(video):
 
   Of neighbouring snippets there is none between: (b, b - 1), before b.
   """
-  background, found = len(video.label), []
-  barred = believed(video.click, video.foreground, background)
-  likely = probabilities(video)[:, background]
+  barred, found = believed(video), []
+  likely = probabilities(video)[:, -1]
   for a, b in itertools.pairwise(action_clicks(video)):
     inside = a + 1 + np.flatnonzero(barred[a + 1 : b])
     if b - a == 1:
@@ -147,9 +145,8 @@ def find(videos: Sequence[Observed], every_instance: bool = False) -> Segments:
 
 def _taken(video, share):
   """Mark the snippets of segments, and those of believed background clicks."""
-  background = len(video.label)
-  barred = believed(video.click, video.foreground, background)
-  return (1 - share[:, background] > _FOREGROUND) & ~barred, barred
+  barred = believed(video)
+  return (1 - share[:, -1] > _FOREGROUND) & ~barred, barred
 
 
 def _pieces(video: Observed, share: np.ndarray) -> Iterator[_Piece]:
@@ -158,7 +155,8 @@ def _pieces(video: Observed, share: np.ndarray) -> Iterator[_Piece]:
   spans = [*arrays.runs(taken)]
   for t in action_clicks(video):
     if not taken[t]:
-      span = _seed(share[:, video.click[t]], t, barred | taken)
+      like = share[:, video.click[t]]
+      span = _run_at((like >= like[t] / 2) & ~(barred | taken), t)
       taken[slice(*span)] = True
       spans.append(span)
   for span in sorted(map(tuple, spans)):
@@ -201,11 +199,6 @@ def _around(odds, t):
   half = (top + np.array(lows)) / 2
   high = odds >= np.repeat(half.clip(0, _SURE), (t, len(odds) - t))
   return _run_at(high, t)
-
-
-def _seed(probability, t, barred):
-  """Return the run around snippet t where a class is half as probable."""
-  return _run_at((probability >= probability[t] / 2) & ~barred, t)
 
 
 def _run_at(marked, t):

@@ -91,21 +91,12 @@ def inputs(
 ) -> np.ndarray:  # fmt: skip
   """Return what the head sees [N, F] of a video's proposals.
 
-  Args:
-    feature: [T, D].
-    labels: [N] int.
-    segments: [N, 2] seconds.
-    duration: Seconds, of the video.
-    num_classes: C.
+  The feature is [T, D], labels are [N] int, segments [N, 2] and the duration of
+  the video seconds; there are C classes.
   """
-  return np.concatenate(
-    [
-      pool(feature, segments, duration),
-      np.eye(num_classes)[labels],
-      np.log(segments[:, 1:] - segments[:, :1]),
-    ],
-    axis=1,
-  ).astype(np.float32)
+  bins, classes = pool(feature, segments, duration), np.eye(num_classes)[labels]
+  size = np.log(segments[:, 1:] - segments[:, :1])
+  return np.concatenate([bins, classes, size], axis=1).astype(np.float32)
 
 
 def num_inputs(feature_dim: int, num_classes: int) -> int:

@@ -53,8 +53,7 @@ def pool_negatives(
   feature: np.ndarray, video: proposals.Observed
 ) -> np.ndarray:
   """Do what `pool` does around the believed background clicks of a video."""
-  believed = proposals.believed(video.click, video.foreground, len(video.label))
-  at = np.flatnonzero(believed)
+  at = np.flatnonzero(proposals.believed(video))
   first = np.maximum(at - _AROUND, 0)
   last = np.minimum(at + _AROUND + 1, len(feature))
   return pool(feature, np.stack([first, last], axis=1))

@@ -30,10 +30,7 @@ def make(
   background: snippets with hardly any foreground, segments named so and
   believed clicks. What touches a segment is neither, unless it is clicked.
 
-  Args:
-    videos: N videos of T snippets.
-    segments: S segments.
-    names: [S] int, background C.
+  There are N videos of T snippets; the names are [S] int, background C.
   """
   shape = len(videos), len(videos[0].click)
   label = np.full(shape, IGNORED, np.int32)
@@ -45,7 +42,7 @@ def make(
     own = segments.video == i
     kept = own & (names != background)
     share = proposals.probabilities(video)[:, background]
-    clicked = proposals.believed(video.click, video.foreground, background)
+    clicked = proposals.believed(video)
     empty = (1 - share < _BACKGROUND) | clicked
     for start, end in segments.run[own & ~kept]:
       empty[start:end] = True
