@@ -21,12 +21,8 @@ SETS = {
 }
 
 
-def sample(name, seed=0):
+def sample(name):
   """Sample a split: noisy class activations, raised where there are actions.
-
-  Args:
-    name: Of `SETS`.
-    seed: Of the sample.
 
   Returns:
     Options of localization.localize; the truth {video: [(label, start, end)]}
@@ -34,7 +30,7 @@ def sample(name, seed=0):
     [T, C+1], score [C+1], magnitude [T], frame_num and duration.
   """
   module, num_videos, per_video, length, duration_mean, logit = SETS[name]
-  config, rng = module.get_config(), np.random.default_rng(seed)
+  config, rng = module.get_config(), np.random.default_rng(0)
   num_snippets = config.data.num_snippets
   num_classes = config.model.num_classes
   truth, videos = {}, []
@@ -45,10 +41,7 @@ def sample(name, seed=0):
     sums = np.cumsum(noise, axis=0)
     cas = (sums[8:] - np.pad(sums, ((1, 0), (0, 0)))[:-9]) / 3 - 1
     magnitude = rng.random(num_snippets)
-    logits, label = (
-      np.full(num_classes + 1, -2.0),
-      int(rng.integers(num_classes)),
-    )
+    logits, label = np.full(num_classes + 1, -2.0), rng.integers(num_classes)
     logits[label] = logit
     actions = truth.setdefault(f'{video:06}', [])
     for _ in range(max(1, rng.poisson(per_video))):
@@ -102,19 +95,19 @@ def run_detection_map() -> dict:
 
   def measured(name):
     options, actions, videos = sample(name)
+    found = _localize(localization.localize, options, videos)
+    found = dict(zip(actions, found, strict=True))
+    truth, config = _read(actions), SETS[name][0].get_config()
+    classes = [f'{label:04}' for label in range(config.model.num_classes)]
+    predictions = segments.make_predictions(found, classes, truth)
     guesses = {
       video: [
-        (f'{label:04}', start, end, score)
-        for label, (start, end), score in zip(
-          *(array.tolist() for array in arrays), strict=True
-        )
+        (row['label'], *row['segment'], row['score'])
+        for row in localization.format_video(rows, classes)
       ]
-      for video, arrays in zip(
-        actions, _localize(localization.localize, options, videos), strict=True
-      )
+      for video, rows in found.items()
     }
-    truth, predictions = _read(actions, guesses)
-    tiou = list(SETS[name][0].get_config().eval.tiou)
+    tiou = list(config.eval.tiou)
     most = np.bincount(truth.segments.label).argmax()
     one = [_of_class(rows, truth.labels[most]) for rows in (actions, guesses)]
     ours, limit, few = measure.interleaved(
@@ -133,8 +126,8 @@ def run_detection_map() -> dict:
   return measure.of_sets(SETS, measured)
 
 
-def _read(actions, guesses):
-  """Make a segments.Truth and Segments of rows {video: [(label, …)]}."""
+def _read(actions):
+  """Make a segments.Truth of rows {video: [(label, start, end)]}."""
   videos = {
     name: annotations.AnnotatedVideo(
       name, 'test', None, None,
@@ -143,15 +136,7 @@ def _read(actions, guesses):
     )
     for name, rows in actions.items()
   }  # fmt: skip
-  truth = segments.make_truth(annotations.Annotations(videos, ()), 'test')
-  results = {
-    name: [
-      {'label': label, 'segment': [start, end], 'score': score}
-      for label, start, end, score in rows
-    ]
-    for name, rows in guesses.items()
-  }
-  return truth, segments.parse_predictions({'results': results}, truth)
+  return segments.make_truth(annotations.Annotations(videos, ()), 'test')
 
 
 def _of_class(rows, label):

@@ -105,10 +105,7 @@ def _epoch(name) -> dict:
     )
     (inferring,) = measure.interleaved(infer, repeats=3)
     start = time.perf_counter()
-    batches = (
-      batch | {'name': [source.names[i] for i in batch['video_index']]}
-      for batch in pipeline.batches(source, plan)
-    )
+    batches = feeding.named(source, source.names, None, plan)
     for _ in predict.predict_batches(
       model, state.params, batches, mesh, dict(config.localization)
     ):

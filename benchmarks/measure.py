@@ -58,8 +58,7 @@ def of_sets(names, function) -> dict:
 def table(results) -> str:
   """Lay results out as Markdown, one line a benchmark and data set.
 
-  Args:
-    results: {benchmark: what `result` returned, with other data sets in sets}.
+  They are {benchmark: what `result` returned, with other data sets in sets}.
   """
   lines = [
     '| benchmark | data set | seconds | limit | ratio | plain form | '

@@ -58,8 +58,7 @@ def _make(config, size, model):
   optimizer = train.make_optimizer(
     options.learning_rate, options.weight_decay, options.betas
   )
-  drawn = models.BackTAL(**config.model)
-  params = models.init(drawn, jax.random.key(0))
+  params = models.init(models.BackTAL(**config.model), jax.random.key(0))
   fresh = jax.tree.map(jnp.array, params)  # the step's own, which it donates
   state = loop.TrainState(
     jnp.int32(0), fresh, optimizer.init(fresh), jax.random.key(0)
@@ -82,7 +81,7 @@ def _make(config, size, model):
   return (take_step, step), (lambda: infer(params, batch['feature']), infer)
 
 
-def run(which, repeats=5) -> dict:
+def run(which) -> dict:
   """Measure 'train_step' or 'inference' on every set."""
   index = ('train_step', 'inference').index(which)
 
@@ -93,9 +92,7 @@ def run(which, repeats=5) -> dict:
     other = oracle.Network(config.model.affinity, config.model.topk_ratio)
     theirs, _ = _make(config, size, other)[index]
     square, flop = measure.make_square()
-    ours, plainly, product = measure.interleaved(
-      call, theirs, square, repeats=repeats
-    )
+    ours, plainly, product = measure.interleaved(call, theirs, square)
     least = least_flop(config, training=index == 0)
     return measure.result(
       ours,

@@ -41,48 +41,31 @@ def _affinity_conv(x, embedding, p, kind):
   return y
 
 
-def network(params, x, *, kind='official', ratio=0.125, train=True):
-  """Run the network without dropout, a branch at a time.
-
-  Args:
-    params: Parameters of a models.BackTAL.
-    x: Features [B, T, D].
-    kind: Affinity, 'official' or 'paper'.
-    ratio: Share of the snippets that make the video score.
-    train: Whether to run the base branch, too.
-
-  Returns:
-    models.Outputs.
-  """
-  lrelu = lambda a: jnp.where(a > 0, a, 0.01 * a)
-  p = params['embedding']
-  e = _conv(lrelu(_conv(x, p['conv_1'])), p['conv_2'])
-  e /= jnp.maximum(jnp.linalg.norm(e, axis=-1, keepdims=True), 1e-12)
-  p = params['filter']
-  w = jax.nn.sigmoid(_conv(lrelu(_conv(x, p['conv_1'])), p['conv_2']))
-  p = params['backbone']
-  scores, cas, first = [None], [None], None
-  for branch in ([x] if train else []) + [w * x]:
-    first = lrelu(_affinity_conv(branch, e, p['conv_1'], kind))
-    f = lrelu(_affinity_conv(first, e, p['conv_2'], kind))
-    cas.append(_conv(f, p['classifier']))
-    k = int(x.shape[1] * ratio)
-    top = jax.lax.top_k(cas[-1].swapaxes(1, 2), k)[0]
-    scores.append(top.mean(-1))
-  return models.Outputs(
-    scores[-2], cas[-2], scores[-1], cas[-1], first, e, w[..., 0]
-  )
-
-
 class Network(NamedTuple):
-  """Stands in for a models.BackTAL in the steps."""
+  """The network without dropout; stands in for a models.BackTAL."""
 
-  kind: str = 'official'
-  ratio: float = 0.125
+  kind: str  # affinity, 'official' or 'paper'
+  ratio: float  # share of the snippets that make the video score
 
   def apply(self, variables, x, *, train, rngs=None):
-    """Run `network`."""
+    """Return models.Outputs of features [B, T, D], the base branch to train."""
     del rngs
-    return network(
-      variables['params'], x, kind=self.kind, ratio=self.ratio, train=train
+    params = variables['params']
+    lrelu = lambda a: jnp.where(a > 0, a, 0.01 * a)
+    p = params['embedding']
+    e = _conv(lrelu(_conv(x, p['conv_1'])), p['conv_2'])
+    e /= jnp.maximum(jnp.linalg.norm(e, axis=-1, keepdims=True), 1e-12)
+    p = params['filter']
+    w = jax.nn.sigmoid(_conv(lrelu(_conv(x, p['conv_1'])), p['conv_2']))
+    p = params['backbone']
+    scores, cas, first = [None], [None], None
+    for branch in ([x] if train else []) + [w * x]:
+      first = lrelu(_affinity_conv(branch, e, p['conv_1'], self.kind))
+      f = lrelu(_affinity_conv(first, e, p['conv_2'], self.kind))
+      cas.append(_conv(f, p['classifier']))
+      k = int(x.shape[1] * self.ratio)
+      top = jax.lax.top_k(cas[-1].swapaxes(1, 2), k)[0]
+      scores.append(top.mean(-1))
+    return models.Outputs(
+      scores[-2], cas[-2], scores[-1], cas[-1], first, e, w[..., 0]
     )

@@ -32,9 +32,9 @@ def test_network_and_gradient_equal_the_plain_definition(kind):
     x = jnp.asarray(rng.normal(size=(2, 16, 10)))
     a, b = (rng.normal(size=(2, *shape)) for shape in ((2, 5), (2, 16, 5)))
 
-    def differentiate(apply):
+    def differentiate(network):
       def loss(params):
-        out = apply(params)
+        out = network.apply({'params': params}, x, train=True)
         score = jnp.stack([out.score_base, out.score_supp])
         cas = jnp.stack([out.cas_base, out.cas_supp])
         return (score * a).sum() + (cas * b).sum(), (score, cas)
@@ -42,12 +42,8 @@ def test_network_and_gradient_equal_the_plain_definition(kind):
       # Compiled whole: op by op takes five times as long.
       return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
-    (_, outputs), gradient = differentiate(
-      lambda p: model.apply({'params': p}, x, train=True)
-    )
-    (_, expected), wanted = differentiate(
-      lambda p: oracle.network(p, x, kind=kind)
-    )
+    (_, outputs), gradient = differentiate(model)
+    (_, expected), wanted = differentiate(oracle.Network(kind, 0.125))
     for found, right in zip(outputs, expected, strict=True):
       np.testing.assert_allclose(found, right, 1e-10, 1e-12)
     assert _relative(gradient, wanted) < 1e-10
