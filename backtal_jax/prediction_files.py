@@ -52,42 +52,40 @@ def write(
     errors.InputError: A user error; nothing is written to `output` then.
   """
   input, output = files.path(input), files.path(output)
-  results, tables = {}, []
   segment_files.require_output(output, frames)
   if output.is_dir():
     raise errors.InputError(f'{output}: a folder, expected a file to write')
   config = config or predict.config_of(files.path(checkpoint))
   model = predict.load(checkpoint, config=config, **weights)
   truth = _read_truth(config.data) if plot else {}
-  paths, lengths = reader.find(input), {}
+  paths, found = reader.find(input), {}
   _require_use(paths, weights, duration=duration, video_list=video_list)
   segment_files.require_videos(output, len(paths))
   if duration is not None and video_list:
     raise errors.InputError('--duration and --video_list: expected one of them')
   told = annotations.read_lengths(files.path(video_list)) if video_list else {}
   videos = _read(model, paths, duration, told)
-  for path, found in zip(paths, model.predict_videos(videos), strict=True):
-    name = found.video.name
-    if name in results:
+  for path, one in zip(paths, model.predict_videos(videos), strict=True):
+    name = one.video.name
+    if name in found:
       raise errors.InputError(f'{input}: two files are video {name!r}')
-    results[name] = found.segments
-    lengths[name] = path, found.video
-    tables.append(_table(found))
+    found[name] = path, one
     if plot:
       stem = output.stem.replace(segment_files.PLACE, 'all')
       picture = f'{stem}_timelines/{files.name_of(name)}.png'
-      figure = _draw(model, path, found, truth)
+      figure = _draw(model, path, one, truth)
       with files.atomic(output.parent / picture) as f:
         figure.savefig(f, format='png', dpi=100)
-  _write(output, dict(sorted(results.items())), model, lengths, told, frames)
-  print(*tables, sep='\n')  # what is asked for is safe by now
+  _write(output, dict(sorted(found.items())), model, told, frames)
+  # What is asked for is safe by now.
+  print(*(_table(one) for _, one in found.values()), sep='\n')
 
 
-def _write(output, results, model, lengths, told, frames):
-  """Write the predictions of videos, {name: (path, as it was read)}."""
-  names, _ = video_names.match(results, told)
+def _write(output, found, model, told, frames):
+  """Write what is found in videos, {name: (path, Prediction)}."""
+  names, _ = video_names.match(found, told)
   times, suffix = {}, {}
-  for name, (path, video) in lengths.items():
+  for name, (path, (video, _, _)) in found.items():
     known = told.get(names.get(name, ''), annotation_formats.VideoTimes())
     beside = path.parent / feature_records.VIDEOS
     if streams.is_video(path):
@@ -103,11 +101,11 @@ def _write(output, results, model, lengths, told, frames):
     suffix[name] = path.suffix if streams.is_video(path) else '.mp4'
   segments = [
     marks.Segment(name, *entry['segment'], entry['label'], entry['score'])
-    for name, found in results.items()
-    for entry in found
+    for name, (_, one) in found.items()
+    for entry in one.segments
   ]
   segment_files.write(
-    output, segments, [*results], times, suffix=suffix,
+    output, segments, [*found], times, suffix=suffix,
     classes=model.classes, frames=frames,
   )  # fmt: skip
 
@@ -117,7 +115,7 @@ def _require_use(paths, weights, **lengths):
   is_video = streams.is_video(paths[0])  # as all of them are, or none
   what = ('a video', 'features') if is_video else ('features', 'videos')
   for name, value in (lengths if is_video else weights).items():
-    if value:
+    if value not in (None, ''):
       raise errors.InputError(
         f'--{name} is of {what[1]}, but {paths[0]} is {what[0]}'
       )
@@ -126,8 +124,7 @@ def _require_use(paths, weights, **lengths):
 def _read(model, paths, duration, told):
   """Read the files, with the durations that are given for them."""
   if duration is not None and len(paths) > 1:
-    features = [p for p in paths if not streams.is_video(p)]
-    feature_files.require_one_length(features, duration)
+    feature_files.require_one_length(paths, duration)
   names, _ = video_names.match([path.stem for path in paths], told)
   seconds = {stem: told[name].duration for stem, name in names.items()}
   return (model.read(path, seconds.get(path.stem, duration)) for path in paths)

@@ -345,6 +345,8 @@ def test_folders_that_cannot_be_used_are_refused(
     prediction_files.write(config, run, twice, output)
   with pytest.raises(errors.InputError, match='--preset is of videos, but'):
     prediction_files.write(config, run, twice, output, preset='wtal')
+  with pytest.raises(errors.InputError, match='--duration is of features, but'):
+    prediction_files.write(config, run, 'a.mp4', output, duration=0.0)
   assert not output.exists()
 
 
