@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
   def __init__(self, *args: Any, **kwargs: Any) -> None:
     super().__init__(*args, **{'allow_abbrev': False} | kwargs)
-    self.register('type', float, _finite)
+    self.register('type', float, number)
 
   def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
     """Refuse what argparse lets pass; it calls this for every command."""
@@ -72,11 +72,6 @@ def command(*arguments: object) -> str:
   return shlex.join(['python', *map(str, arguments)])
 
 
-def seed(text: str) -> int:
-  """Read a seed, for argparse."""
-  return at_least(0)(text)
-
-
 def suffix(text: str) -> str:
   """Read the ending of files' names, for argparse."""
   if not re.fullmatch(r'\.\w+', text):
@@ -96,11 +91,9 @@ def at_least(low: int) -> Callable[[str], int]:
   return number
 
 
-def _finite(text):
+def number(text: str) -> float:
+  """Read a number that is finite, for argparse."""
   value = float(text)
   if not math.isfinite(value):
     raise ValueError(text)
   return value
-
-
-_finite.__name__ = 'number'

@@ -241,56 +241,37 @@ def _check_together(config):
   """Refuse values that do not go together."""
   data, loss, options = config.data, config.loss, config.localization
   best, retrain = config.eval.best_metric, config.stages.retrain
-  no_weight = not any(loss[name] for name in _FIRST_TERMS)
   no_levels = not len(options.cas_thresholds)
   aside = data.clicks_aside or data.agreement_clicks
   maps = ['average_mAP', *(f'mAP@{t:g}' for t in config.eval.tiou)]
   known = [maps[0], 'last', 'click_agreement', *maps[1:]]
   for is_wrong, message in (
-    (
-      data.annotator != 'all' and not data.clicks,
-      f'data.annotator is {data.annotator!r}, but config.data.clicks names no '
-      'file with annotators',
-    ),
-    (
-      no_weight,
-      f'loss.{", config.loss.".join(_FIRST_TERMS)}: every one is 0',
-    ),
-    (
-      no_levels and not len(options.magnitude_thresholds),
-      'localization: cas_thresholds and magnitude_thresholds are both (), '
-      'expected levels in one of them',
-    ),
-    (
-      no_levels and options.whole_video_score,
-      f'localization.whole_video_score is {options.whole_video_score}, but '
-      'there are no cas_thresholds, whose segments it goes with',
-    ),
-    (
-      retrain and not loss.frames,
-      f'stages.retrain is {retrain}, but config.loss.frames, the weight of '
-      'what is then learned, is 0',
-    ),
-    (
-      data.clicks_aside and not data.clicks,
-      f'data.clicks_aside is {data.clicks_aside}, but config.data.clicks names '
-      'no file to keep clicks of aside; what `prepare custom` wrote is '
-      'clicks.csv',
-    ),
-    (
-      best == 'click_agreement' and not aside,
-      "eval.best_metric is 'click_agreement', but no click is kept aside: "
-      "config.data.clicks_aside is 0.0 and config.data.agreement_clicks is ''",
-    ),
-    (
-      best in maps and not data.eval_split,
-      f"eval.best_metric is {best!r}, but config.data.eval_split is '', and "
-      'without such a split there is no mAP; expected last or click_agreement',
-    ),
-    (
-      best not in known,
-      f'eval.best_metric is {best!r}, expected one of {", ".join(known)}',
-    ),
-  ):
+    (data.annotator != 'all' and not data.clicks,
+     f'data.annotator is {data.annotator!r}, but config.data.clicks names no '
+     'file with annotators'),
+    (not any(loss[name] for name in _FIRST_TERMS),
+     f'loss.{", config.loss.".join(_FIRST_TERMS)}: every one is 0'),
+    (no_levels and not len(options.magnitude_thresholds),
+     'localization: cas_thresholds and magnitude_thresholds are both (), '
+     'expected levels in one of them'),
+    (no_levels and options.whole_video_score,
+     f'localization.whole_video_score is {options.whole_video_score}, but '
+     'there are no cas_thresholds, whose segments it goes with'),
+    (retrain and not loss.frames,
+     f'stages.retrain is {retrain}, but config.loss.frames, the weight of '
+     'what is then learned, is 0'),
+    (data.clicks_aside and not data.clicks,
+     f'data.clicks_aside is {data.clicks_aside}, but config.data.clicks names '
+     'no file to keep clicks of aside; what `prepare custom` wrote is '
+     'clicks.csv'),
+    (best == 'click_agreement' and not aside,
+     "eval.best_metric is 'click_agreement', but no click is kept aside: "
+     "config.data.clicks_aside is 0.0 and config.data.agreement_clicks is ''"),
+    (best in maps and not data.eval_split,
+     f"eval.best_metric is {best!r}, but config.data.eval_split is '', and "
+     'without such a split there is no mAP; expected last or click_agreement'),
+    (best not in known,
+     f'eval.best_metric is {best!r}, expected one of {", ".join(known)}'),
+  ):  # fmt: skip
     if is_wrong:
       raise errors.InputError(f'config.{message}')

@@ -108,11 +108,9 @@ def run() -> None:
   if not importlib.util.find_spec('tensorflow'):  # told before anything is done
     errors.need('tensorflow', 'train', f'--mode {mode}')
   hosts.initialize(
-    given.coordinator_address,
-    given.num_processes,
-    given.process_id,
+    given.coordinator_address, given.num_processes, given.process_id,
     given.startup_timeout,
-  )
+  )  # fmt: skip
   if mode == 'evaluate':  # jax would note that it is asked to end, and go on
     ending.listen()
   _train_or_evaluate(given)
@@ -148,16 +146,11 @@ def _predict(given):
   from backtal_jax import prediction_files
 
   prediction_files.write(
-    given.config,
-    given.checkpoint,
-    given.input,
-    given.output,
-    duration=given.duration,
-    video_list=given.video_list,
-    plot=given.plot,
+    given.config, given.checkpoint, given.input, given.output,
+    duration=given.duration, video_list=given.video_list, plot=given.plot,
     frames=given.frames,
     **{name: given[name].value or '' for name in _ENCODING},
-  )
+  )  # fmt: skip
 
 
 def _export(given):

@@ -51,8 +51,8 @@ def training(config: ml_collections.ConfigDict, root: epath.Path) -> Videos:
     errors.InputError: A split, its labels or the clicks cannot be used.
   """
   data = config.data
-  names = filter(None, (data.train_split, data.eval_split))
-  trained, *evaluated = [source(config, root, split) for split in names]
+  trained = source(config, root, data.train_split)
+  evaluated = source(config, root, data.eval_split) if data.eval_split else None
   labelled = splits.labelled(trained, root / data.train_split)
   truth = annotations.find_ground_truth(data.ground_truth, root)
   clicked = files.find_all(data.clicks, root)
@@ -60,21 +60,9 @@ def training(config: ml_collections.ConfigDict, root: epath.Path) -> Videos:
   splits.check_labels(trained, truth)
   together = splits.inseparable(trained.labels()[labelled], truth.classes)
   supervision = splits.make_clicks(
-    trained,
-    labelled,
-    clicked,
-    truth,
-    annotator=data.annotator,
-    seed=config.train.seed,
-    num_snippets=data.num_snippets,
-    aside=data.clicks_aside,
-    others=others,
-  )
-  return Videos(
-    trained,
-    labelled,
-    truth,
-    evaluated[0] if evaluated else None,
-    supervision,
-    [supervision.line, *([together] if together else [])],
-  )
+    trained, labelled, clicked, truth, annotator=data.annotator,
+    seed=config.train.seed, num_snippets=data.num_snippets,
+    aside=data.clicks_aside, others=others,
+  )  # fmt: skip
+  lines = [line for line in (supervision.line, together) if line]
+  return Videos(trained, labelled, truth, evaluated, supervision, lines)

@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   """Add the options of `run`."""
   add = parser.add_argument
   add('--output', type=files.path, required=True, help='the data root')
-  add('--seed', type=command_line.seed, default=0)
+  add('--seed', type=command_line.at_least(0), default=0)
   add('--kind', choices=('classic', 'raw'), default='classic',
       help='the data root of configs/demo.py; or raw features, annotations and '
       'clicks for `prepare custom`, to which the options below belong'

@@ -72,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add('--archive', type=files.path, required=True, help='the zip or its folder')
   add('--output', type=files.path, required=True, help='the data root')
-  add('--seed', type=command_line.seed, default=0, help='of the clicks')
+  add('--seed', type=command_line.at_least(0), default=0, help='of the clicks')
 
 
 def run(archive: epath.Path, output: epath.Path, seed: int = 0) -> None:

@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   add('--ground_truth', type=files.path, required=True, help='of any format')
   add('--subset', required=True, help='whose videos')
   add('--output', type=files.path, required=True, help='the click file')
-  add('--seed', type=command_line.seed, default=0)
+  add('--seed', type=command_line.at_least(0), default=0)
   share = functools.partial(add, type=float, metavar='SHARE')
   share('--gap_share', help='clicked; by default 1')
   share('--wrong_share', help='in actions')
