@@ -210,10 +210,7 @@ def evaluate(
 ) -> scores.Metrics:
   """Score a checkpoint (see parameters.restore) on a config's split.
 
-  Predictions, curves and metrics go to the workdir.
-
-  Returns:
-    The metrics.
+  Predictions, curves and metrics go to the workdir; the metrics are returned.
 
   Raises:
     errors.InputError: A user error.

@@ -113,10 +113,9 @@ def propose(
   """
   ranks = 'nms_tiou', 'nms_sigma', 'whole_video_score', 'judge'
   options = {k: v for k, v in options.items() if k not in ranks}
-  found = [NOTHING[:2]]
-  for label, segments, _, _ in _propose_all(cas, score, magnitude, **options):
-    found.append((np.full(len(segments), label), segments))
-  labels, rows = zip(*found, strict=True)
+  proposed = _propose_all(cas, score, magnitude, **options)
+  found = [(np.full(len(rows), label), rows) for label, rows, _, _ in proposed]
+  labels, rows = zip(NOTHING[:2], *found, strict=True)
   return np.concatenate(labels), np.concatenate(rows)
 
 
@@ -132,13 +131,12 @@ def _propose_all(
   signals = upsample(signals, frame_num)
   levels = _levels(cas_thresholds)
   strong = _strong_runs(magnitude, magnitude_thresholds, frame_num)
-  share = None
   if probability_power:
     share = upsample(activation(cas, 'probabilities')[:, labels], frame_num)
   for i, (label, signal) in enumerate(zip(labels, signals, strict=True)):
     runs, contrast, num_cas = _propose(signal, levels, strong, outer_ratio)
     scores = contrast + confidence_weight * float(score[label])
-    if share is not None:
+    if probability_power:
       # The ends excluded, also where that is the end of the video.
       most = np.maximum.reduceat(np.append(share[i], 0), runs.ravel())[::2]
       scores *= most**probability_power
@@ -202,10 +200,8 @@ def suppress(
   Lengths are counted as end − start + 1 seconds, as the official program does;
   the earlier of two equal scores goes first.
 
-  Args:
-    segments: [N, 2] seconds.
-    scores: [N].
-    tiou: Overlap from which a segment is dropped.
+  Segments are [N, 2] seconds, scores [N], tiou is the overlap from which a
+  segment is dropped.
 
   Returns:
     Indices of the kept segments, by descending score.

@@ -223,8 +223,7 @@ def total(
   """Sum the weighted terms; a term of weight 0 is not even computed.
 
   Args:
-    outputs: What the network computes in training.
-    weights: Weight of each of TERMS.
+    weights: Of each of TERMS.
     topk_ratio: Share of the snippets that make the video score.
     progress: Share of the training that is done.
     label_warmup: Share over which the terms of the video labels, base and

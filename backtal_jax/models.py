@@ -95,9 +95,6 @@ def video_score(
   return (chosen * cas).sum(axis=1) / k
 
 
-leaky_relu = nn.leaky_relu  # its own slope is the official one
-
-
 def _full(x: Float[Array, '...']) -> Float[Array, '...']:
   """Go back to float32 (or float64), where `dtype` does not reach."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -140,7 +137,7 @@ class Embedding(nn.Module):
   def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T E']:
     x = layers.Conv(self.reduce_dim, 3, dtype=self.dtype, name='conv_1')(x)
     conv_2 = layers.Conv(self.embedding_dim, 3, dtype=self.dtype, name='conv_2')
-    x = _full(conv_2(leaky_relu(x)))
+    x = _full(conv_2(nn.leaky_relu(x)))  # its own slope is the official one
     # rsqrt of a guarded square: the norm itself has a NaN gradient at 0.
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
@@ -155,7 +152,7 @@ class Filter(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T']:
     x = layers.Conv(self.reduce_dim, 1, dtype=self.dtype, name='conv_1')(x)
-    x = layers.Conv(1, 1, dtype=self.dtype, name='conv_2')(leaky_relu(x))
+    x = layers.Conv(1, 1, dtype=self.dtype, name='conv_2')(nn.leaky_relu(x))
     return nn.sigmoid(_full(x[..., 0]))
 
 
@@ -198,8 +195,8 @@ class Backbone(nn.Module):
       first = conv_1(
         [g[..., None].astype(x.dtype) * x for g in gates], similarity
       )
-    first = [leaky_relu(y) for y in first]
-    second = [leaky_relu(y) for y in conv_2(first, similarity)]
+    first = [nn.leaky_relu(y) for y in first]
+    second = [nn.leaky_relu(y) for y in conv_2(first, similarity)]
     noisy = second
     if train and self.dropout_rate:
       rng = self.make_rng('dropout')

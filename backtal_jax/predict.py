@@ -36,7 +36,7 @@ from backtal_jax.video import reader
 
 # What `predict_step` computes, of a batch or of a video.
 Curves = dict[str, np.ndarray]
-Detection = localization.Detection
+Detection = localization.Detection  # Model has a field of that name
 
 
 class Prediction(NamedTuple):

@@ -34,8 +34,8 @@ from backtal_jax.run import (
   workdirs,
 )
 
-# Terms of the loss.
-_OF_CLICKS = 'click', 'separation', 'embedding'
+# Terms of the loss that learn of clicks.
+OF_CLICKS = 'click', 'separation', 'embedding'
 Loss = Callable[..., tuple[jax.Array, loop.Arrays]]
 # Where the arrays of a tree of parameters live.
 Shardings: TypeAlias = 'jax.sharding.Sharding | dict[str, Shardings]'
@@ -56,7 +56,7 @@ def make_loss(config: ml_collections.ConfigDict, clicks: bool = True) -> Loss:
   options = dict(config.loss)
   weights = {name: options.pop(name) for name in losses.TERMS}
   if not clicks:
-    weights |= dict.fromkeys(_OF_CLICKS, 0.0)
+    weights |= dict.fromkeys(OF_CLICKS, 0.0)
   model = config.model
   return functools.partial(
     losses.total, weights=weights, topk_ratio=model.topk_ratio,
@@ -70,16 +70,6 @@ def rematerialise(
   """Keep of the network only the layers' outputs for the gradient."""
   keep = jax.checkpoint_policies.save_only_these_names(layers.KEPT)
   return jax.checkpoint(apply, policy=keep)
-
-
-def _network(model, rng, remat):
-  """Return the network in training, of parameters and features."""
-
-  def apply(params, feature):
-    rngs = {'dropout': rng}
-    return model.apply({'params': params}, feature, train=True, rngs=rngs)
-
-  return rematerialise(apply) if remat else apply
 
 
 def _differentiate(loss_fn, params, layout):
@@ -131,20 +121,21 @@ def train_step(
   if 'snippet_label' in batch:
     snippets = batch['snippet_label'], batch['snippet_weight']
     loss = functools.partial(loss, snippets=snippets)
-  network = _network(model, rng, remat)
+  apply = functools.partial(model.apply, train=True, rngs={'dropout': rng})
+  network = rematerialise(apply) if remat else apply
 
   def loss_fn(params):
-    outputs = network(params, batch['feature'])
+    outputs = network({'params': params}, batch['feature'])
     return loss(outputs, batch['label'], batch['click'], batch['mask'])
 
   (total, terms), grads = _differentiate(loss_fn, state.params, layout)
   norm = optax.tree.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  warming = {}
+  metrics = {f'loss/{name}': term for name, term in terms.items()}
   if num_steps and rate_warmup:
     share = jnp.minimum((done + 1) / max(rate_warmup * num_steps, 1), 1.0)
     updates = jax.tree.map(lambda update: share * update, updates)
-    warming['learning_rate'] = share * rate
+    metrics['learning_rate'] = share * rate
   new = state._replace(
     params=optax.apply_updates(state.params, updates), opt_state=opt_state
   )
@@ -152,9 +143,7 @@ def train_step(
     new.params['standard'] = state.params['standard']
   finite = jnp.isfinite(total) & jnp.isfinite(norm)
   new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-  metrics = {f'loss/{name}': term for name, term in terms.items()}
   metrics |= {'loss/total': total, 'gradient_norm': norm, 'finite': finite}
-  metrics |= warming
   return new._replace(step=state.step + 1), metrics
 
 
@@ -209,7 +198,7 @@ def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
   """Unpack config.stages."""
   options, epochs = config.stages, config.train.num_epochs
   again = options.retrain and max(1, round(options.retrain * epochs))
-  clicks = any(config.loss[name] for name in _OF_CLICKS)
+  clicks = any(config.loss[name] for name in OF_CLICKS)
   return staging.Options(
     epochs,
     clicks,
