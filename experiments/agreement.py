@@ -18,32 +18,26 @@ start, clicks and order. What is whole is not run again; with `--table` it only
 shows what is there.
 """
 
-import functools
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from backtal_jax import command_line, errors, evaluate, files, opening, train
+from backtal_jax import errors, evaluate, files, opening, train
 from backtal_jax.data import annotations, pipeline, splits
 from backtal_jax.metrics import agreement, segments
 from backtal_jax.prepare import simulate_clicks
 from backtal_jax.run import feeding, sharding
-from configs import demo, hapt
 from experiments import supervision
 
-# The config, epochs, and where its clicks may be: seconds from actions,
-# shortest gap.
-SETS = {'demo': (demo, 16, 0.0, 0.0), 'hapt': (hapt, 20, 0.25, 1.0)}
+EPOCHS = {'demo': 16, 'hapt': 20}
 WRONG = 0.0, 0.1, 0.2, 0.4
-_VIDEO_LABELS = {'loss.click': 0.0, 'loss.separation': 0.0,
-                 'loss.embedding': 0.0}  # fmt: skip
 # Recipe: that of configs.recipes, and what is changed.
 RECIPES = {
   'robust': ('robust', {}),
   'published': ('published', {}),
   'robust, a tenth of the rate': ('robust', {'train.learning_rate': 2e-4}),
-  'robust, clicks not used': ('robust', _VIDEO_LABELS),
+  'robust, clicks not used': ('robust', supervision.LABELS_ALONE),
 }
 _ASIDE = 0.25
 _SECOND = 1000  # added to the seed: of the second annotator's clicks
@@ -60,14 +54,13 @@ class Point(NamedTuple):
   epoch: int
   agreement: float  # with the clicks kept aside
   average_map: float
-  second: float = np.nan  # with a second annotator's, who does not err
+  second: float  # with a second annotator's, who does not err
 
 
 def config_of(name, root, clicks, recipe, seed):
   """Return the config of a run."""
-  module, epochs, *_ = SETS[name]
-  base, changes = RECIPES[recipe]
-  config = module.get_config(base)
+  epochs, (base, changes) = EPOCHS[name], RECIPES[recipe]
+  config = supervision.SETS[name][0].get_config(base)
   with config.unlocked():
     config.update_from_flattened_dict(
       {
@@ -94,7 +87,7 @@ def run(name, root, workdir, recipe, wrong, seed, steps) -> None:
   `steps` keeps what is compiled of each recipe.
   """
   where = result(workdir, name, recipe, wrong, seed)
-  *_, margin, min_gap = SETS[name]
+  _, margin, min_gap = supervision.SETS[name]
   if where.exists():
     return
   truth = annotations.read_ground_truth(root / 'ground_truth.json')
@@ -171,7 +164,7 @@ def _measure(config, root, paths, videos, model, mesh):
 def read(workdir) -> list[Point]:
   """Return the points of all whole runs."""
   points = []
-  for name, recipe, wrong in itertools.product(SETS, RECIPES, WRONG):
+  for name, recipe, wrong in itertools.product(EPOCHS, RECIPES, WRONG):
     parent = result(workdir, name, recipe, wrong, 0).parent
     for path in files.listed(parent, '.json'):
       points += [
@@ -197,15 +190,18 @@ def _last(points):
   return [point for point in points if point.epoch == last]
 
 
-def _regret(groups):
-  """Return the mean mAP lost by choosing in each group, and by chance."""
+def _lost(groups) -> str:
+  """Lay out the mean mAP lost by choosing in each group, and by chance."""
+  if not groups:
+    return 'not run'
   lost, chance = [], []
   for group in groups:
     best = max(p.average_map for p in group)
     chosen = max(group, key=lambda p: p.agreement)
     lost.append(best - chosen.average_map)
     chance.append(best - np.mean([p.average_map for p in group]))
-  return 100 * np.mean(lost), 100 * np.mean(chance), len(lost)
+  lost, chance = 100 * np.mean(lost), 100 * np.mean(chance)
+  return f'{lost:.1f}, at random {chance:.1f} ({len(groups)} choices)'
 
 
 def _groups(points, *keys, alone=False):
@@ -229,13 +225,6 @@ def _correlated(points) -> str:
   return f'{_spearman(points):.2f} ({low:.2f} to {high:.2f})'
 
 
-def _lost(groups) -> str:
-  if not groups:
-    return 'not run'
-  lost, chance, count = _regret(groups)
-  return f'{lost:.1f}, at random {chance:.1f} ({count} choices)'
-
-
 def _column(own) -> dict[str, str]:
   """Return what the table says of a data set, by heading."""
   last, epochs = _last(own), ('recipe', 'wrong', 'seed')
@@ -246,18 +235,14 @@ def _column(own) -> dict[str, str]:
     'ρ, last epochs': _correlated(last),
     f'ρ, all {_CHECKPOINTS} checkpoints of each': _correlated(own),
   }
-  for wrong in WRONG:
-    part = [point for point in last if point.wrong == wrong]
-    cells[f'ρ, last epochs, {wrong:.0%} of the clicks wrong'] = (
-      f'{_spearman(part):.2f} ({len(part)} runs)'
-    )
-  known = [point for point in last if not np.isnan(point.second)]
-  for wrong in WRONG:
-    part = [point for point in known if point.wrong == wrong]
-    value = f'{_spearman(part, "second"):.2f} ({len(part)} runs)'
-    cells[f'ρ with a second annotator, {wrong:.0%} of the trained wrong'] = (
-      value if part else 'not run'
-    )
+  for by, heading in (
+    ('agreement', 'ρ, last epochs, {:.0%} of the clicks wrong'),
+    ('second', 'ρ with a second annotator, {:.0%} of the trained wrong'),
+  ):
+    for wrong in WRONG:
+      part = [point for point in last if point.wrong == wrong]
+      value = f'{_spearman(part, by):.2f} ({len(part)} runs)'
+      cells[heading.format(wrong)] = value
   robust = [point for point in own if point.recipe == 'robust']
   groups = _groups(own, *epochs)
   cells['lost: choosing a recipe, of the same clicks'] = _lost(
@@ -277,11 +262,11 @@ def table(points) -> str:
   """Lay out rank correlations, and the mAP lost where agreement chooses."""
   found = {
     name: _column(own)
-    for name in SETS
+    for name in EPOCHS
     if (own := [point for point in points if point.dataset == name])
   }
   rows = [
-    [key, *(found.get(name, {}).get(key, 'not run') for name in SETS)]
+    [key, *(found.get(name, {}).get(key, 'not run') for name in EPOCHS)]
     for key in next(iter(found.values()), {})
   ]
   return supervision.markdown(['', 'demo', 'HAPT'], rows)
@@ -292,7 +277,7 @@ def draw(points, path) -> None:
   from matplotlib import figure as figures
 
   figure = figures.Figure(figsize=(9, 4), layout='constrained')
-  for axes, name in zip(figure.subplots(1, 2), SETS, strict=True):
+  for axes, name in zip(figure.subplots(1, 2), EPOCHS, strict=True):
     for color, wrong in zip(('C0', 'C2', 'C1', 'C3'), WRONG, strict=True):
       for marker, recipe in zip('os^x', RECIPES, strict=True):
         own = [p for p in points if (p.dataset, p.recipe, p.wrong) ==
@@ -318,15 +303,11 @@ def draw(points, path) -> None:
 
 def main(argv=None):
   """Run what is not whole yet, then print the table and draw it."""
-  command_line.quiet_tensorflow()
-  parser = command_line.Parser(description=__doc__.split('\n')[0])
-  add = functools.partial(parser.add_argument, type=files.path)
-  add('--demo', help='prepared demo')
-  add('--hapt', help='prepared HAPT')
-  add('--workdir', required=True, help='of the runs')
-  add('--output', help='a picture')
-  parser.add_argument('--seeds', type=int, default=3)
-  parser.add_argument('--table', action='store_true', help='run nothing')
+  parser = supervision.make_parser(__doc__, seeds=3)
+  add = parser.add_argument
+  add('--demo', type=files.path, help='prepared demo')
+  add('--hapt', type=files.path, help='prepared HAPT')
+  add('--output', type=files.path, help='a picture')
   args = parser.parse_args(argv)
   with errors.one_line():
     sharding.use_compilation_cache()

@@ -47,17 +47,18 @@ def at_random(truth, number, rng) -> list[annotations.Click]:
   open_rooms = rooms(truth)
   lengths = np.array([end - start for _, start, end in open_rooms])
   chosen = rng.choice(len(lengths), number, p=lengths / lengths.sum())
-  return [_click(*open_rooms[i], rng) for i in chosen]
+  return [click(*open_rooms[i], rng) for i in chosen]
 
 
 def one_a_gap(truth, number, rng) -> list[annotations.Click]:
   """Click once in each of so many gaps."""
   open_rooms = rooms(truth)
   chosen = rng.choice(len(open_rooms), number, replace=False)
-  return [_click(*open_rooms[i], rng) for i in chosen]
+  return [click(*open_rooms[i], rng) for i in chosen]
 
 
-def _click(video, start, end, rng):
+def click(video, start, end, rng) -> annotations.Click:
+  """Click a moment of a room."""
   time = float(rng.uniform(start, end))
   return annotations.Click(video, time, annotations.BACKGROUND, ANNOTATOR)
 
@@ -143,11 +144,7 @@ def by_proposals(root, workdir, truth, seed) -> tuple[dict, int]:
 
 
 def table(results) -> str:
-  """Lay out mean and standard deviation over seeds, in percent.
-
-  Args:
-    results: {heading: [metrics of each seed]}.
-  """
+  """Lay out {heading: [metrics]}: mean and deviation over seeds, in percent."""
   tiou = 0.3, 0.5, 0.7
   heads = [f'{CLICKS} clicks', *(f'mAP@{t}' for t in tiou), 'average 0.1:0.7']
   rows = []

@@ -14,14 +14,12 @@ what is there. A run's workdir is WORKDIR/SET/RECIPE/FEATURES/CLICKS/RATE/SEED.
 import itertools
 import runpy
 import shutil
-import sys
 
-from backtal_jax import command_line, errors, files
+from backtal_jax import errors, files
 from backtal_jax.data import demo, raw_demo
 from backtal_jax.prepare import __main__ as prepare
 from backtal_jax.run import sharding
-from configs import demo as demo_config
-from configs import hapt as hapt_config
+from configs import recipes
 from experiments import supervision
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3)
@@ -39,16 +37,12 @@ EPOCHS = {'short': 20, 'long': 20, 'demo': 20, 'hapt': 15}
 def make(name, workdir, hapt):
   """Make a set where it is missing; return its root and get_config."""
   root = workdir / 'data' / name
-  whole = root / 'ground_truth.json'
-  if name == 'demo':
-    if not whole.exists():
-      demo.prepare(root)
-    return root, demo_config.get_config
-  if name == 'hapt':
-    if not whole.exists():
-      supervision.hold_out(hapt, root, 'test')
-    return root, hapt_config.get_config
-  if not whole.exists():
+  missing = not (root / 'ground_truth.json').exists()
+  if missing and name == 'demo':
+    demo.prepare(root)
+  elif missing and name == 'hapt':
+    supervision.hold_out(hapt, root, 'test')
+  elif missing:
     shape, num_snippets = RAW[name]
     made = workdir / 'data' / f'{name}_made'
     raw_demo.prepare(made, shape)
@@ -59,7 +53,9 @@ def make(name, workdir, hapt):
        '--fps', f'{raw_demo.FPS}', '--stride', f'{raw_demo.STRIDE}',
        '--window', f'{raw_demo.WINDOW}']
     )  # fmt: skip
-  return root, runpy.run_path(str(root / 'config.py'))['get_config']
+  if name in RAW:
+    return root, runpy.run_path(str(root / 'config.py'))['get_config']
+  return root, supervision.SETS[name][0].get_config
 
 
 def run(workdir, name, root, get_config, recipe, features, clicks, rate, seed):
@@ -77,8 +73,7 @@ def run(workdir, name, root, get_config, recipe, features, clicks, rate, seed):
   if name != 'demo':
     fields |= _SMALL
   if clicks == 'labels':
-    for term in ('click', 'separation', 'embedding'):
-      fields[f'loss.{term}'] = 0.0
+    fields |= supervision.LABELS_ALONE
   config = get_config(recipe).unlock()
   config.update_from_flattened_dict(fields)
   supervision.train_whole(config.lock(), where)
@@ -95,35 +90,25 @@ def folder(workdir, name, recipe, features, clicks, rate, seed):
 def table(workdir, name) -> str:
   """Lay out mean, standard deviation (n − 1) and number of each cell's runs."""
   rows = []
-  for recipe, features, clicks in itertools.product(
-    ('published', 'robust', 'staged'), FEATURES, CLICKS
-  ):
+  for row in itertools.product(recipes.NAMES, FEATURES, CLICKS):
     cells = []
     for rate in RATES:
-      parent = folder(workdir, name, recipe, features, clicks, rate, 0).parent
-      whole = [p for p in sorted(parent.glob('*')) if supervision.is_whole(p)]
-      found = [files.read_json(p / 'metrics.json') for p in whole]
-      values = [100 * m['average_mAP'] for m in found]
+      values = supervision.averages(folder(workdir, name, *row, rate, 0))
       cells.append(supervision.cell(values) if values else '')
     if any(cells):
-      rows.append([f'{recipe}, {features}, {clicks}', *cells])
+      rows.append([', '.join(row), *cells])
   return supervision.markdown([name, *(f'{rate:g}' for rate in RATES)], rows)
 
 
 def main(argv=None):
   """Run what is not whole yet, then print the tables."""
-  command_line.quiet_tensorflow()
-  parser = command_line.Parser(description=__doc__.split('\n')[0])
+  parser = supervision.make_parser(__doc__, seeds=3)
   add = parser.add_argument
-  add('--workdir', type=files.path, required=True, help='of data and runs')
   add('--hapt', type=files.path, help='its prepared data')
   add('--set', choices=EPOCHS, nargs='+', default=[*EPOCHS])
-  add('--recipe', choices=('published', 'robust', 'staged'), nargs='+',
-      default=['robust'])  # fmt: skip
+  add('--recipe', choices=recipes.NAMES, nargs='+', default=['robust'])
   add('--features', choices=FEATURES, nargs='+', default=[*FEATURES])
   add('--rates', type=float, nargs='+', default=list(RATES))
-  add('--seeds', type=int, default=3)
-  add('--table', action='store_true', help='run nothing')
   args = parser.parse_args(argv)
   with errors.one_line():
     sharding.use_compilation_cache()
@@ -141,4 +126,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  main()

@@ -293,8 +293,8 @@ def _text(browser, name):
   )
 
 
-def _until(browser, condition, most=30):
-  end = time.monotonic() + most
+def _until(browser, condition):
+  end = time.monotonic() + 30
   while not condition():
     if time.monotonic() > end:
       raise TimeoutError(re.sub(r'\s+', ' ', _text(browser, 'status')))

@@ -7,7 +7,6 @@ The ground truth is drawn, and nothing else is made of it.
 """
 
 import functools
-import sys
 
 import numpy as np
 
@@ -97,4 +96,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  main()

@@ -12,9 +12,7 @@ there. A run's workdir, WORKDIR/SET/RECIPE/CONDITION/SEED, is that of any run:
 `python -m backtal_jax.report --compare A B` takes two of them.
 """
 
-import functools
 import os
-import sys
 import zlib
 
 import numpy as np
@@ -42,17 +40,20 @@ CONDITIONS = {
 # The config, and where its clicks may be: seconds from actions, shortest gap.
 SETS = {'hapt': (hapt, 0.25, 1.0), 'demo': (demo, 0.0, 0.0)}
 SUBSET = 'train'
+# What of a config is changed to learn from video labels alone.
+LABELS_ALONE = {f'loss.{name}': 0.0 for name in train.OF_CLICKS}
 # The five people of HAPT's training split whom other studies evaluate on.
 PEOPLE = 3, 8, 16, 22, 27
 
 
-def write_clicks(path, truth, condition, *, seed, margin, min_gap):
-  """Write a condition's clicks, sampled from the ground truth.
+def write_clicks(path, truth, name, condition, seed):
+  """Write a condition's clicks, sampled from the ground truth of a set.
 
   Returns:
     The path, or '' where the condition has no clicks.
   """
   gap_share, wrong_share, actions = CONDITIONS[condition]
+  _, margin, min_gap = SETS[name]
   if not gap_share and not actions:
     return ''
   found = simulate_clicks.simulate_background(
@@ -91,7 +92,7 @@ def config_of(name, root, clicks, recipe, seed):
   config = SETS[name][0].get_config(recipe).unlock()
   config.data.root, config.data.clicks = str(root), str(clicks)
   if not clicks:
-    config.loss.update({'click': 0.0, 'separation': 0.0, 'embedding': 0.0})
+    config.update_from_flattened_dict(LABELS_ALONE)
   config.train.seed = seed
   config.train.eval_every = config.train.num_epochs  # only the last is shown
   return config.lock()
@@ -111,7 +112,6 @@ def train_whole(config, workdir):
 
 def run(name, root, workdir, recipe, condition, seed):
   """Train one run, unless it is whole."""
-  _, margin, min_gap = SETS[name]
   where = folder(workdir, name, recipe, condition, seed)
   if is_whole(where):
     return
@@ -119,24 +119,26 @@ def run(name, root, workdir, recipe, condition, seed):
   # The same clicks for all recipes, and beside the runs.
   kind = zlib.crc32(condition.encode())
   clicks = workdir / name / f'{kind:08x}_{seed}.csv'
-  clicks = write_clicks(
-    clicks, truth, condition, seed=seed, margin=margin, min_gap=min_gap
-  )
+  clicks = write_clicks(clicks, truth, name, condition, seed)
   print(f'{name}, {recipe}, {condition}, seed {seed}', flush=True)
   config = config_of(name, root, clicks, recipe, seed)
   train_whole(config, where)
 
 
+def averages(workdir) -> list[float]:
+  """Return the average mAP in percent of the whole runs beside a workdir."""
+  whole = [path for path in sorted(workdir.parent.glob('*')) if is_whole(path)]
+  metrics = [files.read_json(path / 'metrics.json') for path in whole]
+  return [100 * m['average_mAP'] for m in metrics]
+
+
 def read(name, workdir) -> dict:
   """Return {(recipe, condition): average mAP in percent of the whole runs}."""
-  found = {}
-  for recipe in recipes.NAMES:
-    for condition in CONDITIONS:
-      parent = folder(workdir, name, recipe, condition, 0).parent
-      runs = [p for p in sorted(parent.glob('*')) if is_whole(p)]
-      metrics = [files.read_json(p / 'metrics.json') for p in runs]
-      found[recipe, condition] = [100 * m['average_mAP'] for m in metrics]
-  return found
+  return {
+    (recipe, condition): averages(folder(workdir, name, recipe, condition, 0))
+    for recipe in recipes.NAMES
+    for condition in CONDITIONS
+  }
 
 
 def table(found) -> str:
@@ -195,19 +197,26 @@ def draw(found, path):
     figure.savefig(f, format='png', dpi=120)
 
 
+def make_parser(about, seeds) -> command_line.Parser:
+  """Return the command line of a study of several seeds, by its docstring."""
+  command_line.quiet_tensorflow()
+  parser = command_line.Parser(description=about.split('\n')[0])
+  add = parser.add_argument
+  add('--workdir', type=files.path, required=True, help='of the runs')
+  add('--seeds', type=int, default=seeds)
+  add('--table', action='store_true', help='run nothing')
+  return parser
+
+
 def main(argv=None):
   """Run what is not whole yet, then print the table and draw it."""
-  command_line.quiet_tensorflow()
-  parser = command_line.Parser(description=__doc__.split('\n')[0])
-  parser.add_argument('--set', choices=SETS, required=True)
-  add = functools.partial(parser.add_argument, type=files.path)
-  add('--root', required=True, help='prepared data')
-  add('--workdir', required=True, help='of the runs')
-  add('--output', help='a picture of the table')
-  parser.add_argument('--seeds', type=int, default=5)
-  parser.add_argument('--only', choices=recipes.NAMES, help='one recipe')
-  parser.add_argument('--condition', choices=CONDITIONS, help='one condition')
-  parser.add_argument('--table', action='store_true', help='run nothing')
+  parser = make_parser(__doc__, seeds=5)
+  add = parser.add_argument
+  add('--set', choices=SETS, required=True)
+  add('--root', type=files.path, required=True, help='prepared data')
+  add('--output', type=files.path, help='a picture of the table')
+  add('--only', choices=recipes.NAMES, help='one recipe')
+  add('--condition', choices=CONDITIONS, help='one condition')
   args = parser.parse_args(argv)
   with errors.one_line():
     sharding.use_compilation_cache()
@@ -223,4 +232,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  main()

@@ -54,10 +54,7 @@ def visit(rooms, names, number, rng) -> list[annotations.Click]:
     name = names.pop(0)
     for video, start, end in rooms:
       if video == name and len(made) < number:
-        time = float(rng.uniform(start, end))
-        made.append(annotations.Click(
-          video, time, annotations.BACKGROUND, proposals.ANNOTATOR
-        ))  # fmt: skip
+        made.append(proposals.click(video, start, end, rng))
   return made
 
 
@@ -83,8 +80,7 @@ def run(root, workdir, truth, way, seed) -> list[scores.Metrics]:
 def table(results) -> str:
   """Lay out mean, standard deviation and seeds of the average mAP by round.
 
-  Args:
-    results: {way: [metrics of every round, of each seed]}.
+  The results are {way: [metrics of every round, of each seed]}.
   """
   heads = ['average mAP@0.1:0.7', *(
     f'{CLICKS * n} clicks' for n in range(ROUNDS + 1)

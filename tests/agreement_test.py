@@ -122,7 +122,7 @@ def test_a_share_of_each_video_is_kept_aside():
 
 
 def test_the_study_counts_what_a_choice_loses():
-  rows = [(1, 0.5, 0.2), (2, 0.7, 0.6), (3, 0.6, 0.8)]
+  rows = [(1, 0.5, 0.2, 0.1), (2, 0.7, 0.6, 0.2), (3, 0.6, 0.8, 0.3)]
   points = [
     study.Point('demo', 'robust', 0.0, seed, *row)
     for seed in (0, 1)
@@ -130,8 +130,7 @@ def test_the_study_counts_what_a_choice_loses():
   ]
   groups = study._groups(points, 'seed')
   # Chosen is the second, the third is best; at random 0.8 less the mean.
-  lost, chance, count = study._regret(groups)
-  assert (lost, count) == (pytest.approx(20.0), 2)
-  assert chance == pytest.approx(100 * (0.8 - 1.6 / 3))
+  assert study._lost(groups) == '20.0, at random 26.7 (2 choices)'
   assert study._spearman(points) == pytest.approx(0.5)
+  assert study._spearman(points, 'second') == pytest.approx(1)
   assert '| runs | 2 | not run |' in study.table(points)
