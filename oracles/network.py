@@ -46,6 +46,7 @@ class Network(NamedTuple):
 
   kind: str  # affinity, 'official' or 'paper'
   ratio: float  # share of the snippets that make the video score
+  standardize = False  # as a step asks of a model
 
   def apply(self, variables, x, *, train, rngs=None):
     """Return models.Outputs of features [B, T, D], the base branch to train."""

@@ -53,6 +53,14 @@ def test_network_and_gradient_equal_the_plain_definition(kind):
     np.testing.assert_allclose(out.cas_supp, expected[1][1], 1e-10, 1e-12)
 
 
+def test_the_plain_network_takes_a_step_as_ours_does():
+  # The benchmarks hold the one against the other.
+  case = Case(KINDS[0])
+  case.model = oracle.Network('official', case.topk_ratio)
+  step, state = case.training()
+  jax.eval_shape(step, state, case.batch)
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_bfloat16_is_near_the_official_outputs(kind):
   case = Case(kind)
