@@ -18,8 +18,6 @@ from backtal_jax.data import annotations
 from backtal_jax.data import clicks as click_files
 from backtal_jax.metrics import segments
 
-_RESAMPLES = 1000
-
 
 class Agreement(TypedDict):
   """The measure, in fractions of 1; None where no click tells it."""
@@ -146,16 +144,22 @@ def sampled(found: ByVideo) -> np.ndarray:
   draw lacks what all have.
   """
   table = _table(found)
-  count = len(table)
-  draws = np.random.default_rng(0).multinomial(
-    count, np.full(count, 1 / count), size=_RESAMPLES
-  )
-  weights = np.concatenate([np.ones((1, count), int), draws])
+  weights = draws(len(table))
   total = np.einsum('rv,vps->rps', weights, table)
   known = table[..., 1].any(axis=0)
   with np.errstate(invalid='ignore'):
     parts = total[:, known, 0] / total[:, known, 1]
     return parts.sum(axis=1) / known.sum()
+
+
+def draws(count: int, times: int = 1000) -> np.ndarray:
+  """Draw videos with replacement: how often each counts, [1 + times, count].
+
+  The first row is all of them, once.
+  """
+  rng, share = np.random.default_rng(0), np.full(count, 1 / count)
+  drawn = rng.multinomial(count, share, size=times)
+  return np.concatenate([np.ones((1, count), int), drawn])
 
 
 def _table(found):

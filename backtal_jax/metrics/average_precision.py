@@ -113,22 +113,20 @@ def precision_recall(
   Returns:
     [len(tiou), steps] at equal steps of recall from 0 to 1.
   """
-  order, matched = matching.match(truth, predictions, tiou)
-  cuts = np.searchsorted(
-    predictions.label[order], np.arange(1, len(truth.labels))
-  )
-  count = np.bincount(truth.segments.label)
   total = np.zeros((len(tiou), steps))
-  for hits, number in zip(np.split(matched >= 0, cuts, 1), count, strict=True):
+  for hits, number in matching.by_class(truth, predictions, tiou):
     needed = np.ceil(np.linspace(0, 1, steps) * number - 1e-9).astype(int)
-    for row, hit in zip(total, hits, strict=True):
-      at = np.flatnonzero(hit)
-      precision = np.arange(1, len(at) + 1) / (at + 1)
-      precision = np.maximum.accumulate(precision[::-1])[::-1]
-      reached = needed <= len(at)
-      padded = np.append(precision, 0)
+    for row, hit, precision in zip(total, hits, envelope(hits), strict=True):
+      reached = needed <= hit.sum()
+      padded = np.append(precision[hit], 0)
       row[reached] += padded[np.maximum(needed[reached] - 1, 0)]
-  return total / len(count)
+  return total / len(truth.labels)
+
+
+def envelope(hit: np.ndarray) -> np.ndarray:
+  """Return the best precision from each prediction on, [..., N] as the hits."""
+  precision = hit.cumsum(-1) / np.arange(1, hit.shape[-1] + 1)
+  return np.maximum.accumulate(precision[..., ::-1], -1)[..., ::-1]
 
 
 def places(key: np.ndarray, size: int) -> np.ndarray:

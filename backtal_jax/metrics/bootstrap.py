@@ -10,8 +10,8 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
+from backtal_jax.metrics import agreement, diagnosis, matching, segments
 from backtal_jax.metrics import average_precision as precision
-from backtal_jax.metrics import diagnosis, matching, segments
 
 # Weights held at once; bounds the memory.
 _CHUNK = 1 << 22
@@ -49,13 +49,7 @@ def compare(
   mAP is at `tiou`; the kinds of errors and the classes' AP are at `theta`. A
   sample's mean leaves out the classes that it lacks.
   """
-  num_videos = len(truth.videos)
-  rng = np.random.default_rng(0)
-  samples = rng.multinomial(
-    num_videos, np.full(num_videos, 1 / num_videos), size=resamples
-  )
-  # The first row is the split itself.
-  samples = np.concatenate([np.ones((1, num_videos), int), samples])
+  samples = agreement.draws(len(truth.videos), resamples)
   levels = [*tiou, theta]
   (ap_before, kinds_before), (ap_after, kinds_after) = (
     _resample(truth, predictions, levels, samples)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backtal_jax import command_line, errors, files
+from backtal_jax.metrics import average_precision as precision
 from backtal_jax.metrics import matching, scores, segments
 
 
@@ -22,13 +23,8 @@ def detection_map(
   truth: segments.Truth, predictions: segments.Segments, tiou: Sequence[float]
 ) -> scores.Metrics:
   """Compute the mean average precision over classes, see matching.match."""
-  order, matched = matching.match(truth, predictions, tiou)
-  cuts = np.arange(1, len(truth.labels))
-  cuts = np.searchsorted(predictions.label[order], cuts)
-  hits = np.split(matched >= 0, cuts, axis=1)
-  count = np.bincount(truth.segments.label)
-  both = zip(hits, count.tolist(), strict=True)
-  ap = np.stack([average_precision(h, n) for h, n in both])
+  hits = matching.by_class(truth, predictions, tiou)
+  ap = np.stack([average_precision(hit, number) for hit, number in hits])
   return {
     'tiou': [float(t) for t in tiou],
     'mAP': ap.mean(0).tolist(),
@@ -47,9 +43,7 @@ def average_precision(hit: np.ndarray, num_truth: int) -> np.ndarray | float:
   Returns:
     [...] average precision, 0 without predictions.
   """
-  precision = hit.cumsum(-1) / np.arange(1, hit.shape[-1] + 1)
-  envelope = np.maximum.accumulate(precision[..., ::-1], -1)[..., ::-1]
-  return (envelope * hit).sum(-1) / num_truth
+  return (precision.envelope(hit) * hit).sum(-1) / num_truth
 
 
 def parse_tiou(

@@ -1,7 +1,7 @@
 """Which prediction finds which ground truth (ActivityNet's protocol)."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -34,6 +34,20 @@ def match(
     taken = np.flatnonzero(taker < len(order))
     row[taker[taken]] = taken
   return order, matched
+
+
+def by_class(
+  truth: segments.Truth, predictions: segments.Segments, tiou: Sequence[float]
+) -> Iterator[tuple[np.ndarray, int]]:
+  """Match, and yield of each class its hits and how many there are to find.
+
+  The hits are [len(tiou), N] bool, best score first.
+  """
+  order, matched = match(truth, predictions, tiou)
+  cuts = np.arange(1, len(truth.labels))
+  cuts = np.searchsorted(predictions.label[order], cuts)
+  hits = np.split(matched >= 0, cuts, axis=1)
+  return zip(hits, np.bincount(truth.segments.label).tolist(), strict=True)
 
 
 def pairs(

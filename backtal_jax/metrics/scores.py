@@ -88,15 +88,13 @@ def largest_difference(metrics: Metrics, published: Published) -> float:
   Raises:
     errors.InputError: a published number is not among the run's.
   """
-  rows = {
-    name: difference for name, _, _, difference in beside(metrics, published)
-  }
+  ours = named(metrics)
   for name, _ in published:
-    if name not in rows:
+    if name not in ours:
       raise errors.InputError(
-        f'config.eval.published has {name}, the run has {", ".join(rows)}'
+        f'config.eval.published has {name}, the run has {", ".join(ours)}'
       )
-  return max((abs(d) for d in rows.values() if d is not None), default=0.0)
+  return max((abs(100 * ours[k] - x) for k, x in published), default=0.0)
 
 
 def table(metrics: Metrics, published: Published = ()) -> str:
