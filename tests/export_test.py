@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from flax import traverse_util
 from golden import KINDS, Case, assert_same_segments
 from train_test import tiny_config
 
@@ -66,7 +67,8 @@ def _features(count=90):
 
 
 def _bytes(params):
-  return {k: v.tobytes() for k, v in onnx_graph.flatten(params).items()}
+  flat = traverse_util.flatten_dict(jax.device_get(params))
+  return {name: tensor.tobytes() for name, tensor in flat.items()}
 
 
 @pytest.mark.extra

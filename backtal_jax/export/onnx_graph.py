@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
+from flax import traverse_util
 
 from backtal_jax import errors, layers, models
 
@@ -18,27 +18,25 @@ OPSET = 18
 _IR = 8
 # What a network holds that the graph has a place for.
 _TENSORS = {
-  f'{module}.{tensor}'
-  for module, tensors in {
-    'embedding.conv_1': ('kernel', 'bias'),
-    'embedding.conv_2': ('kernel', 'bias'),
-    'filter.conv_1': ('kernel', 'bias'),
-    'filter.conv_2': ('kernel', 'bias'),
-    'backbone.conv_1': ('kernel',),
-    'backbone.conv_2': ('kernel',),
-    'backbone.classifier': ('kernel',),
-  }.items()
-  for tensor in tensors
+  'embedding.conv_1.kernel', 'embedding.conv_1.bias',
+  'embedding.conv_2.kernel', 'embedding.conv_2.bias',
+  'filter.conv_1.kernel', 'filter.conv_1.bias',
+  'filter.conv_2.kernel', 'filter.conv_2.bias',
+  'backbone.conv_1.kernel', 'backbone.conv_2.kernel',
+  'backbone.classifier.kernel',
 }  # fmt: skip
 _STANDARD = {'standard.channels.mean', 'standard.channels.scale'}
 
 
 class _Graph:
-  """Nodes and constants; each method adds some and returns a value's name."""
+  """Nodes and constants; each method adds some and returns a value's name.
 
-  def __init__(self, onnx):
+  Values along a video have `length` rows.
+  """
+
+  def __init__(self, onnx, length):
     self._helper, self._array = onnx.helper, onnx.numpy_helper.from_array
-    self.nodes, self.constants = [], {}
+    self.nodes, self.constants, self.length = [], {}, length
 
   def __call__(self, kind, *inputs, num=1, to=None, **attributes):
     """Add a node; what is no name among its inputs is a constant."""
@@ -56,16 +54,18 @@ class _Graph:
     self.constants[name] = self._array(value, name)
     return name
 
-  def neighbours(self, x, length):
+  def cut(self, x, start, end, axis):
+    """Return a part of a value along one of its axes."""
+    return self('Slice', x, *(np.array([n]) for n in (start, end, axis)))
+
+  def neighbours(self, x):
     """Return x[t-1], x[t], x[t+1] of a value [B, T, F]."""
     padded = self('Pad', x, np.array([0, 1, 0, 0, 1, 0]))
-    cut = lambda k: self('Slice', padded, np.array([k]), np.array([k + length]),
-                         np.array([1]))  # fmt: skip
-    return [cut(k) for k in range(3)]
+    return [self.cut(padded, k, k + self.length, 1) for k in range(3)]
 
-  def wide(self, x, length):
+  def wide(self, x):
     """Return the neighbours' channels side by side [B, T, 3F]."""
-    return self('Concat', *self.neighbours(x, length), axis=-1)
+    return self('Concat', *self.neighbours(x), axis=-1)
 
   def total(self, x):
     """Sum over the channels, [B, T, 1]."""
@@ -97,53 +97,41 @@ def build(
       f'config.model.dtype is {np.dtype(model.dtype)}, an .onnx file is in '
       'float32; --config C.py --config.model.dtype=float32 computes so'
     )
-  tensors = flatten(params)
+  tensors = traverse_util.flatten_dict(params, sep='.')
   known = _TENSORS | (_STANDARD if model.standardize else set())
   if different := tensors.keys() ^ known:
     raise errors.InputError(
       f'an .onnx file has no place for a network with or without '
       f'{errors.few(sorted(different))}; expected a folder as --output'
     )
-  graph = _Graph(onnx)
-  names = {
-    name: graph.constant(_matrix(x), name) for name, x in tensors.items()
-  }
-  _network(graph, names, tensors, model, num_snippets)
-  return _file(onnx, graph, model, num_snippets, about).SerializeToString()
+  graph = _Graph(onnx, num_snippets)
+  for name, x in tensors.items():
+    # A kernel [3, F, G] as the matrix [3F, G] that `wide` is multiplied by.
+    x = x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x
+    graph.constant(x, name)
+  _network(graph, tensors, model)
+  return _file(onnx, graph, model, about).SerializeToString()
 
 
-def flatten(params: models.Params) -> dict[str, np.ndarray]:
-  """Return the parameters by their names, `backbone.conv_1.kernel`."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='.'): np.asarray(x)
-    for path, x in jax.tree_util.tree_leaves_with_path(params)
-  }
-
-
-def _matrix(tensor):
-  """Return [3F, G] of a kernel [3, F, G], what is beside `wide`."""
-  return tensor if tensor.ndim == 1 else tensor.reshape(-1, tensor.shape[-1])
-
-
-def _network(graph, names, tensors, model, num_snippets):
+def _network(graph, tensors, model):
   """Add the nodes; see models and layers, which they follow line by line."""
 
   def conv(x, name):
     width = len(tensors[f'{name}.kernel'])
-    x = graph.wide(x, num_snippets) if width == 3 else x
-    y = graph('MatMul', x, names[f'{name}.kernel'])
-    bias = names.get(f'{name}.bias')
-    return graph('Add', y, bias) if bias else y
+    x = graph.wide(x) if width == 3 else x
+    y = graph('MatMul', x, f'{name}.kernel')
+    bias = f'{name}.bias'
+    return graph('Add', y, bias) if bias in tensors else y
 
   leaky = lambda x: graph('LeakyRelu', x, alpha=0.01)
   x = 'feature'
   if model.standardize:
-    x = graph('Sub', x, names['standard.channels.mean'])
-    x = graph('Mul', x, names['standard.channels.scale'])
+    x = graph('Sub', x, 'standard.channels.mean')
+    x = graph('Mul', x, 'standard.channels.scale')
   e = conv(leaky(conv(x, 'embedding.conv_1')), 'embedding.conv_2')
   square = graph.total(graph('Mul', e, e))
   e = graph('Div', e, graph('Sqrt', graph('Max', square, 1e-24)))
-  similarity = _similarities(graph, e, num_snippets)
+  similarity = _similarities(graph, e)
   weight = graph(
     'Sigmoid', conv(leaky(conv(x, 'filter.conv_1')), 'filter.conv_2')
   )
@@ -153,16 +141,15 @@ def _network(graph, names, tensors, model, num_snippets):
     channels = tensors[f'{name}.kernel'].shape[1]
     index = layers.similarity_index(model.affinity, channels).ravel()
     spread = graph('MatMul', similarity, np.eye(3)[:, index])
-    x = graph('Mul', graph.wide(x, num_snippets), spread)
-    return leaky(graph('MatMul', x, names[f'{name}.kernel']))
+    x = graph('Mul', graph.wide(x), spread)
+    return leaky(graph('MatMul', x, f'{name}.kernel'))
 
   first = affinity_conv(graph('Mul', x, weight), 'backbone.conv_1')
   strength = graph('Sqrt', graph.total(graph('Mul', first, first)))
   graph('Squeeze', strength, np.array([-1]), to='magnitude')
   second = affinity_conv(first, 'backbone.conv_2')
-  kernel = names['backbone.classifier.kernel']
-  cas = graph('MatMul', second, kernel, to='cas')
-  k = np.array([models.topk_size(num_snippets, model.topk_ratio)])
+  cas = graph('MatMul', second, 'backbone.classifier.kernel', to='cas')
+  k = np.array([models.topk_size(graph.length, model.topk_ratio)])
   best, _ = graph('TopK', cas, k, num=2, axis=1)
   if model.topk_by == 'probabilities':
     best = _likeliest(graph, cas, best, k, model.num_classes)
@@ -170,11 +157,10 @@ def _network(graph, names, tensors, model, num_snippets):
   graph('Softmax', score, axis=-1, to='score')
 
 
-def _similarities(graph, e, num_snippets):
+def _similarities(graph, e):
   """Return the three of layers.similarities as [B, T, 3]."""
   square = graph.total(graph('Mul', e, e))
-  others = graph.neighbours(e, num_snippets)
-  squares = graph.neighbours(square, num_snippets)
+  others, squares = graph.neighbours(e), graph.neighbours(square)
   columns = []
   for other, other_square in zip(others, squares, strict=True):
     both = graph('Max', graph('Mul', square, other_square), 1e-16)
@@ -191,16 +177,14 @@ def _likeliest(graph, cas, best, k, num_classes):
   likely = graph('LogSoftmax', cas, axis=-1)
   _, where = graph('TopK', likely, k, num=2, axis=1)
   there = graph('GatherElements', cas, where, axis=1)
-  cut = lambda x, a, b: graph(
-    'Slice', x, np.array([a]), np.array([b]), np.array([-1])
-  )
-  both = cut(there, 0, num_classes), cut(best, num_classes, num_classes + 1)
-  return graph('Concat', *both, axis=-1)
+  actions = graph.cut(there, 0, num_classes, -1)
+  background = graph.cut(best, num_classes, num_classes + 1, -1)
+  return graph('Concat', actions, background, axis=-1)
 
 
-def _file(onnx, graph, model, num_snippets, about):
+def _file(onnx, graph, model, about):
   """Wrap the graph: shapes of its borders, versions, what it is."""
-  video, t, c = 'videos', num_snippets, model.num_classes + 1
+  video, t, c = 'videos', graph.length, model.num_classes + 1
   value = lambda name, *shape: onnx.helper.make_tensor_value_info(
     name, onnx.TensorProto.FLOAT, shape
   )

@@ -83,7 +83,8 @@ def _onnx(output, config, model):
   """Return an ONNX file, and what onnxruntime makes of it."""
   runtime = errors.need('onnxruntime', 'export', output)
   about = {
-    **_versions('jax', 'flax', 'onnx'),
+    'version': backtal_jax.__version__,
+    **{k: importlib.metadata.version(k) for k in ('jax', 'flax', 'onnx')},
     'epoch': model.epoch,
     'num_snippets': model.shape[0],
     'classes': model.classes,
@@ -118,12 +119,6 @@ def _stablehlo(output, _, model):
   return content, jax.export.deserialize(bytearray(content)).call
 
 
-def _versions(*packages):
-  """Return the versions of this package and of others."""
-  found = {name: importlib.metadata.version(name) for name in packages}
-  return {'version': backtal_jax.__version__, **found}
-
-
 def _write_folder(output, checkpoint, config, model):
   """Write a folder under another name; compare it; rename it."""
   if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -137,14 +132,13 @@ def _write_folder(output, checkpoint, config, model):
     # Written as anybody may read it, which a temporary folder is not.
     folder = files.path(scratch) / output.name
     model_folders.write(
-      folder, onnx_graph.flatten(model.params), model.epoch, plain,
-      model.classes, model.read.record,
+      folder, model.params, model.epoch, plain, model.classes,
+      model.read.record,
     )  # fmt: skip
     if model.head is not None:
       quality.write(folder / 'stages' / 'quality.npz', model.head)
     text = card.write(output.name, plain, model, _metrics(workdir, model.epoch))
-    with files.atomic(folder / 'README.md', 'w') as f:
-      f.write(text)
+    files.write_text(folder / 'README.md', text)
     read = predict.load(folder)
     difference = _compare(output, model, lambda x: _step(read, x))
     folder.replace(output)

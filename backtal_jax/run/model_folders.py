@@ -15,10 +15,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import jax
 from etils import epath
+from flax import traverse_util
 
-from backtal_jax import errors, fields, files
+from backtal_jax import errors, fields, files, models
 
 NAME = 'model.safetensors'
 
@@ -30,7 +31,7 @@ def is_one(folder: epath.Path) -> bool:
 
 def write(
   folder: epath.Path,
-  tensors: Mapping[str, np.ndarray],
+  params: models.Params,
   epoch: int,
   config: Mapping[str, Any],
   classes: Sequence[str],
@@ -40,7 +41,7 @@ def write(
 
   Args:
     folder: Is made where it is missing.
-    tensors: Parameters by their names.
+    params: Parameters.
     epoch: Of the checkpoint, -1 where unknown.
     config: Of the model, plain values.
     classes: Names in index order.
@@ -48,8 +49,9 @@ def write(
   """
   safetensors = errors.need('safetensors.numpy', 'export', folder)
   about = {'epoch': str(epoch), 'classes': json.dumps(list(classes))}
+  tensors = traverse_util.flatten_dict(jax.device_get(params), sep='.')
   with files.atomic(folder / NAME) as f:
-    f.write(safetensors.save(dict(tensors), about))
+    f.write(safetensors.save(tensors, about))
   for name, value in {
     'config.json': config,
     'classes.json': list(classes),

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax import traverse_util
 
 from backtal_jax import errors, files, models
 from backtal_jax.run import model_folders, torch_checkpoints
@@ -53,12 +54,14 @@ def restore(
     _check_shapes(checkpoint, found, kept)
     return _whole(jax.tree.map(_place, found, kept), params), epoch
   step = locate(checkpoint)
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
   try:
-    found = ocp.StandardCheckpointHandler().metadata(step / 'params')
-    if params is None:
-      here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-      shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
-      params = jax.tree.map(shape, found, is_leaf=_has_shape)
+    found = ocp.StandardCheckpointHandler().metadata(step / 'params').tree
+    # What Orbax says of an array is a tree for jax.
+    is_leaf = lambda x: hasattr(x, 'shape')
+    found = jax.tree.map(shape, found, is_leaf=is_leaf)
+    params = found if params is None else params
     kept = _known(params, 'standard' in found)
     _check_shapes(checkpoint, found, kept)
     epoch = _metrics(step)['epoch']
@@ -126,23 +129,20 @@ def _metrics(step):
   return {'epoch': -1, 'value': UNKNOWN} | found
 
 
-def _has_shape(leaf):  # what Orbax says of an array is a tree for jax
-  return hasattr(leaf, 'shape')
-
-
 def _restore_official(path, params):
   """Do what `restore` does, from a PyTorch file."""
   state, epoch = torch_checkpoints.read(path)
   known = any(name.startswith('standard_module.') for name in state)
   kept = _known(params, known)
-  names = torch_checkpoints.names(kept)
-  leaves = zip(jax.tree.leaves(names), jax.tree.leaves(kept), strict=True)
+  flat = traverse_util.flatten_dict(kept, sep='.')
+  names = {name: torch_checkpoints.official(name) for name in flat}
   expected = {
-    name: jax.ShapeDtypeStruct(x.shape[::-1], x.dtype) for name, x in leaves
+    names[name]: jax.ShapeDtypeStruct(x.shape[::-1], x.dtype)
+    for name, x in flat.items()
   }
   _check_shapes(path, state, expected)
-  place = lambda name, x: _place(state[name].T, x)
-  return _whole(jax.tree.map(place, names, kept), params), epoch
+  found = {name: _place(state[names[name]].T, x) for name, x in flat.items()}
+  return _whole(traverse_util.unflatten_dict(found, sep='.'), params), epoch
 
 
 def _known(params, has_standard):
@@ -173,12 +173,7 @@ def _place(array, like):
 def _check_shapes(checkpoint, found, expected):
   """Compare two parameter trees by name and shape, listing what differs."""
   found, expected = (
-    {
-      jax.tree_util.keystr(path, simple=True, separator='.'): tuple(x.shape)
-      for path, x in jax.tree_util.tree_leaves_with_path(
-        tree, is_leaf=_has_shape
-      )
-    }
+    traverse_util.flatten_dict(jax.tree.map(lambda x: x.shape, tree), sep='.')
     for tree in (found, expected)
   )
   different = [

@@ -6,9 +6,9 @@ official weights [out, in, k] are our kernels [k, in, out] transposed.
 
 import re
 
-import jax
 import numpy as np
 from etils import epath
+from flax import traverse_util
 
 from backtal_jax import errors, files, models
 from backtal_jax.data import torch_files
@@ -34,10 +34,6 @@ _INNER = re.compile(
 )
 
 
-# Official names by module, layer and tensor.
-Names = dict[str, dict[str, dict[str, str]]]
-
-
 def is_saved(path: epath.Path) -> bool:
   """Tell by its first bytes whether torch.save wrote a file."""
   begins = torch_files.BEGINS
@@ -45,17 +41,10 @@ def is_saved(path: epath.Path) -> bool:
     return f.read(max(map(len, begins))).startswith(begins)
 
 
-def names(params: models.Params) -> Names:
-  """Return the tree of `params` with each leaf's official name in its place."""
-
-  def name(path, _):
-    path = jax.tree_util.keystr(path, simple=True, separator='.')
-    module, _, tensor = path.rpartition('.')
-    return f'{_MODULES[module]}.{_TENSORS[tensor]}'
-
-  return jax.tree_util.tree_map_with_path(
-    name, params, is_leaf=lambda x: hasattr(x, 'shape')
-  )
+def official(name: str) -> str:
+  """Return the official name of a tensor that is `backbone.conv_1.kernel`."""
+  module, _, tensor = name.rpartition('.')
+  return f'{_MODULES[module]}.{_TENSORS[tensor]}'
 
 
 def read(path: epath.Path) -> tuple[dict[str, np.ndarray], int]:
@@ -68,11 +57,9 @@ def read(path: epath.Path) -> tuple[dict[str, np.ndarray], int]:
     {official name: float32 array}, and the epoch (-1 where it has none).
 
   Raises:
-    errors.InputError: torch is not installed; no such file; the file is
-      damaged, or holds something else than named tensors.
+    errors.InputError: torch is not installed; the file is damaged, or holds
+      something else than named tensors.
   """
-  if not path.is_file():
-    raise errors.InputError(f'{path}: no such file')
   content = torch_files.load(path, 'a state_dict of tensors')
   state = _state_dict(content)
   if state is None:
@@ -115,9 +102,8 @@ def write(path: epath.Path, params: models.Params, epoch: int) -> None:
   `epoch` is the number of epochs done.
   """
   torch = errors.need('torch', 'torch', path)
-  leaves = dict(
-    zip(jax.tree.leaves(names(params)), jax.tree.leaves(params), strict=True)
-  )
+  flat = traverse_util.flatten_dict(params, sep='.')
+  leaves = {official(name): tensor for name, tensor in flat.items()}
   order = [f'{m}.{t}' for m in _MODULES.values() for t in _TENSORS.values()]
   state = {
     name: torch.from_numpy(np.array(np.asarray(leaves[name]).T, order='C'))
