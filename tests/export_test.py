@@ -42,7 +42,9 @@ def _run(config, tmp_path_factory):
   params['standard'] = {'channels': channels}
   with checkpoints.manager(workdir) as manager:
     checkpoints.save(manager, _state(7, params), epoch=3, value=0.5)
-  files.write_json(workdir / 'config.json', fields.plain(config))
+  plain = fields.plain(config)
+  plain['data']['clicks'] = 'a/b.csv, /home/me/c.csv'
+  files.write_json(workdir / 'config.json', plain)
   files.write_json(workdir / 'classes.json', _CLASSES)
   metrics = {'tiou': [0.5], 'mAP': [0.25], 'average_mAP': 0.25, 'epoch': 3}
   files.write_json(workdir / 'metrics.json', metrics)
@@ -90,6 +92,7 @@ def test_a_folder_is_read_as_the_run_is(run, folder):
 def test_a_folder_names_no_home_and_has_a_card(run, folder):
   told = json.loads((folder / 'config.json').read_text())
   assert told['data']['root'] == 'demo'
+  assert told['data']['clicks'] == 'b.csv,c.csv'
   _, head, body = (folder / 'README.md').read_text().split('---\n', 2)
   head = yaml.safe_load(head)
   (result,) = head['model-index'][0]['results']

@@ -151,8 +151,9 @@ def _without_homes(value):
   """Return a config with the last parts of paths that say where somebody is."""
   if isinstance(value, dict):
     return {key: _without_homes(inner) for key, inner in value.items()}
-  if isinstance(value, str) and value.startswith(('/', '~')):
-    return ','.join(os.path.basename(p.rstrip('/')) for p in value.split(','))
+  parts = value.split(',') if isinstance(value, str) else ()
+  if any(part.strip().startswith(('/', '~')) for part in parts):
+    return ','.join(os.path.basename(part.rstrip('/')) for part in parts)
   return value
 
 
