@@ -33,7 +33,7 @@ def test_what_is_saved_in_a_folder_of_any_name_is_found_again(tmp_path, name):
   with checkpoints.manager(workdir) as manager:
     checkpoints.save(manager, state, epoch=1)
   with checkpoints.manager(workdir) as manager:
-    found = checkpoints.restore(manager, state)
+    found = checkpoints.initial_state(manager, state)
   np.testing.assert_array_equal(found.params['w'], [0, 1, 2, 3])
   params, epoch = parameters.restore(workdir, state.params)
   np.testing.assert_array_equal(params['w'], [0, 1, 2, 3])

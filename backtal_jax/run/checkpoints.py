@@ -76,10 +76,9 @@ def manager(workdir: epath.Path) -> Iterator[ocp.CheckpointManager]:
 
 def _name(manager):
   """Return the folder that a manager has, by its own name."""
-  link, folder = manager.directory.parent, manager.directory
-  if os.path.islink(link):  # see files.no_pattern
-    return files.path(os.path.realpath(folder))
-  return folder
+  folder = manager.directory
+  linked = os.path.islink(folder.parent)  # see files.no_pattern
+  return files.path(os.path.realpath(folder)) if linked else folder
 
 
 def save(
@@ -136,14 +135,19 @@ def _writing(manager):
     ) from e
 
 
-def restore(manager: ocp.CheckpointManager, state: _S) -> _S | None:
-  """Restore the latest whole state; None where there is no checkpoint.
+def initial_state(
+  manager: ocp.CheckpointManager,
+  state: _S,
+  init_checkpoint: epath.Path | None = None,
+) -> _S:
+  """Restore the latest whole state; of a new run return the given one.
 
   A damaged checkpoint is named, removed and the one before it used. The `state`
-  gives the shapes and shardings.
+  gives the shapes and shardings; of a new run, its parameters are those of
+  `init_checkpoint`, if there is one.
 
   Raises:
-    errors.InputError: Every checkpoint is damaged.
+    errors.InputError: Every checkpoint is damaged; or see parameters.restore.
   """
   training = state._asdict()
   params = training.pop('params')
@@ -173,22 +177,7 @@ def restore(manager: ocp.CheckpointManager, state: _S) -> _S | None:
       f'{_name(manager)}: all {len(steps)} checkpoints are damaged; remove '
       'the folder to start anew'
     )
-  return None
-
-
-def initial_state(
-  manager: ocp.CheckpointManager,
-  state: _S,
-  init_checkpoint: epath.Path | None = None,
-) -> _S:
-  """Return the latest state, see `restore`; of a new run the given one.
-
-  The parameters of the latter are those of `init_checkpoint`, if there is one.
-  """
-  restored = restore(manager, state)
-  if restored is not None:
-    return restored
   if init_checkpoint:
     params, _ = parameters.restore(init_checkpoint, state.params)
-    state = type(state)(**state._asdict() | {'params': params})
+    state = state._replace(params=params)
   return state
