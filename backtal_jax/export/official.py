@@ -30,25 +30,20 @@ def write(
   torch_checkpoints.write(output, params, epoch)
   workdir = parameters.workdir_of(checkpoint)
   config = files.read_json(workdir / 'config.json') if workdir else {}
-  if config.get('stages', {}).get('quality'):
-    print(
-      f'{output}: without the quality head of {workdir}, which the official '
-      'program has no place for',
-      file=sys.stderr,
-    )
   affinity = config.get('model', {}).get('affinity', 'official')
-  if affinity != 'official':
-    print(
-      f'{output}: trained with config.model.affinity={affinity}; the official '
-      'program computes another affinity with these weights',
-      file=sys.stderr,
-    )
-  if 'standard' in params:
-    print(
-      f'{output}: with config.model.standardize, which the official program '
-      'does not know: it refuses standard_module',
-      file=sys.stderr,
-    )
+  for applies, what in (
+    (config.get('stages', {}).get('quality'),
+     f'without the quality head of {workdir}, which the official program has '
+     'no place for'),
+    (affinity != 'official',
+     f'trained with config.model.affinity={affinity}; the official program '
+     'computes another affinity with these weights'),
+    ('standard' in params,
+     'with config.model.standardize, which the official program does not '
+     'know: it refuses standard_module'),
+  ):  # fmt: skip
+    if applies:
+      print(f'{output}: {what}', file=sys.stderr)
   written, _ = parameters.restore(output, params)
   apart = jax.tree.map(lambda a, b: abs(a - b).max(), written, params)
   return float(max(jax.tree.leaves(apart)))

@@ -34,8 +34,6 @@ _TRAINING_VIDEOS = (
   'sequences (CAS), foreground weight and feature magnitude, found segments '
   'with their scores.'
 )
-
-
 _WATCHED = (
   'Without dropout: videos found to be of one of their classes, snippets by '
   'their foreground weight, clicked background called so.'
@@ -128,8 +126,7 @@ def render(
     config=config,
   )  # fmt: skip
   files.require_ending(path, '.html')
-  with files.atomic(path, 'w') as f:
-    f.write(text)
+  files.write_text(path, text)
   return path
 
 
@@ -193,22 +190,18 @@ def _map_table(metrics, published):
 def _learning(run):
   """Yield the charts of losses, mAP along training, and precision."""
   keys = dict.fromkeys(key for row in run.log for key in row)
-  losses = sorted(
-    (k for k in keys if k.startswith('loss/')), key=lambda k: k != 'loss/total'
-  )
-  maps = [k for k in ('average_mAP', *keys) if k in keys and 'mAP' in k]
-  if maps:
-    maps = dict.fromkeys(maps)
-    drawn = figures.curves(_percent(run.log, maps), maps, ylabel='%')
-    yield Chart('mAP', 'On the evaluation split.', drawn)
-  for title, caption, prefix in (
+  # The first one of each is drawn bold.
+  keys = sorted(keys, key=lambda k: k not in ('average_mAP', 'loss/total'))
+  having = lambda part: [key for key in keys if part in key]
+  for title, caption, part in (
+    ('mAP', 'On the evaluation split.', 'mAP'),
     ('Training videos', _WATCHED, 'training/'),
     ('Click agreement', _AGREED, 'click_agreement'),
   ):
-    if seen := [key for key in keys if key.startswith(prefix)]:
+    if seen := having(part):
       drawn = figures.curves(_percent(run.log, seen), seen, ylabel='%')
       yield Chart(title, caption, drawn)
-  if losses:
+  if losses := having('loss/'):
     drawn = figures.curves(run.log, losses, log=True)
     yield Chart('Losses', 'Every term, and their weighted sum.', drawn)
   if not scores.named(run.metrics):

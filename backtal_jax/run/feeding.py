@@ -32,21 +32,20 @@ def batches(
       come along as snippet_label and snippet_weight.
   """
   keys = KEYS
-  if targets is not None:
-    keys += 'snippet_label', 'snippet_weight'
   complete = lambda batch: batch
   if dtype:
     source, complete = resident.load(source, mesh, dtype)
   loaded = pipeline.batches(source, sharding.local_columns(plan), clicks)
   if targets is not None:
-    # Rows that fill the batch are masked, whatever they hold.
-    loaded = (
-      batch
-      | {key: rows[batch['video_index']] for key, rows in zip(
-        keys[-2:], targets, strict=True
-      )}
-      for batch in loaded
-    )  # fmt: skip
+    keys += 'snippet_label', 'snippet_weight'
+    label, weight = targets
+
+    def add(batch):
+      # Rows that fill the batch are masked, whatever they hold.
+      i = batch['video_index']
+      return batch | {'snippet_label': label[i], 'snippet_weight': weight[i]}
+
+    loaded = map(add, loaded)
   for on_device, batch in sharding.prefetch(loaded, mesh, keys):
     yield complete(on_device), batch
 
