@@ -3,9 +3,10 @@
 python docs/make_videos.py FOLDER
 
 18 clips of 8 s (or as many as the environment's CLIPS says) and their
-annotations.json (ActivityNet's format), and one more clip, unseen.mp4. Three classes of action: a shape that moves in its own way,
-twice a clip. Each has a context, a scene in which it always happens, and which
-is there before, between and after: labels alone cannot tell the two apart.
+annotations.json (ActivityNet's format), and one more clip, unseen.mp4. Three
+classes of action: a shape that moves in its own way, twice a clip. Each has a
+context, a scene in which it always happens, and which is there before, between
+and after: labels alone cannot tell the two apart.
 """
 
 import json
