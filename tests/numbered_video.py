@@ -1,6 +1,7 @@
 """Videos whose frames carry their number, made with PyAV."""
 
 import fractions
+import struct
 
 import numpy as np
 import pytest
@@ -33,6 +34,17 @@ def frame(number) -> np.ndarray:
     columns = slice(_BLOCK * bit, _BLOCK * (bit + 1))
     picture[:_BLOCK, columns] = 255 * (number >> bit & 1)
   return picture
+
+
+def turn(path, a, b, c, d):
+  """Let players show a pixel (x, y) of an mp4 at (a·x + c·y, b·x + d·y)."""
+  content = bytearray(path.read_bytes())
+  # ISO 14496-12: the matrix lies 40 bytes into the track's header.
+  at = content.index(b'tkhd') + 4 + 40
+  a, b, c, d = (round(65536 * x) for x in (a, b, c, d))
+  matrix = struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 1 << 30)
+  content[at : at + 36] = matrix
+  path.write_bytes(content)
 
 
 def make(path, num_frames=300, fps=25, *, numbers=None, coder=(), **muxer):

@@ -218,11 +218,8 @@ def test_display_matrices_as_a_browser_shows_them(tmp_path, matrix, expected):
     [np.concatenate(quarter[:2], axis=1), np.concatenate(quarter[2:], axis=1)]
   ).astype(np.uint8)
   path = videos.write(tmp_path / 'a.mp4', [picture] * 3)
-  content = path.read_bytes()
-  at = content.index(b'tkhd') + 44
-  a, b, c, d = (round(65536 * x) for x in matrix)
-  turn = struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 1 << 30)
-  path.write_bytes(content[:at] + turn + content[at + 36 :])
+  numbered_video.turn(path, *matrix)
+  a, b, _, d = matrix
   is_turned = abs(a) < abs(b) and min(abs(a), abs(d)) == 0
   size = (64, 96) if is_turned else (96, 64)
   frame = next(decode.read_frames(path, fps=25, size=size))

@@ -7,11 +7,12 @@ from etils import epath
 from backtal_jax import errors, files
 from backtal_jax.video import decode, needs, streams
 
-# What every browser plays: suffixes, and codecs with 8 bits a colour.
+# What every browser plays: by suffix the codecs, with 8 bits a colour.
 _PLAYABLE = {
-  ('.mp4', '.m4v', '.mov'): ('h264', 'vp9', 'av1'),
-  ('.webm',): ('vp8', 'vp9', 'av1'),
+  **dict.fromkeys(('.mp4', '.m4v', '.mov'), ('h264', 'vp9', 'av1')),
+  '.webm': ('vp8', 'vp9', 'av1'),
 }
+_PIXELS = 'yuv420p', 'yuvj420p', None
 _BASE = fractions.Fraction(1, 90000)  # seconds, the unit of time in copies
 
 
@@ -21,15 +22,13 @@ def plays(path: epath.Path) -> bool:
   Raises:
     errors.InputError: It cannot be read, or has no video stream.
   """
-  suffix = path.suffix.lower()
+  codecs = _PLAYABLE.get(path.suffix.lower(), ())
   with streams.open_video(path) as (container, stream):
     context = stream.codec_context
-    if context.pix_fmt not in ('yuv420p', 'yuvj420p', None) or not any(
-      suffix in suffixes and context.name.removeprefix('lib') in codecs
-      for suffixes, codecs in _PLAYABLE.items()
-    ):
+    codec = context.codec.canonical_name
+    if codec not in codecs or context.pix_fmt not in _PIXELS:
       return False
-    return context.name != 'h264' or not _has_open_gops(container, stream)
+    return codec != 'h264' or not _has_open_gops(container, stream)
 
 
 def _has_open_gops(container, stream):
@@ -69,8 +68,7 @@ def make(source: epath.Path, path: epath.Path) -> None:
         orientation = decode.find_orientation(frame)
         graph = _turn(width, height, orientation)
         made = _add_stream(new, taken, width, height, orientation.swapped)
-      base = taken.time_base or 1  # of PyAV 19 no Fraction
-      unit = fractions.Fraction(base.numerator, base.denominator) / _BASE
+      unit = streams.exact(taken.time_base) / _BASE
       pts, duration = (frame.pts or 0) * unit, (frame.duration or 0) * unit
       frame = frame.reformat(width, height, 'yuv420p')
       if graph is not None:
@@ -100,21 +98,16 @@ def _add_stream(container, taken, width, height, swapped):
   made.options = {'crf': '20', 'g': '50', 'bf': '0'}
   made.codec_context.time_base = _BASE
   if aspect := taken.sample_aspect_ratio:
-    up, across = aspect.numerator, aspect.denominator
-    up, across = (across, up) if swapped else (up, across)
-    made.options |= {'aspect': f'{up}:{across}'}
+    across, up = aspect.numerator, aspect.denominator
+    made.options['aspect'] = f'{up}:{across}' if swapped else f'{across}:{up}'
   return made
 
 
 def _turn(width, height, orientation):
   """Return a graph that turns frames as `orientation` does, None if it is."""
   swapped, rows, columns = orientation
-  turns = [
-    ('transpose', 'dir=cclock_flip', swapped),
-    ('vflip', None, rows),
-    ('hflip', None, columns),
-  ]
-  turns = [(name, options) for name, options, wanted in turns if wanted]
+  turns = [('transpose', 'dir=cclock_flip')] * swapped
+  turns += [('vflip', None)] * rows + [('hflip', None)] * columns
   if not turns:
     return None
   graph = needs('av').filter.Graph()
