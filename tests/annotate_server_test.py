@@ -1,10 +1,13 @@
 """The click page's server: ranges, who may ask, the command line, kills."""
 
+import contextlib
 import http.client
 import io
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import threading
 import time
@@ -37,7 +40,7 @@ TOKEN = 'secret'
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
   """A server in a thread, and its folder."""
-  folder = tmp_path_factory.mktemp('site')
+  folder = tmp_path_factory.mktemp('our site')
   (folder / 'videos').mkdir()
   for name in NAMES:
     (folder / 'videos' / f'{name}.mp4').write_bytes(bytes(range(256)) * 4)
@@ -177,6 +180,8 @@ def test_click_is_in_the_file_when_it_is_answered(site):
   state = json.loads(site.client.ask('/api/state').body)
   assert ['b b', 1, False, False] in state['videos']
   assert TOKEN not in json.dumps(state)
+  told = shlex.split(state['transcode'])
+  assert told[3:5] == ['--videos', str(site.folder / 'videos')]
 
 
 def test_proposals_of_a_model(tmp_path):
@@ -271,6 +276,27 @@ def test_address_that_others_reach_is_said(tmp_path, capsys, monkeypatch):
   handler.flush()
   assert not stream.closed
   assert 'nothing is encrypted' in capsys.readouterr().err
+
+
+def test_address_that_is_printed_is_answered(tmp_path, monkeypatch):
+  (tmp_path / 'a.mp4').touch()
+  apps, out, err = [], io.StringIO(), io.StringIO()
+  with (
+    monkeypatch.context() as patch,
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(err),
+  ):
+    run = lambda self, **_: apps.append(self.config.app)
+    patch.setattr(uvicorn.Server, 'run', run)
+    # Stands for a name of this machine: it is not the address that it has.
+    command.main([f'--videos={tmp_path}', f'--clicks={tmp_path}/c.csv',
+                  '--annotator=A', '--port=0', '--host=127.2'])  # fmt: skip
+  printed = r'http://(127\.0\.0\.2:\d+)/\?token=(.*)\n'
+  host, token = re.search(printed, out.getvalue()).groups()
+  with annotate_client.running(*apps) as port:
+    client = annotate_client.Client(port, token)
+    assert client.ask('/', headers={'Host': host}).status == 200
+    assert client.ask('/', headers={'Host': '127.0.0.3'}).status == 403
 
 
 def test_copies_are_made_of_what_browsers_cannot_play(tmp_path, capsys):

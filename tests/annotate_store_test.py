@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import sys
+import time
 import types
 
 import annotate_client
@@ -13,7 +14,7 @@ import pytest
 
 from backtal_jax import annotate, errors, files
 from backtal_jax.annotate import __main__ as command
-from backtal_jax.annotate import history, labels, queue, videos
+from backtal_jax.annotate import history, jobs, labels, project, queue, videos
 from backtal_jax.data import annotations
 from backtal_jax.prepare import inputs
 
@@ -357,6 +358,17 @@ def test_pictures_tell_the_duration_before_the_page_does(tmp_path):
     s.act({'kind': 'opened', 'video': 'a', 'duration': 10.0})  # of the sound
     s.act({'kind': 'labels', 'video': 'a', 'labels': ['jump']})
   assert rows(tmp_path / 'labels.csv') == ['a,training,jump,8.0,']
+
+
+def test_time_that_is_left_is_told_as_bars_of_progress_do(tmp_path):
+  path = files.path(tmp_path)
+  (tmp_path / 'features').mkdir()
+  runner = jobs.Runner(project.Project(path, 'v', '', (), {}), None, 4)
+  assert runner._extracted() == (0.0, '')
+  runner._since = time.time() - 30
+  (tmp_path / 'features' / 'a.npy').touch()
+  assert runner._extracted() == (0.25, '01:30')
+  runner.close()
 
 
 def test_folder_has_videos_and_no_links_that_lead_out(tmp_path, capsys):

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import ipaddress
 import os
 import secrets
 import socket
@@ -18,6 +17,7 @@ from backtal_jax.video import needs
 
 _PORT = 8765
 _LOOPBACK = 'localhost', '127.0.0.1', '::1'
+_ANY = '0.0.0.0', '::'
 
 
 def _parser():
@@ -73,14 +73,9 @@ def _listen(host, port):
     raise errors.InputError(f'{host}:{address[1]}: {e.strerror or e}') from e
 
 
-def _hosts(host):
+def _hosts(host, address):
   """Return the names the server answers to, () for any."""
-  try:
-    if ipaddress.ip_address(host).is_unspecified:
-      return ()
-  except ValueError:
-    pass
-  return (*_LOOPBACK, host)
+  return () if address in _ANY else (*_LOOPBACK, host.lower(), address)
 
 
 def _load(args):
@@ -134,15 +129,16 @@ def serve(args: argparse.Namespace) -> None:
       stack.callback(runner.close)
     else:
       segments = _segments(args, folder, opened.classes, proposer)
-    token = secrets.token_urlsafe(24)
-    app = server.make_app(
-      opened, folder, proposer, segments, runner,
-      token=token, actions=args.actions, hosts=_hosts(args.host),
-    )  # fmt: skip
     with contextlib.suppress(errors.InputError):
       needs('av')  # now, rather than when the first video is opened
     listening = stack.enter_context(_listen(args.host, args.port))
-    _greet(args, folder, listening.getsockname(), token)
+    address, port = listening.getsockname()[:2]
+    token = secrets.token_urlsafe(24)
+    app = server.make_app(
+      opened, folder, proposer, segments, runner, token=token,
+      actions=args.actions, hosts=_hosts(args.host, address),
+    )  # fmt: skip
+    _greet(args, folder, address, port, token)
     if runner:
       runner.extract()
     # Its own configuration of logging would close absl's stream, which is
@@ -223,9 +219,8 @@ def _segments(args, folder, classes, proposer):
   return lambda _, name: found.get(name, ())
 
 
-def _greet(args, folder, name, token):
+def _greet(args, folder, host, port, token):
   """Print where the page is, and who else can see it."""
-  host, port = name[:2]
   if args.host not in _LOOPBACK:
     print(
       f'listening on {host}: everyone who reaches this machine and learns the '
@@ -233,7 +228,7 @@ def _greet(args, folder, name, token):
       'on the way',
       file=sys.stderr,
     )
-    host = socket.gethostname() if host in ('0.0.0.0', '::') else host
+    host = socket.gethostname() if host in _ANY else host
   host = f'[{host}]' if ':' in host else host
   print(f'{len(folder)} videos, clicks of {args.annotator} in {args.clicks}')
   print(f'http://{host}:{port}/?token={token}', flush=True)

@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any
 
+import tqdm
 from etils import epath
 
 from backtal_jax import command_line, errors, files
@@ -129,12 +130,11 @@ class Runner:
     rounds = self._project.rounds()
     found = self._project.segments()
     last = rounds[-1] if rounds else None
-    log = self._project.path / 'features.log'
-    if last and doing != 'features':
-      log = last / f'{doing or "train"}.log'
-    share, left = _progress(log) if doing else (None, '')
+    share, left = None, ''
     if doing == 'features':
       share, left = self._extracted()
+    elif doing and last:
+      share, left = _progress(last / f'{doing}.log')
     losses, curve = (
       _losses(last / 'run' / 'metrics.jsonl') if last else ({}, [])
     )
@@ -218,9 +218,8 @@ class Runner:
     share = min(1.0, len(paths) / max(1, self._count))
     new = sum(files.modified(p) >= self._since for p in paths)
     gone, rest = time.time() - self._since, self._count - len(paths)
-    if not new:
-      return share, ''
-    return share, f'{gone / new * rest / 60:.0f}:{gone / new * rest % 60:02.0f}'
+    left = tqdm.tqdm.format_interval(gone / new * rest) if new else ''
+    return share, left
 
 
 def _progress(log: epath.Path) -> tuple[float | None, str]:

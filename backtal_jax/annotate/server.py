@@ -19,7 +19,7 @@ from starlette import (
   staticfiles,
 )
 
-from backtal_jax import errors, files
+from backtal_jax import command_line, errors, files
 from backtal_jax.annotate import guard, jobs, queue, reviews, videos
 from backtal_jax.annotate import store as click_store
 from backtal_jax.data import marks, video_names
@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # JAX takes seconds
   from backtal_jax import predict
 
 PAGE = os.path.join(os.path.dirname(__file__), 'page')
-_COMMAND = 'python -m backtal_jax.annotate'
 _LARGEST_BODY = 1 << 16
 # Returns what may be reviewed in a video.
 Segments = Callable[[click_store.Store, str], Iterable[reviews.Proposal]]
@@ -100,6 +99,10 @@ class _Answers:
     self._training = training
 
   def state(self, request):
+    transcode = command_line.command(
+      '-m', 'backtal_jax.annotate', '--videos', self._folder.path, '--clicks',
+      self._store.path, '--annotator', self._store.who, '--transcode',
+    )  # fmt: skip
     return responses.JSONResponse(
       {
         'id': self._store.id,
@@ -111,9 +114,7 @@ class _Answers:
         'segments': self._segments is not None,
         'project': self._training is not None,
         'review': self._store.annotated is not None,
-        'transcode': f'{_COMMAND} --videos {self._folder.path} '
-        f'--clicks {self._store.path} --annotator {self._store.who} '
-        '--transcode',
+        'transcode': transcode,
         'videos': self._store.summary(),
       }
     )
