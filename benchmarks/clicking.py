@@ -52,7 +52,8 @@ def _run(act):
         store.Store(
           files.path(folder / 'clicks.csv'), 'A1', found, ('run',),
           labels.Labels(files.path(folder / 'labels.csv'), 'training'),
-          annotated=reviews.File(files.path(folder / 'truth.json'), 'test'),
+          lambda name: None,
+          reviews.File(files.path(folder / 'truth.json'), 'test'),
         )
       ) as opened,
       _serve(opened, found) as ask,

@@ -10,7 +10,7 @@ import threading
 import time
 
 from backtal_jax import files
-from backtal_jax.annotate import labels, store
+from backtal_jax.annotate import labels, reviews, store
 
 
 class Client:
@@ -84,8 +84,16 @@ def started(folder, *options, port=0):
     process.stdout.close()
 
 
-def open_store(folder, names, classes=('jump', 'run'), who='A1', **how):
-  """Open the clicks and labels of a folder."""
+def open_store(
+  folder, names, classes=('jump', 'run'), who='A1', measure=lambda name: None,
+  annotated=None, learn=False,
+):  # fmt: skip
+  """Open the clicks, labels and annotations of a folder."""
   found = labels.Labels(files.path(folder / 'labels.csv'), 'training')
   path = files.path(folder / 'clicks.csv')
-  return store.Store(path, who, names, classes, found, **how)
+  annotated = annotated or reviews.File(
+    files.path(folder / 'clicks_annotations.json'), 'validation'
+  )
+  return store.Store(
+    path, who, names, classes, found, measure, annotated, learn
+  )

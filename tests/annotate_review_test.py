@@ -48,6 +48,8 @@ def review(opened_store, video, **segments):
 
 def truth(folder, name='truth.json'):
   """Return {video: [(start, end, label)]} of the annotations."""
+  if not (folder / name).exists():
+    return {}
   read = annotations.read_ground_truth(files.path(folder / name))
   return {
     name: [(s.start, s.end, s.label) for s in video.segments]

@@ -1,7 +1,7 @@
 """Segments that are reviewed: what is proposed, and the file of what stands."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from etils import epath
@@ -42,13 +42,13 @@ class File:
   def write(
     self,
     past: history.History,
-    durations: Mapping[str, float | None],
+    duration: Callable[[str], float | None],
     classes: Sequence[str],
   ) -> None:
-    """Write what stands, with the videos' seconds, atomically."""
+    """Write what stands, with each video's `duration`, atomically."""
     videos = {
       name: annotations.AnnotatedVideo(
-        name, self.subset, durations[name], None, _accepted(past, name)
+        name, self.subset, duration(name), None, _accepted(past, name)
       )
       for name in past.reviewed()
     }

@@ -113,7 +113,6 @@ class _Answers:
         'proposals': self._proposer is not None,
         'segments': self._segments is not None,
         'project': self._training is not None,
-        'review': self._store.annotated is not None,
         'transcode': transcode,
         'videos': self._store.summary(),
       }

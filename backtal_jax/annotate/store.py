@@ -41,7 +41,7 @@ class Store:
     labels: The labels of the videos.
     measure: Returns the seconds of a video's pictures, None where nothing but
       the page can tell.
-    annotated: What reviews write; None where there are none.
+    annotated: What reviews write.
     learn: Whether what is judged becomes clicks, too.
 
   Raises:
@@ -56,8 +56,8 @@ class Store:
     videos: Collection[str],
     classes: Sequence[str],
     labels: labels_file.Labels,
-    measure: Callable[[str], float | None] = lambda name: None,
-    annotated: reviews.File | None = None,
+    measure: Callable[[str], float | None],
+    annotated: reviews.File,
     learn: bool = False,
   ) -> None:
     self.path, self.who, self.labels = path, annotator, labels
@@ -76,7 +76,7 @@ class Store:
         'several',
       )
       clicks = _read_own(self.path)
-      reviewed = annotated.read() if annotated else {}
+      reviewed = annotated.read()
       self._log.seek(0)
       head, self.history, whole = history.parse(self._log.readall(), log)
       self._log.truncate(whole)
@@ -100,7 +100,7 @@ class Store:
       self._mend_labels()
       if clicks != found:
         annotations.write_clicks(self.path, found)
-      if annotated and not annotated.is_of(reviewed, self.history):
+      if not annotated.is_of(reviewed, self.history):
         self._annotate()
     except BaseException:
       empty = not os.fstat(self._log.fileno()).st_size
@@ -205,8 +205,6 @@ class Store:
         )  # fmt: skip
         fields = acts.details(request, known)
       event = self._event(kind, video, {'key': key, **fields})
-      if event.keys() & {'segments', 'reviewed'} and self.annotated is None:
-        raise errors.InputError('nothing is reviewed here: no annotations file')
       if 'segments' in event and self._learn:
         event['learn'] = True
       spent = formats.number(request.get('spent', 0), 'the time spent')
@@ -227,11 +225,10 @@ class Store:
     return {'event': event, 'video': self.video(video) if known else None}
 
   def _save(self, event, undone):
-    end = os.fstat(self._log.fileno()).st_size
+    end, changed = os.fstat(self._log.fileno()).st_size, undone or event
     try:
       self._append([event])
       self.history.add(event)
-      changed = undone or event
       is_truth = self.history.is_reviewed(event['video'])
       if 'reviewed' in changed or ('segments' in changed and is_truth):
         self._annotate()
@@ -245,7 +242,7 @@ class Store:
     except BaseException:
       if self.history.events and self.history.events[-1] is event:
         self.history.pop()
-        if 'segments' in (undone or event):  # of two files, one was written
+        if 'segments' in changed:  # of two files, one was written
           with contextlib.suppress(OSError):
             self._annotate()
       self._log.truncate(end)
@@ -253,9 +250,7 @@ class Store:
 
   def _annotate(self):
     """Write the annotations that reviews have made."""
-    past = self.history
-    durations = {name: self.duration(name) for name in past.reviewed()}
-    self.annotated.write(past, durations, self.classes)
+    self.annotated.write(self.history, self.duration, self.classes)
 
   def _append(self, lines):
     text = ''.join(
@@ -298,13 +293,11 @@ class Store:
 
   def _agree(self, clicks, reviewed, log):
     """Refuse files that are not what their history says, now or before."""
-    past = self.history
-    last = past.events[-1:]
     wrong = self._wrong(clicks, reviewed)
-    if wrong and last:
-      past.pop()
+    if wrong and self.history.events:
+      last = self.history.pop()
       before = self._wrong(clicks, reviewed)
-      past.add(last[0])
+      self.history.add(last)
       # Each of the files may lag behind.
       wrong = [path for path in wrong if path in before]
     if wrong:
@@ -321,7 +314,7 @@ class Store:
     if clicks is not None and found != collections.Counter(past.clicks()):
       wrong.append(self.path)
     file = self.annotated
-    if file and file.path.exists() and not file.is_of(reviewed, past):
+    if file.path.exists() and not file.is_of(reviewed, past):
       wrong.append(file.path)
     return wrong
 

@@ -39,8 +39,7 @@ export const ofClicks = page => {
     ...ofPlayer(page),
     ['d', 'video done', page.toggleDone, 'once'],
     ['g', 'order by worth', page.order, 'once'],
-    ...(page.state.review
-      ? [['v', 'review segments', page.switchMode, 'once']] : []),
+    ['v', 'review segments', page.switchMode, 'once'],
     ...ofVideos(page),
   ];
 };
