@@ -6,7 +6,7 @@ from typing import NamedTuple
 from backtal_jax import errors
 from backtal_jax.annotate import history
 from backtal_jax.data import annotation_formats as formats
-from backtal_jax.data import annotations, marks
+from backtal_jax.data import marks
 
 
 class Known(NamedTuple):
@@ -91,15 +91,13 @@ def _reply(request, known):
   said = request.get('answer')
   if said not in ('background', 'action', 'skip'):
     raise errors.InputError(f'answer {said!r}, expected background, action')
-  label = annotations.BACKGROUND if said == 'background' else None
+  label = marks.BACKGROUND if said == 'background' else None
   if said == 'action' and request.get('label'):
     label = _label(request, known)
   if request.get('click') is None:
-    if said != 'skip' and label:
-      return {'add': [time, label]}
-    return {'note': time}
+    return {'add': [time, label]} if label else {'note': time}
   mark = _mark(request, known)
-  agreed = (mark.label == annotations.BACKGROUND) == (said == 'background')
+  agreed = (mark.label == marks.BACKGROUND) == (said == 'background')
   if said == 'skip' or agreed:
     return {'note': time}
   added = {'add': [mark.time, label]} if label else {}
@@ -116,8 +114,8 @@ def _time(value, video, end):
 
 
 def _label(request, known):
-  label = request.get('label', annotations.BACKGROUND)
-  if label != annotations.BACKGROUND:
+  label = request.get('label', marks.BACKGROUND)
+  if label != marks.BACKGROUND:
     _require_class(label, known)
   return label
 

@@ -57,9 +57,9 @@ class Guard:
     name = parse.urlsplit(f'//{host}').hostname
     origin = request.headers.get('origin')
     if self._hosts and name not in self._hosts:
-      return _text(403, f'not the host {host!r}')
+      return _forbidden(f'not the host {host!r}')
     if origin is not None and parse.urlsplit(origin).netloc != host:
-      return _text(403, f'requests from {origin!r} are not answered')
+      return _forbidden(f'requests from {origin!r} are not answered')
     told = (
       request.query_params.get('token'),
       request.cookies.get(_cookie(host)),
@@ -70,10 +70,9 @@ class Guard:
       for x in told
       if x
     ):
-      return _text(
-        403,
+      return _forbidden(
         'Open the address that the server has printed, with its token: it is '
-        'a new one with every start.',
+        'a new one with every start.'
       )
     return None
 
@@ -94,5 +93,5 @@ def _cookie(host):
   return f'annotate_{parse.urlsplit(f"//{host}").port}'
 
 
-def _text(status, text):
-  return responses.PlainTextResponse(text, status)
+def _forbidden(text):
+  return responses.PlainTextResponse(text, 403)

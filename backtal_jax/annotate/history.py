@@ -37,8 +37,6 @@ VERDICTS = ACCEPTED, REJECTED = 'accepted', 'rejected'
 # The number of the first event: that of its line.
 FIRST = 2
 KINDS = (*UNDOABLE, 'undo', 'opened', 'spent', 'imported')
-# Follows the annotator's name in clicks that a review makes.
-LEARNED = ' (review)'
 # A line, see above.
 Event = dict[str, Any]
 
@@ -114,22 +112,21 @@ class History:
     self._replay(video)
     return event
 
-  def marks(self, video: str, who: str | None = None) -> list[Mark]:
-    """Return the clicks that stand on a video, by time, of one or all."""
+  def marks(self, video: str, who: str) -> list[Mark]:
+    """Return an annotator's clicks that stand on a video, by time."""
     found = self._marks.get(video, {}).values()
-    chosen = (m for m in found if who in (None, m.who))
-    return sorted(chosen, key=lambda m: m[1:])
+    return sorted((m for m in found if m.who == who), key=lambda m: m[1:])
 
   def clicks(self) -> list[annotations.Click]:
     """Return all clicks that stand, by video and time."""
     found = [
       annotations.Click(video, m.time, m.label, m.who)
-      for video in sorted(self._marks)
-      for m in self.marks(video)
+      for video, marks in self._marks.items()
+      for m in marks.values()
     ]
-    learned = [c for video in sorted(self._judged) for c in self._learn(video)]
+    found += [c for video in self._judged for c in self._learn(video)]
     key = lambda click: (click.video, click.time, click.label, click.annotator)
-    return sorted(found + learned, key=key) if learned else found
+    return sorted(found, key=key)
 
   def segments(self, video: str) -> dict[str, Judged]:
     """Return what reviews said of a video's segments, of all annotators."""
@@ -149,14 +146,14 @@ class History:
 
   def undoable(self, who: str) -> Event | None:
     """Return the last event that an undo of an annotator takes back."""
-    for event in reversed(self.events):
-      if (
-        event['who'] == who
-        and event['kind'] in UNDOABLE
-        and event['seq'] not in self._undone
-      ):
-        return event
-    return None
+    found = (
+      event
+      for event in reversed(self.events)
+      if event['who'] == who
+      and event['kind'] in UNDOABLE
+      and event['seq'] not in self._undone
+    )
+    return next(found, None)
 
   def done(self, video: str, who: str) -> bool:
     """Return whether an annotator called a video done."""
@@ -170,7 +167,7 @@ class History:
     return [
       e[field]
       for e in self._changes.get(video, ())
-      if field in e and who in (None, e['who']) and e['seq'] not in self._undone
+      if field in e and e['who'] == who and e['seq'] not in self._undone
     ]
 
   def _replay(self, video):
@@ -206,7 +203,7 @@ class History:
         if any(other.start <= time <= other.end for other in accepted):
           continue
       if x.learn:
-        who = f'{x.who}{LEARNED}'
+        who = f'{x.who} (review)'
         found.append(annotations.Click(video, time, label, who))
     return found
 

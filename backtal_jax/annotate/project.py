@@ -80,7 +80,7 @@ class Project:
     """Return the command that makes features, None if others are used."""
     if self.features:
       return None
-    output = self.path / 'features'
+    output = self.feature_folder
     arguments = [
       '-m', 'backtal_jax.prepare', 'video', f'--videos={self.videos}',
       f'--output={output}', '--lenient',

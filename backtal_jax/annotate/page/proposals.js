@@ -51,7 +51,7 @@ export class Proposals {
   }
 
   // While a moment is asked about, the key answers.
-  answer(answer, clicks, label = null) {
+  answer(answer, clicks, label) {
     const [time, reason] = this.asked;
     const found = Object.entries(this.curves).map(([name, values]) => [
       values[Math.floor(time / this.player.length * values.length)], name]);

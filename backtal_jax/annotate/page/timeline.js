@@ -63,7 +63,7 @@ export class Timeline {
     if (style.left !== left) style.left = left;
   }
 
-  draw(clicks, proposals, curves, segments = [], selected = null, mark = null) {
+  draw(clicks, proposals, curves, segments, selected, mark) {
     const part = time => `${100 * time / (this.player.length || 1)}%`;
     const place = (kind, time) => {
       const element = document.createElement('i');

@@ -75,8 +75,8 @@ export class Videos {
     const {clicks, done, reviewed} = this.rows.get(name);
     const item = make('button', [
       make('span', name, {className: 'name', title: name}),
-      make('span', 
-        `${clicks || ''} ${done ? '✓' : ''}${reviewed ? '▣' : ''}`, {className: 'much'}),
+      make('span', `${clicks || ''} ${done ? '✓' : ''}${reviewed ? '▣' : ''}`,
+        {className: 'much'}),
     ], {onclick: () => this.open(name),
       ariaLabel: `${name}, ${clicks} clicks${done ? ', done' : ''}`
         + (reviewed ? ', reviewed' : '')});
