@@ -113,8 +113,6 @@ def _last(tensors, kinds):
       if name.endswith(f'.{theirs}'):
         if array.ndim == 5:
           array = array.transpose(2, 3, 4, 1, 0)
-        elif array.ndim == 1 and theirs.startswith('bn.running'):
-          array = array.copy()
         yield name.removesuffix(f'.{theirs}'), ours, array
 
 

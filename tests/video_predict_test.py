@@ -1,6 +1,7 @@
 """Videos to segments: a model knows its features."""
 
 import json
+import runpy
 
 import jax
 import numpy as np
@@ -134,41 +135,36 @@ def truth(tmp_path):
   return str(path)
 
 
-def _prepare(folder, truth, name='root', **more):
+def _prepare(folder, truth, output='root', **more):
+  """Make a data root of the features in a folder; return where it is."""
+  features = (str(folder / 'features'),)
   recipe = options.Recipe(
-    output=str(folder / name), features=(str(folder / 'features'),),
-    ground_truth=truth, **more,
-  )  # fmt: skip
+    output=str(folder / output), features=features, ground_truth=truth, **more
+  )
   custom.prepare(recipe)
+  return folder / output
 
 
 def test_prepare_takes_the_grid(tmp_path, fake, folder, truth):
   record = _extract(folder, tmp_path / 'features', fake, stride=4)
-  _prepare(tmp_path, truth, num_snippets=20)
-  assert feature_records.read(tmp_path / 'root') == record
-  with np.load(tmp_path / 'root' / 'validation' / 'v_3.npz') as arrays:
+  root = _prepare(tmp_path, truth, num_snippets=20)
+  assert feature_records.read(root) == record
+  with np.load(root / 'validation' / 'v_3.npz') as arrays:
     assert (arrays['fps'], arrays['frame_num']) == (25, 125)
     np.testing.assert_allclose(arrays['duration'], 5, atol=0.01)
     read = _model(record).read(tmp_path / 'features' / 'v_3.npy')
     np.testing.assert_array_equal(arrays['feat_spa'].T, read.feature)
   with pytest.raises(errors.InputError, match='--stride is 8, but .* says 4'):
     _prepare(tmp_path, truth, 'other', stride=8.0)
-  check.draw(
-    tmp_path / 'root', run_config.read(str(tmp_path / 'root/config.py')),
-    'v_3', tmp_path / 'v_3.png', folder,
-  )  # fmt: skip
+  config = run_config.read(str(root / 'config.py'))
+  check.draw(root, config, 'v_3', tmp_path / 'v_3.png', folder)
   assert (tmp_path / 'v_3.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_a_config_knows_its_features(tmp_path, fake, folder, truth):
   record = _extract(folder, tmp_path / 'features', fake)
-  _prepare(tmp_path, truth)
-  root, scope = (
-    tmp_path / 'root',
-    {'__file__': str(tmp_path / 'root/config.py')},
-  )
-  exec((root / 'config.py').read_text(), scope)
-  config = scope['get_config']()
+  root = _prepare(tmp_path, truth)
+  config = runpy.run_path(root / 'config.py')['get_config']()
   text = json.loads(config.to_json())['data']['features']
   assert json.loads(text) == record
   fields.check(config)

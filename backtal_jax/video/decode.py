@@ -204,12 +204,16 @@ def read_strip(
 ) -> list[np.ndarray]:
   """Return what is shown in the middle of `count` equal parts, small."""
   rate = 2 * count / read_header(path).duration
-  frames = list(_read(path, rate, (height,), rounding='up'))
+  frames = list(read_frames(path, fps=rate, size=(height,), rounding='up'))
   return frames[1::2][:count] or frames
 
 
 def read_frames(
-  path: epath.Path, *, fps: float | None, size: tuple[int, ...]
+  path: epath.Path,
+  *,
+  fps: float | None,
+  size: tuple[int, ...],
+  rounding: str = 'near',
 ) -> Iterator[np.ndarray]:
   """Decode a video.
 
@@ -218,6 +222,8 @@ def read_frames(
     fps: Frames a second of the grid, chosen by presentation time; None is the
       video's own rate on average.
     size: (width, height) in pixels, or (s,) for a short side of s.
+    rounding: Of times, to the nearest of the grid or, 'up', to the next one.
+      Of several frames the last one stays, so 'up' gives what is shown then.
 
   Yields:
     [height, width, 3] uint8 RGB, upright, scaled by bilinear weights. The
@@ -225,14 +231,6 @@ def read_frames(
 
   Raises:
     errors.InputError: Something cannot be decoded, or is missing at the end.
-  """
-  return _read(path, fps, size, rounding='near')
-
-
-def _read(path, fps, size, *, rounding):
-  """Yield frames; times go to the nearest of the grid, or to the next one.
-
-  Of several the last one stays, so 'up' gives what is shown at each time.
   """
   header, graph, begin, end = read_header(path), None, 0, 0
   rate = fractions.Fraction(fps or header.fps).limit_denominator(1 << 16)

@@ -28,11 +28,8 @@ from backtal_jax.video import decode, i3d, weights
 from backtal_jax.video import flow as optical
 
 _Frame = TypeVar('_Frame')
-# Is called with a number of frames as they are decoded.
-_Progress = Callable[[int], object]
-# Snippets of a batch on each device.
-_BATCH = {'cpu': 1}
-_ACCELERATOR_BATCH = 16
+# Snippets of a batch on each accelerator; a CPU has one.
+_BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +158,8 @@ class Encoder:
     del params
     # Converting took more memory than the weights do, compiling more than that.
     sharding.give_back_memory()
-    platform = self._mesh.devices.flat[0].platform
-    self._batch = self._mesh.size * _BATCH.get(platform, _ACCELERATOR_BATCH)
+    on_cpu = self._mesh.devices.flat[0].platform == 'cpu'
+    self._batch = self._mesh.size * (1 if on_cpu else _BATCH)
     self._compiled = {stream: self._compile(stream) for stream in paths}
     sharding.give_back_memory()
 
@@ -180,7 +177,9 @@ class Encoder:
     ).compile()
 
   def __call__(
-    self, path: epath.Path, progress: _Progress = lambda frames: None
+    self,
+    path: epath.Path,
+    progress: Callable[[int], object] = lambda frames: None,
   ) -> np.ndarray:
     """Encode a video; `progress` is called with numbers of frames as they come.
 

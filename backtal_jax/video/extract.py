@@ -3,7 +3,6 @@
 What a video's are does not depend on how many machines share the work.
 """
 
-import csv
 import io
 import os
 from concurrent import futures
@@ -13,7 +12,7 @@ import tqdm
 from etils import epath
 
 from backtal_jax import errors, files
-from backtal_jax.data import annotation_formats, feature_records
+from backtal_jax.data import annotation_formats, feature_records, tables
 from backtal_jax.video import decode, encoder, streams
 
 
@@ -56,8 +55,7 @@ def extract(
     files.remove_temporary(output)
   headers, wrong = _read_headers(found)
   share = found[shard[0] - 1 :: shard[1]]
-  problems = [_note(output, p, wrong.get(p)) for p in share]
-  problems = list(filter(None, problems))
+  problems = [x for p in share if (x := _note(output, p, wrong.get(p)))]
   mine = [
     p for p in share
     if p in headers and not (output / f'{p.stem}.npy').exists()
@@ -76,13 +74,9 @@ def extract(
     finally:
       pool.shutdown(wait=False, cancel_futures=True)
   errors.tell(problems, lenient)
-  with files.atomic(output / feature_records.VIDEOS, 'w') as f:
-    table = csv.writer(f, lineterminator='\n')
-    table.writerow(('video_id', *annotation_formats.VideoTimes._fields))
-    table.writerows(
-      (path.stem, header.duration, float(header.fps), header.first_picture)
-      for path, header in headers.items()
-    )
+  rows = [('video_id', *annotation_formats.VideoTimes._fields)]
+  rows += [(path.stem, *map(float, header)) for path, header in headers.items()]
+  files.write_text(output / feature_records.VIDEOS, tables.text(rows))
 
 
 def _write(encode, path, output, progress):
@@ -102,8 +96,7 @@ def _note(output, path, problem):
   """Write down what is wrong with a video, if anything, and return it."""
   note = output / f'{path.stem}.failed'
   if problem:
-    with files.atomic(note, 'w') as f:
-      f.write(f'{problem}\n')
+    files.write_text(note, f'{problem}\n')
   else:
     note.unlink(missing_ok=True)
   return problem

@@ -25,10 +25,9 @@ from backtal_jax.video import i3d, needs, tvl1
 METHODS = ('tvl1', 'opencv', 'dis')
 _NEWER = 'tvl1 of OpenCV 5'  # which no longer rounds positions to 1/32 pixel
 _BOUND = 20.0  # pixels; what is faster is cut
-# Pairs in one program on each device, which wait for the slowest: a core gains
-# nothing by that, an accelerator is filled.
-_PAIRS = {'cpu': 1}
-_ACCELERATOR_PAIRS = 16
+# Pairs in one program on each accelerator, which they fill; all wait for the
+# slowest, so that a CPU, which gains nothing, has one.
+_PAIRS = 16
 # Of red, green and blue in gray, as OpenCV has it, of 2¹⁵.
 _GRAY = 9798, 19235, 3735
 
@@ -75,16 +74,15 @@ def pair(
     The frame [Y, X, 3] uint8, itself in gray and the next one; the last frame
     has the two of the one before it, a lone one itself twice.
   """
-  before: Any = None
-  gray: Any = None
-  last: Any = None
+  last: np.ndarray | None = None
+  grays: collections.deque[np.ndarray] = collections.deque(maxlen=2)
   for frame in frames:
-    before, gray = gray, to_gray(frame)
+    grays.append(to_gray(frame))
     if last is not None:
-      yield last, before, gray
+      yield last, grays[0], grays[1]
     last = frame
   if last is not None:
-    yield last, gray if before is None else before, gray
+    yield last, grays[0], grays[-1]
 
 
 def to_gray(frame: np.ndarray) -> np.ndarray:
@@ -113,8 +111,9 @@ def add_flow(
   Yields:
     The frame and [224, 224, 2], the middle of its flow, see `scale`.
   """
-  make = _ours if method == 'tvl1' else functools.partial(_opencv, method)
-  count, threads, estimate = make(mesh, as_bytes)
+  count, threads, estimate = (
+    _ours(mesh, as_bytes) if method == 'tvl1' else _opencv(method, as_bytes)
+  )
   pairs, waiting = iter(pairs), collections.deque[Any]()
   is_compiled = False
   with futures.ThreadPoolExecutor(threads) as pool:
@@ -138,9 +137,8 @@ def _next(waiting):
   return zip(frames, jax.block_until_ready(estimating.result()), strict=False)
 
 
-def _opencv(method, mesh, as_bytes):
+def _opencv(method, as_bytes):
   """Return 1 pair that is estimated at once, by 1 thread, and how."""
-  del mesh
   cv2 = needs('cv2')
   if method == 'dis':
     program = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -164,8 +162,7 @@ def _ours(mesh, as_bytes):
   count = batch_size(mesh)
   # A pair keeps a core and a quarter busy, and what one thread dispatches runs
   # one after the other. Several devices exchange flow, all in one order.
-  on_cpu = mesh.devices.flat[0].platform == 'cpu'
-  threads = _num_cores() if on_cpu and mesh.size == 1 else 1
+  threads = _num_cores() if _on_cpu(mesh) and mesh.size == 1 else 1
 
   def estimate(*images):
     # The last pair fills the batch.
@@ -189,8 +186,11 @@ def _num_cores():
 
 def batch_size(mesh: jax.sharding.Mesh) -> int:
   """Return how many pairs `tvl1` estimates at once."""
-  platform = mesh.devices.flat[0].platform
-  return mesh.size * _PAIRS.get(platform, _ACCELERATOR_PAIRS)
+  return mesh.size * (1 if _on_cpu(mesh) else _PAIRS)
+
+
+def _on_cpu(mesh):
+  return mesh.devices.flat[0].platform == 'cpu'
 
 
 @functools.cache

@@ -29,7 +29,6 @@ MIXED = {
   '5b': (256, 160, 320, 32, 128, 128),
   '5c': (384, 192, 384, 48, 128, 128),
 }
-_CLASSES = 400  # of Kinetics
 _POOLS = {'4b': (3, 3, 3), '5b': (2, 2, 2)}  # before these blocks, stride 2
 
 
@@ -134,7 +133,7 @@ class I3D(nn.Module):
     self.Conv3d_2c_3x3 = Unit(192, 3)
     for name, widths in MIXED.items():
       setattr(self, f'Mixed_{name}', Mixed(widths))
-    self.logits = nn.Dense(_CLASSES)
+    self.logits = nn.Dense(400)
 
   def __call__(
     self, clips: Float[Array, 'N L 224 224 F']

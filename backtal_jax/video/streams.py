@@ -42,11 +42,10 @@ def find(folder: epath.Path) -> list[epath.Path]:
     )
   stems = {}
   for path in found:
-    if path.stem in stems:
+    if (other := stems.setdefault(path.stem, path)) is not path:
       raise errors.InputError(
-        f'{path}: {stems[path.stem].name} is video {path.stem!r}, too'
+        f'{path}: {other.name} is video {path.stem!r}, too'
       )
-    stems[path.stem] = path
   if others := [path.name for path in visible if not is_video(path)]:
     print(
       f'{folder}: left out, not named as videos: {errors.few(others)}',

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_Program = Callable[..., Any]
 # What a record of features says of this program.
 VERSION = 1
 _TAU, _LAMBDA, _THETA = 0.25, 0.15, 0.3
@@ -83,7 +82,7 @@ class _Progress(NamedTuple):
 def estimate(
   before: jax.Array,
   after: jax.Array,
-  compiled: Callable[[_Program], _Program] = jax.jit,
+  compiled: Callable[..., Any] = jax.jit,
 ) -> tuple[jax.Array, ...]:
   """Estimate the flow from one image to another.
 

