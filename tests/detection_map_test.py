@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import processes
 import pytest
-from annotations_test import needs_data, read_real
+from annotations_test import read_real
 from golden import FOLDER
 
 from backtal_jax import errors
@@ -245,20 +245,19 @@ def test_bad_thresholds_are_refused(text):
     detection_map.parse_tiou(text)
 
 
-def real(path, subset):
-  truth = read_real(path)
+def real(shared, path, subset):
+  truth = read_real(shared / 'data' / path)
   return truth, {
     name: [(s.label, s.start, s.end) for s in video.segments]
     for name, video in truth.subset(subset).items()
   }
 
 
-@needs_data
 @pytest.mark.parametrize(
   'path', ['thumos14/gt_thumos14.json', 'points/lacp_thumos_gt.json']
 )
-def test_real_thumos14_ground_truth_is_perfect(path):
-  truth, videos = real(path, 'test')
+def test_real_thumos14_ground_truth_is_perfect(shared, path):
+  truth, videos = real(shared, path, 'test')
   found = {v: [(*row, 1.0) for row in rows] for v, rows in videos.items()}
   tiou = detection_map.parse_tiou('0.1:0.1:1')
   result = evaluate(truth, predict(found), 'Test', tiou)
@@ -267,10 +266,9 @@ def test_real_thumos14_ground_truth_is_perfect(path):
   assert len(result['ap_per_class']) == 20
 
 
-@needs_data
-def test_real_activitynet_ground_truth_misses_only_empty_segments():
+def test_real_activitynet_ground_truth_misses_only_empty_segments(shared):
   path = 'activitynet12/activity_net.v1-2.min.json'
-  truth, videos = real(path, 'validation')
+  truth, videos = real(shared, path, 'validation')
   # Three annotations have no length: nothing can match them. Scored last, each
   # costs its share of its class.
   found = {
@@ -292,9 +290,8 @@ def test_real_activitynet_ground_truth_misses_only_empty_segments():
   assert result['mAP'] == [1.0] * 10
 
 
-@needs_data
-def test_shuffled_rows_score_the_same():
-  truth, videos = real('thumos14/gt_thumos14.json', 'test')
+def test_shuffled_rows_score_the_same(shared):
+  truth, videos = real(shared, 'thumos14/gt_thumos14.json', 'test')
   draw = random.Random(0)
   move = lambda x: x + draw.uniform(-1, 1)
   found = {
