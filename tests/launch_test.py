@@ -25,6 +25,7 @@ from faults_test import KILLS
 
 from backtal_jax import evaluate, staging, train
 from backtal_jax.data import annotations
+from backtal_jax.prepare import simulate_clicks
 from backtal_jax.run import (
   ending,
   parameters,
@@ -106,29 +107,24 @@ _FIELDS = {
   # What the processes see of training videos is gathered, and one decides.
   'stages.names': 'em',
   'stages.quality': True,
+  'data.clicks': 'clicks.csv',
   'data.clicks_aside': 0.4,
 }
 
 
 @pytest.fixture(scope='session')
-def clicked_root(whole_demo_root):
-  """Return the embedded data set with a file of clicks beside it."""
-  truth = annotations.read_ground_truth(whole_demo_root / 'ground_truth.json')
-  clicks = []
-  for name, video in truth.videos.items():
-    if name.startswith('train_'):
-      first = video.segments[0]
-      clicks += [
-        annotations.Click(name, share * first.start, 'background', 'a')
-        for share in (0.5, 0.9)
-      ]
-  annotations.write_clicks(whole_demo_root / 'clicks.csv', clicks)
-  return whole_demo_root
+def clicked_root(whole_demo_root, tmp_path_factory):
+  """Copy the embedded data set, with a file of clicks in it."""
+  root = tmp_path_factory.mktemp('clicked') / 'demo'
+  shutil.copytree(whole_demo_root, root)
+  truth = annotations.read_ground_truth(root / 'ground_truth.json')
+  clicks = simulate_clicks.simulate_background(truth, 'train', seed=0)
+  annotations.write_clicks(root / 'clicks.csv', clicks)
+  return root
 
 
 def _fields(root, **fields):
-  files = {'data.root': str(root), 'data.clicks': str(root / 'clicks.csv')}
-  return _FIELDS | files | fields
+  return _FIELDS | {'data.root': str(root)} | fields
 
 
 def arguments(root, **fields):
