@@ -103,15 +103,16 @@ _COMPOSED = (
 
 def pytest_collection_modifyitems(items):
   """Put the longest files first; mark those that need an extra or a browser."""
-  place = {f'{name}_test.py': i for i, name in enumerate(_LONGEST)}
-  items.sort(key=lambda item: place.get(item.path.name, len(place)))
+  name = lambda item: item.path.name.removesuffix('_test.py')
+  place = {longest: i for i, longest in enumerate(_LONGEST)}
+  items.sort(key=lambda item: place.get(name(item), len(place)))
   plain = 'optimization_level=0' in os.environ['XLA_FLAGS']
   for item in items:
     if plain and item.get_closest_marker('optimised'):
       item.add_marker(pytest.mark.skip('compiled without optimisation'))
-    if item.path.name.removesuffix('_test.py') in _COMPOSED:
+    if name(item) in _COMPOSED:
       item.add_marker(pytest.mark.composed)
-    if item.path.name.startswith(('video_', 'annotate_')):
+    if name(item).startswith(('video_', 'annotate_')):
       item.add_marker(pytest.mark.extra)
     if 'browser' in item.fixturenames:
       item.add_marker(pytest.mark.browser)
