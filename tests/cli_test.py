@@ -32,7 +32,7 @@ _FLAGS = {
   'no config': ([], '--mode train needs --config'),
   'empty config': (['--config='], '--config is empty, expected a file'),
   'no such config': (['--config=x.py'], '--config: no such file: x.py'),
-  'config at home': (['--config=~/x.py'], '--config: no such file: /home/me/x'),
+  'config at home': (['--config=~/x.py'], '--config: no such file: /u/me/x'),
   'config without a value': ([_DEMO, '--config'], '--config is empty'),
   'a field without a config': (['--config.mesh=3'], '--config is missing'),
   'field': (
@@ -157,7 +157,7 @@ def said(tmp_path_factory):
     input=json.dumps(list(cases.values())),
     stdout=subprocess.PIPE,
     cwd=folder,
-    env=os.environ | {'HOME': '/home/me', 'PYTHONPATH': str(_ROOT)},
+    env=os.environ | {'HOME': '/u/me', 'PYTHONPATH': str(_ROOT)},
     text=True,
     check=True,
   )

@@ -109,7 +109,7 @@ one.mp4,background,POINT,5,5
 ELAN = """<?xml version="1.0" encoding="UTF-8"?>
 <ANNOTATION_DOCUMENT AUTHOR="" DATE="2024-01-01T00:00:00+00:00" FORMAT="3.0" VERSION="3.0">
   <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">
-    <MEDIA_DESCRIPTOR MEDIA_URL="file:///home/x/one.mp4" MIME_TYPE="video/mp4"/>
+    <MEDIA_DESCRIPTOR MEDIA_URL="file:///videos/one.mp4" MIME_TYPE="video/mp4"/>
   </HEADER>
   <TIME_ORDER>
     <TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="10000"/>

@@ -43,7 +43,7 @@ def _run(config, tmp_path_factory):
   with checkpoints.manager(workdir) as manager:
     checkpoints.save(manager, _state(7, params), epoch=3, value=0.5)
   plain = fields.plain(config)
-  plain['data']['clicks'] = 'a/b.csv, /home/me/c.csv'
+  plain['data']['clicks'] = 'a/b.csv, ~/c.csv'
   files.write_json(workdir / 'config.json', plain)
   files.write_json(workdir / 'classes.json', _CLASSES)
   metrics = {'tiou': [0.5], 'mAP': [0.25], 'average_mAP': 0.25, 'epoch': 3}
