@@ -427,6 +427,37 @@ def test_seconds_count_from_the_first_picture(odd, name):
   assert not page.errors()
 
 
+# A browser that tells of its first picture before it says that there is one, as
+# a busy machine's may.
+LATE = """
+const state = Object.getOwnPropertyDescriptor(
+  HTMLMediaElement.prototype, 'readyState');
+Object.defineProperty(HTMLMediaElement.prototype, 'readyState', {get() {
+  return this.said ? state.get.call(this) : Math.min(1, state.get.call(this));
+}});
+document.addEventListener('loadeddata', event => {
+  if (!event.target.said) event.stopPropagation();
+}, true);
+document.addEventListener('loadstart', ({target}) => {
+  target.requestVideoFrameCallback(() => setTimeout(() => {
+    target.said = true;
+    target.dispatchEvent(new Event('loadeddata'));
+  }, 100));
+}, true);
+"""
+
+
+def test_first_picture_may_be_told_of_before_it_is_said_to_be_there(odd):
+  browser = odd.page.browser
+  added = browser.execute_cdp_cmd(
+    'Page.addScriptToEvaluateOnNewDocument', {'source': LATE}
+  )
+  page = show(odd.page, 'late')
+  browser.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', added)
+  assert page.run('return video.said')
+  press_and_see(page, '.', 1, '\ue014', 26, ',', 25)
+
+
 def test_click_in_a_still_is_when_the_key_was_pressed(odd):
   page, name = show(odd.page, 'screen'), 'screen'
   press_and_see(page, '\ue014', 10, '\ue014', 10, '\ue014', 70, '\ue012', 10)

@@ -18,8 +18,8 @@ export class Player extends Screen {
     // currentTime may be a frame off; this is the frame that is shown.
     const shown = (now, {mediaTime, presentedFrames, presentationTime}) => {
       const ago = (performance.now() - presentationTime) / 1000;
-      this.presented = presentedFrames;
-      this.show(mediaTime, video.paused ? 0 : ago * video.playbackRate);
+      Object.assign(this, {presented: presentedFrames, told: mediaTime});
+      this.show(video.paused ? 0 : ago * video.playbackRate);
       this.waiters.splice(0).forEach(resolve => resolve());
       video.requestVideoFrameCallback(shown);
     };
@@ -46,9 +46,10 @@ export class Player extends Screen {
       finding: false});
   }
 
-  show(told, ago) {
+  show(ago) {
+    // The first picture may be told of before the browser says that it is there.
     if (this.video.readyState < 2 || !this.landed) return;
-    this.look(told, ago);
+    this.look(ago);
     if (!this.ready) {
       performance.mark('first frame');
       this.ready = true;

@@ -13,8 +13,9 @@ export class Screen {
 
   // picture: when the picture on screen begins; since: when it came; frame:
   // the shortest time of one; furthest: the last picture ever shown; pictures:
-  // how long they are together, as the server knows, or null; counted: whether
-  // the browser's pictures are known to count as its clock does.
+  // how long they are together, as the server knows, or null; told: when the
+  // last picture begins on the browser's clock that the callback told of;
+  // counted: whether the browser's pictures are known to count as it does.
   clear() {
     Object.assign(this, {
       first: 0, picture: 0, since: 0, frame: Infinity, furthest: 0,
@@ -26,7 +27,7 @@ export class Screen {
   // A seek begins: what is on screen is the old picture, until one more has
   // been painted.
   leave() {
-    this.arrived = false;
+    Object.assign(this, {arrived: false, told: undefined});
     this.awaited = this.presented + ('requestVideoFrameCallback' in this.video);
   }
 
@@ -48,7 +49,8 @@ export class Screen {
 
   // Where the picture on screen begins on the browser's clock. The callback,
   // which tells it, may come late, or never.
-  start(told) {
+  start() {
+    const {told} = this;
     try {
       const frame = new VideoFrame(this.video);
       const [time, lasts] = [frame.timestamp, frame.duration].map(x => x / 1e6);
@@ -66,8 +68,8 @@ export class Screen {
   }
 
   // Take note of the picture on screen, which came so many seconds ago.
-  look(told, ago = 0) {
-    const start = this.start(told);
+  look(ago = 0) {
+    const start = this.start();
     if (start === undefined) return;
     if (!this.ready) this.first = start;
     const picture = start - this.first;
