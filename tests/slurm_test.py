@@ -158,6 +158,8 @@ def test_two_tasks_are_preempted_and_train_as_one_device_does(
   while not launch_test.steps(tmp_path / 'w'):
     assert _state(slurm, job)['JobState'] in ('PENDING', 'RUNNING')
     time.sleep(0.1)
+  # Not to be done before Slurm takes the nodes, which lets it go on to its end.
+  slurm('scancel', '--signal=STOP', job)
   other = _submit(
     slurm, '--partition=high', '--nodes=2', '--exclusive', '--output=/dev/null',
     '--wrap=true',
