@@ -1,10 +1,10 @@
 """Videos whose frames carry their number, made with PyAV."""
 
-import fractions
 import struct
 
 import numpy as np
 import pytest
+import videos
 
 _BITS, _BLOCK = 10, 16
 WIDTH, HEIGHT = _BITS * _BLOCK, 96
@@ -58,17 +58,14 @@ def make(path, num_frames=300, fps=25, *, numbers=None, coder=(), **muxer):
     coder: Options of the encoder.
     muxer: Options of the container.
   """
-  av = pytest.importorskip('av', reason='needs av, of the extra video')
+  pytest.importorskip('av', reason='needs av, of the extra video')
+  numbers = numbers or range(num_frames)
   codec = CODECS[path.suffix]
-  with av.open(str(path), 'w', options=muxer) as container:
-    stream = container.add_stream(codec, rate=fps)
-    stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
-    stream.bit_rate = 1_000_000
-    if codec == 'libvpx':
-      stream.options = {'deadline': 'realtime', 'cpu-used': '8', 'g': '25'}
-    stream.options |= dict(coder)
-    for number in numbers or range(num_frames):
-      picture = av.VideoFrame.from_ndarray(frame(number), format='rgb24')
-      picture.pts, picture.time_base = number, fractions.Fraction(1, fps)
-      container.mux(stream.encode(picture))
-    container.mux(stream.encode())
+  options = {'b': '1000000'}
+  if codec == 'libvpx':
+    options |= {'deadline': 'realtime', 'cpu-used': '8', 'g': '25'}
+  videos.write(
+    path, map(frame, numbers), fps=fps, codec=codec,
+    times=[1000 * number // fps for number in numbers], options=muxer,
+    encoder=options | dict(coder),
+  )  # fmt: skip
