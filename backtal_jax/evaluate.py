@@ -226,7 +226,7 @@ def evaluate(
   params, epoch = predict.restore(model, checkpoint, mesh)
   if data.eval_split and not (data.clicks_aside or data.agreement_clicks):
     source, training = opening.source(config, root, data.eval_split), None
-    truth = annotations.find_ground_truth(data.ground_truth, root)
+    truth = annotations.read_ground_truth(files.find(data.ground_truth, root))
   else:
     videos = opening.training(config, root)
     source, training = videos.evaluated, (videos.source, videos.supervision)

@@ -306,7 +306,8 @@ def _classes(checkpoint, workdir, data):
   path = workdir and workdir / 'classes.json'
   if path and (path.exists() or model_folders.is_one(checkpoint)):
     return files.read_json(path)
-  return annotations.find_ground_truth(data.ground_truth, data.root).classes
+  path = files.find(data.ground_truth, data.root)
+  return annotations.read_ground_truth(path).classes
 
 
 def read_head(

@@ -10,7 +10,6 @@ from prepare_test import command
 
 from backtal_jax import IGNORED, files
 from backtal_jax.annotate import queue, reviews
-from backtal_jax.data import annotations
 from backtal_jax.metrics import segments
 from experiments import proposals, review_cost, video_order
 
@@ -35,9 +34,8 @@ def prepare(folder, names, *flags, **options):
 def test_prepare_takes_the_pages_files_as_they_are(tmp_path):
   video = make_video('test', 'test', 20.0, 25.0, (1.0, 3.0, 'run'))
   other = make_video('other', 'none', 20.0, 25.0, (5.0, 6.0, 'jump'))
-  annotations.write_ground_truth(
-    tmp_path / 'truth.json', make_truth(video, other, classes=('jump', 'run'))
-  )
+  truth = make_truth(video, other, classes=('jump', 'run'))
+  files.write_json(tmp_path / 'truth.json', truth.as_json())
   page = annotate_client.open_store(tmp_path, dict.fromkeys(NAMES))
   for name in NAMES:
     page.act({'kind': 'opened', 'video': name, 'duration': 20.0})

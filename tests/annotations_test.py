@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.data import annotation_formats as formats
 from backtal_jax.data import annotations, click_formats, tables, video_names
 from backtal_jax.data.annotations import Annotations, Click, Segment
@@ -127,7 +127,7 @@ def test_each_form_of_ground_truth_is_read_and_written(
 ):
   found = annotations.read_ground_truth(written(tmp_path, text))
   assert found == expected
-  annotations.write_ground_truth(tmp_path / 'again.json', found)
+  files.write_json(tmp_path / 'again.json', found.as_json())
   assert annotations.read_ground_truth(tmp_path / 'again.json') == found
 
 
@@ -396,7 +396,7 @@ def test_ground_truth_round_trip(tmp_path, plain, classes):
     videos[name] = make_video(name, subset, duration, fps, *segments)
   value = Annotations(videos, tuple(classes))
   path = tmp_path / 'gt.json'
-  annotations.write_ground_truth(path, value)
+  files.write_json(path, value.as_json())
   assert annotations.read_ground_truth(path) == value
 
 
@@ -446,7 +446,7 @@ def test_any_file_reads_or_is_an_input_error(tmp_path, read, name, texts, data):
     return
   if isinstance(found, Annotations):
     assert name == 'gt.json' or found.classes == ('Run',)
-    annotations.write_ground_truth(tmp_path / 'again.json', found)
+    files.write_json(tmp_path / 'again.json', found.as_json())
     assert annotations.read_ground_truth(tmp_path / 'again.json') == found
     annotations.problems(found)
 
@@ -730,7 +730,7 @@ def test_real_ground_truth(shared, tmp_path, name, subsets, numbers, problems):
   assert (num_segments, len(found.classes)) == numbers
   told = annotations.problems(found)
   assert {kind: len(lines) for kind, lines in told.items() if lines} == problems
-  annotations.write_ground_truth(tmp_path / 'again.json', found)
+  files.write_json(tmp_path / 'again.json', found.as_json())
   assert annotations.read_ground_truth(tmp_path / 'again.json') == found
   for entry in json.loads(path.read_text())['database'].values():
     for item in entry['annotations']:

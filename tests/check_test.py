@@ -268,7 +268,7 @@ def test_what_check_passes_an_evaluation_takes(root, name):
       demo.get_config(),
       models.BackTAL(num_classes=SHAPE[2], feature_dim=SHAPE[1]),
       sources.NpzSource(root / 'test', SHAPE),
-      annotations.find_ground_truth('ground_truth.json', root),
+      annotations.read_ground_truth(root / 'ground_truth.json'),
       sharding.make_mesh((1,)),
     )
 

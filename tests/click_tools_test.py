@@ -685,7 +685,7 @@ def test_players_clocks_may_begin_before_the_first_picture(
   tmp_path, content, time
 ):
   path, known = tmp_path / 'truth.json', truth('one', first_picture=2.08)
-  annotations.write_ground_truth(path, known)
+  files.write_json(path, known.as_json())
   clicks, _ = annotations.read_clicks(
     written(tmp_path, content), annotations.read_ground_truth(path), fps=24,
     intervals='midpoint', lenient=True,
@@ -746,7 +746,7 @@ def test_elan_opens_what_is_written(tmp_path):
 
 def test_statistics_take_the_rate_of_frames(tmp_path):
   known = tmp_path / 'truth.json'
-  annotations.write_ground_truth(known, TRUTH)
+  files.write_json(known, TRUTH.as_json())
   path = written(tmp_path, studio(UPLOAD, timeline(1442, 1442)))
   options = {
     'ground_truth': known, 'clicks': path, 'output': tmp_path / 'o.json'
@@ -762,7 +762,7 @@ def test_statistics_take_the_rate_of_frames(tmp_path):
 
 def test_statistics_show_the_time_that_clicks_took(tmp_path, capsys):
   known, clicks = tmp_path / 'truth.json', tmp_path / 'clicks.csv'
-  annotations.write_ground_truth(known, TRUTH)
+  files.write_json(known, TRUTH.as_json())
   annotations.write_clicks(clicks, CLICKS[:2])
   events = [
     {'seq': 2, 'at': 1, 'who': 'Ann', 'kind': 'click', 'video': 'one',

@@ -13,7 +13,7 @@ import pytest
 from annotations_test import make_truth, make_video, read_real
 from hypothesis import strategies as st
 
-from backtal_jax import errors
+from backtal_jax import errors, files
 from backtal_jax.data import annotations, clicks
 from backtal_jax.data.annotations import Annotations, Click
 from backtal_jax.prepare import click_stats, simulate_clicks
@@ -230,7 +230,8 @@ def test_statistics_by_hand():
 
 def test_write_statistics_prints_a_table_and_writes_json(tmp_path, capsys):
   ground_truth = tmp_path / 'gt.json'
-  annotations.write_ground_truth(ground_truth, make_truth(video('x', (20, 30))))
+  truth = make_truth(video('x', (20, 30)))
+  files.write_json(ground_truth, truth.as_json())
   good, bad = tmp_path / 'good.csv', tmp_path / 'bad.csv'
   annotations.write_clicks(good, [click(25), click(40), click(45)])
   annotations.write_clicks(bad, [click(5), click(101)])

@@ -52,9 +52,8 @@ class File:
       )
       for name in past.reviewed()
     }
-    annotations.write_ground_truth(
-      self.path, annotations.Annotations(videos, tuple(classes))
-    )
+    truth = annotations.Annotations(videos, tuple(classes))
+    files.write_json(self.path, truth.as_json())
 
   def read(self) -> dict[str, annotations.AnnotatedVideo]:
     """Return the videos in the file, none without one.

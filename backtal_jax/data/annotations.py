@@ -105,6 +105,21 @@ class Annotations:
       )
     return found
 
+  def as_json(self) -> dict[str, Any]:
+    """Return ActivityNet's JSON, with BackTAL's fps and class indices."""
+    index = {label: i for i, label in enumerate(self.classes)}
+    database = {}
+    for name, video in self.videos.items():
+      times = video.times._asdict()
+      times |= {'first_picture': video.first_picture or None}
+      database[name] = {
+        **({'subset': video.subset} if video.subset else {}),
+        **{key: value for key, value in times.items() if value is not None},
+        'annotations': [x | {'idx': index[x['label']]} for x in video.listed()],
+        'vid_idx': sorted({index[s.label] for s in video.segments}),
+      }
+    return {'database': database, 'activity_list': list(self.classes)}
+
   def completed(self, told: formats.Times) -> 'Annotations':
     """Fill in the durations and rates that are missing."""
     names, _ = video_names.match(self.videos, told)
@@ -118,11 +133,6 @@ class Annotations:
         first_picture=times.first_picture or video.first_picture,
       )
     return dataclasses.replace(self, videos=videos)
-
-
-def find_ground_truth(name: str, root: epath.Path) -> Annotations:
-  """Read the ground truth that a config names, of this folder or the root."""
-  return read_ground_truth(files.find(name, root))
 
 
 def read_ground_truth(path: epath.Path) -> Annotations:
@@ -174,24 +184,6 @@ def read_known(
     return None, times
   truth = truth.completed(times)
   return truth, truth.times
-
-
-def write_ground_truth(path: epath.Path, annotations: Annotations) -> None:
-  """Write ActivityNet's JSON, with BackTAL's fps and class indices."""
-  index = {label: i for i, label in enumerate(annotations.classes)}
-  database = {}
-  for name, video in annotations.videos.items():
-    times = video.times._asdict()
-    times |= {'first_picture': video.first_picture or None}
-    database[name] = {
-      **({'subset': video.subset} if video.subset else {}),
-      **{key: value for key, value in times.items() if value is not None},
-      'annotations': [x | {'idx': index[x['label']]} for x in video.listed()],
-      'vid_idx': sorted({index[s.label] for s in video.segments}),
-    }
-  files.write_json(
-    path, {'database': database, 'activity_list': list(annotations.classes)}
-  )
 
 
 def problems(annotations: Annotations) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ alone cannot tell the two apart; a click on a background moment can.
 import numpy as np
 from etils import epath
 
-from backtal_jax import IGNORED
+from backtal_jax import IGNORED, files
 from backtal_jax.data import annotations, arrays, sources
 
 CLASSES = ('dive', 'jump', 'throw', 'swing', 'serve')
@@ -41,9 +41,8 @@ def prepare(output: epath.Path, seed: int = 0) -> None:
       videos[name] = annotations.AnnotatedVideo(
         name, split, _DURATION, FPS, segments
       )
-  annotations.write_ground_truth(
-    output / 'ground_truth.json', annotations.Annotations(videos, CLASSES)
-  )
+  truth = annotations.Annotations(videos, CLASSES)
+  files.write_json(output / 'ground_truth.json', truth.as_json())
 
 
 def _sample_times(rng):

@@ -66,9 +66,8 @@ def prepare(output: epath.Path, shape: Shape, seed: int = 0) -> None:
         if b - a > 0.2
       ]
   annotations.write_clicks(output / 'clicks.csv', clicks)
-  annotations.write_ground_truth(
-    output / 'annotations.json', annotations.Annotations(videos, tuple(labels))
-  )
+  truth = annotations.Annotations(videos, tuple(labels))
+  files.write_json(output / 'annotations.json', truth.as_json())
 
 
 def _sample_actions(rng, duration):

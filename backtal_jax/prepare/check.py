@@ -59,7 +59,7 @@ def check(root: epath.Path, config: run_config.Config) -> list[str]:
     All problems, one line each, with the file.
   """
   splits, shape, rows = config.splits, config.shape, [_HEADS]
-  truth = annotations.find_ground_truth(config.ground_truth, root)
+  truth = annotations.read_ground_truth(files.find(config.ground_truth, root))
   found, labeller, problems = _clicks(root, config, truth)
   if len(truth.classes) != shape[2]:
     problems.append(
@@ -222,7 +222,7 @@ def draw(
   from backtal_jax.report import figures, style  # matplotlib takes a second
 
   shape = config.shape
-  truth = annotations.find_ground_truth(config.ground_truth, root)
+  truth = annotations.read_ground_truth(files.find(config.ground_truth, root))
   paths = {
     path.stem: path
     for split in config.splits

@@ -135,6 +135,5 @@ def _write_truth(output, segments, videos, times, classes):
       video, **times[name]._asdict(), subset=video.subset or 'training',
       segments=tuple(annotations.Segment(*segment) for segment in own),
     )  # fmt: skip
-  annotations.write_ground_truth(
-    output, annotations.Annotations(found, tuple(classes), str(output))
-  )
+  truth = annotations.Annotations(found, tuple(classes), str(output))
+  files.write_json(output, truth.as_json())

@@ -112,7 +112,7 @@ def prepare(recipe: options.Recipe) -> dict[str, int]:
   _claim(output, given)
   problems = _convert(given, output)
   errors.tell([p for p in problems.values() if p], recipe.lenient)
-  annotations.write_ground_truth(output / 'ground_truth.json', truth)
+  files.write_json(output / 'ground_truth.json', truth.as_json())
   if recipe.clicks:
     annotations.write_clicks(output / 'clicks.csv', given.clicks)
   if given.record:

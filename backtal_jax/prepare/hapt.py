@@ -102,9 +102,8 @@ def run(archive: epath.Path, output: epath.Path, seed: int = 0) -> None:
       clicks = simulate_clicks(clip.action, NUM_SNIPPETS, rng)
       count['clicks'] += int(np.sum(clicks != IGNORED))
     videos[clip.name] = _write(output, clip, scales, clicks)
-  annotations.write_ground_truth(
-    output / 'ground_truth.json', annotations.Annotations(videos, CLASSES)
-  )
+  truth = annotations.Annotations(videos, CLASSES)
+  files.write_json(output / 'ground_truth.json', truth.as_json())
   for subset, count in sorted(counts.items(), reverse=True):
     told = ', '.join(f'{number} {what}' for what, number in count.items())
     print(f'{output / subset}: {told}')
