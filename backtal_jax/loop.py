@@ -37,7 +37,8 @@ class Program(NamedTuple):
   """What trains."""
 
   model: models.BackTAL
-  # Samples a first state; of models.standard, what a network standardises by.
+  # Samples a first state; of mean and deviation of channels, where a network
+  # standardises by them.
   new_state: Callable[..., TrainState]
   layout: TrainState  # where a state's arrays live: their shardings
   step: Step  # jitted; reuses the old state's memory
@@ -48,7 +49,7 @@ class Run(NamedTuple):
 
   workdir: epath.Path
   names: Sequence[str]  # of the videos, for errors
-  plan: np.ndarray  # [steps, B, 2] of as many epochs as there may be
+  plan: Callable[..., np.ndarray]  # (num_epochs) -> pipeline.train_plan
   per_epoch: int  # steps
   num_steps: int  # of the first part
   # (rows of the plan, targets=labels and weights of snippets) -> batches.
@@ -81,10 +82,17 @@ def _begin(
   return step, state
 
 
+def train(run: Run, state: TrainState) -> None:
+  """Train what is left of all parts from a state within one of them."""
+  for part in run.epochs.stages.parts():
+    if int(state.step) < run.per_epoch * part.last:
+      state = train_part(run, part, state)
+
+
 def train_part(run: Run, part: staging.Part, state: TrainState) -> TrainState:
   """Train a part from a state within it, to its end; exit where asked to."""
   step_fn, state = _begin(run, part, state)
-  start, plan = int(state.step), run.plan[: run.per_epoch * part.last]
+  start, plan = int(state.step), run.plan(num_epochs=part.last)
   every, batches = run.checkpoint_every, run.feed(plan[start:], part.targets)
   with log.Log(run.workdir, plan, start, run.names, run.on_nan) as run_log:
     for step, (on_device, batch) in enumerate(batches, start + 1):

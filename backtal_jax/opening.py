@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from backtal_jax import errors, files
+from backtal_jax import files
 from backtal_jax.data import annotations, demo, sources, splits
 
 
@@ -36,12 +36,7 @@ def source(
   if data.generate and not (root / 'ground_truth.json').exists():
     demo.prepare(root)
   shape = data.num_snippets, model.feature_dim, model.num_classes
-  if data.source == 'npz':
-    return sources.NpzSource(root / split, shape)
-  errors.need('tensorflow_datasets', 'train', root)  # takes seconds
-  from backtal_jax.data import builder
-
-  return builder.TfdsSource(root, split, shape)
+  return splits.open(data.source, root, split, shape)
 
 
 def training(config: ml_collections.ConfigDict, root: epath.Path) -> Videos:
@@ -51,12 +46,16 @@ def training(config: ml_collections.ConfigDict, root: epath.Path) -> Videos:
     errors.InputError: A split, its labels or the clicks cannot be used.
   """
   data = config.data
-  trained = source(config, root, data.train_split)
-  evaluated = source(config, root, data.eval_split) if data.eval_split else None
+  trained, *evaluated = [
+    source(config, root, split)
+    for split in (data.train_split, data.eval_split)
+    if split
+  ]
   labelled = splits.labelled(trained, root / data.train_split)
-  truth = annotations.find_ground_truth(data.ground_truth, root)
+  annotated = files.find(data.ground_truth, root)
   clicked = files.find_all(data.clicks, root)
   others = files.find_all(data.agreement_clicks, root)
+  truth = annotations.read_ground_truth(annotated)
   splits.check_labels(trained, truth)
   together = splits.inseparable(trained.labels()[labelled], truth.classes)
   supervision = splits.make_clicks(
@@ -65,4 +64,7 @@ def training(config: ml_collections.ConfigDict, root: epath.Path) -> Videos:
     aside=data.clicks_aside, others=others,
   )  # fmt: skip
   lines = [line for line in (supervision.line, together) if line]
-  return Videos(trained, labelled, truth, evaluated, supervision, lines)
+  return Videos(
+    trained, labelled, truth, evaluated[0] if evaluated else None, supervision,
+    lines,
+  )  # fmt: skip

@@ -90,8 +90,6 @@ class Stages:
     self._trained, self._folder = trained, workdir / 'stages'
     self._options, self._localize = options, localize
     self._seed = seed
-    again = bool(options.without_clicks_below)
-    self.most_epochs = options.num_epochs * (1 + again) + options.retrain_epochs
 
   def parts(self) -> Iterator[Part]:
     """Yield the parts; each is asked for when the one before has ended."""

@@ -186,8 +186,13 @@ def build(
     rate=options.learning_rate,
     rate_warmup=options.rate_warmup,
   )
-  # The key is an argument: what is compiled, and kept, serves every seed.
-  new_state = functools.partial(jax.jit(sample, out_shardings=layout), rng)
+  sample = jax.jit(sample, out_shardings=layout)
+
+  def new_state(measured=None):
+    channels = models.standard(*measured) if measured else None
+    # The key is an argument: what is compiled, and kept, serves every seed.
+    return sample(rng, channels)
+
   # Shardings also where the compiler would choose the same: another kind of
   # sharding object coming out than went in is another trace.
   step = jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
@@ -211,8 +216,9 @@ def stage_options(config: ml_collections.ConfigDict) -> staging.Options:
   )
 
 
-def _ends(config, workdir, model, videos, mesh, draw):
+def _ends(config, workdir, videos, mesh, draw):
   """Make what is done at the end of an epoch, of a config's values."""
+  model = models.BackTAL(**config.model)
   trained = watch.Trained(
     model, videos.source, videos.labelled, videos.supervision.labeller, mesh,
     config.eval.batch_size,
@@ -247,26 +253,30 @@ def train_and_evaluate(
   """
   fields.check(config)
   sharding.keep_memory()
-  workdir, options = files.path(workdir), config.train
+  workdir = files.path(workdir)
+  root = files.path(config.data.root)
   given = files.path(config.init_checkpoint) if config.init_checkpoint else None
   mesh, plain = sharding.make_mesh(config.mesh), fields.plain(config)
   # From here on nothing is written before all is found to be right.
-  videos = opening.training(config, files.path(config.data.root))
+  videos = opening.training(config, root)
   if hosts.is_main_process():
     print(*videos.lines, sep='\n')
-  size = sharding.batch_size(options.batch_size, mesh)
+  size = sharding.batch_size(config.train.batch_size, mesh)
   per_epoch = pipeline.num_steps(len(videos.labelled), size)
-  num_steps = per_epoch * options.num_epochs
+  num_steps = per_epoch * config.train.num_epochs
+  ends, options = _ends(config, workdir, videos, mesh, draw), config.train
   program = build(config, mesh, num_steps)
-  program = program._replace(
-    new_state=functools.partial(program.new_state, _channels(config, videos))
-  )
+  if config.model.standardize:
+    measure = functools.partial(
+      sources.measure_channels, videos.source, videos.labelled
+    )
+    new_state = functools.partial(program.new_state, hosts.by_one(measure))
+    program = program._replace(new_state=new_state)
   outputs.check_classes(workdir, videos.truth)
-  ends = _ends(config, workdir, program.model, videos, mesh, draw)
-  plan = pipeline.train_plan(
-    videos.labelled, size, seed=options.seed, num_epochs=ends.stages.most_epochs
-  )
   on_device = config.data.placement == 'device'
+  plan = functools.partial(
+    pipeline.train_plan, videos.labelled, size, seed=options.seed
+  )
   feed = functools.partial(
     feeding.batches, videos.source, mesh, videos.supervision.labeller,
     config.model.dtype if on_device else None,
@@ -284,16 +294,6 @@ def train_and_evaluate(
       functools.partial(build, config, mesh), options.learning_rate,
       options.checkpoint_every, options.on_nan, manager, preempted, ends,
     )  # fmt: skip
-    for part in ends.stages.parts():
-      if int(state.step) < per_epoch * part.last:
-        state = loop.train_part(run, part, state)
+    loop.train(run, state)
     checkpoints.finish(manager)
   return files.read_json(workdir / 'metrics.json')
-
-
-def _channels(config, videos):
-  """Return what the network standardises by, None where it does not."""
-  if not config.model.standardize:
-    return None
-  measure = lambda: sources.measure_channels(videos.source, videos.labelled)
-  return models.standard(*hosts.by_one(measure))

@@ -26,6 +26,18 @@ class Supervision(NamedTuple):
   held: list[annotations.Click]  # that are never trained on
 
 
+def open(
+  kind: str, root: epath.Path, split: str, shape: tuple[int, int, int]
+) -> sources.Source:
+  """Open a split of a data root: of npz files, or as `prepare tfds` made it."""
+  if kind == 'npz':
+    return sources.NpzSource(root / split, shape)
+  errors.need('tensorflow_datasets', 'train', "config.data.source = 'tfds'")
+  from backtal_jax.data import builder  # takes seconds
+
+  return builder.TfdsSource(root, split, shape)
+
+
 def labelled(source: sources.Source, where: object) -> np.ndarray:
   """Return the indices of the videos with a label; say how many have none.
 

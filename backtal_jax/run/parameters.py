@@ -158,7 +158,7 @@ def _whole(found, params):
     return found
   channels = params['standard']['channels']
   dim = channels['mean'].shape
-  nothing = models.standard(np.zeros(dim), np.ones(dim))
+  nothing = {'mean': np.zeros(dim), 'scale': np.ones(dim)}
   given = {'channels': jax.tree.map(_place, nothing, channels)}
   return found | {'standard': given}
 
