@@ -253,7 +253,7 @@ def train_and_evaluate(
   """
   fields.check(config)
   sharding.keep_memory()
-  workdir = files.path(workdir)
+  workdir, options = files.path(workdir), config.train
   root = files.path(config.data.root)
   given = files.path(config.init_checkpoint) if config.init_checkpoint else None
   mesh, plain = sharding.make_mesh(config.mesh), fields.plain(config)
@@ -261,10 +261,10 @@ def train_and_evaluate(
   videos = opening.training(config, root)
   if hosts.is_main_process():
     print(*videos.lines, sep='\n')
-  size = sharding.batch_size(config.train.batch_size, mesh)
+  size = sharding.batch_size(options.batch_size, mesh)
   per_epoch = pipeline.num_steps(len(videos.labelled), size)
-  num_steps = per_epoch * config.train.num_epochs
-  ends, options = _ends(config, workdir, videos, mesh, draw), config.train
+  num_steps = per_epoch * options.num_epochs
+  ends = _ends(config, workdir, videos, mesh, draw)
   program = build(config, mesh, num_steps)
   if config.model.standardize:
     measure = functools.partial(
