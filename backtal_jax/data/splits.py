@@ -1,4 +1,4 @@
-"""The videos of a split, held against the annotations."""
+"""A split, opened, and its videos held against the annotations."""
 
 import itertools
 from collections.abc import Sequence
