@@ -96,7 +96,11 @@ def test_other_features_or_clicks_are_not_taken_for_the_same(
   shutil.copytree(demo_root / 'test', tmp_path / 'test')
   npz_source = lambda: sources.NpzSource(tmp_path / 'test', SHAPE)
   builder.prepare(tmp_path, {'test': npz_source()})
+  (left,) = tmp_path.glob('tfds/prepared/*/videos.json')
+  left = left.with_name('.videos.json.1.0.tmp')
+  left.touch()  # of one that was killed
   builder.prepare(tmp_path, {'test': npz_source()})
+  assert not left.exists()
   path = tmp_path / 'test/test_000.npz'
   arrays = npz.read(path)
   np.savez(path, **arrays | {'point_label': np.full(100, 5)})

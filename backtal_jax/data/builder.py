@@ -110,6 +110,7 @@ def prepare(output: epath.Path, splits: dict[str, sources.NpzSource]) -> None:
       left.rmtree()
   builder = Prepared(root, splits)
   path = builder.data_path / _INDEX
+  files.remove_temporary(path.parent)
   if path.exists() and files.read_json(path) != index:
     raise errors.InputError(
       f'{builder.data_dir}: was made of other .npz files; remove it first'
