@@ -86,10 +86,10 @@ def train(run: Run, state: TrainState) -> None:
   """Train what is left of all parts from a state within one of them."""
   for part in run.epochs.stages.parts():
     if int(state.step) < run.per_epoch * part.last:
-      state = train_part(run, part, state)
+      state = _train_part(run, part, state)
 
 
-def train_part(run: Run, part: staging.Part, state: TrainState) -> TrainState:
+def _train_part(run: Run, part: staging.Part, state: TrainState) -> TrainState:
   """Train a part from a state within it, to its end; exit where asked to."""
   step_fn, state = _begin(run, part, state)
   start, plan = int(state.step), run.plan(num_epochs=part.last)
